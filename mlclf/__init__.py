@@ -1,0 +1,1 @@
+"""Binary and multi-label classification on Parquet data larger than memory."""

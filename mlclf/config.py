@@ -1,0 +1,523 @@
+"""The tree of validated settings, every default, and the YAML that fills it.
+
+YAML is read as text: every scalar but a plain null keeps the characters that were written, and the field that receives
+it decides what they mean: ``1e-4`` is a number for a rate, ``no`` can name a column, ``12:30:00`` stays as it is.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from mlclf.errors import ConfigError, RunError
+
+FORMAT_VERSION = 1
+
+_Model = TypeVar("_Model", bound=BaseModel)
+_Path = tuple[str, ...]
+_Place = Callable[[Any], str]  # a mark of PyYAML, or None → what stands before a message
+
+
+class Says(NamedTuple):
+    """What a value must be, in the words of an error message."""
+
+    text: str
+
+
+def _refuse_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("true and false are not numbers")
+    return value
+
+
+def _bytes_from_text(value: object) -> object:
+    """Return 536870912 for "512 MiB"; whatever is not so written is left for the field to judge."""
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([kmgt]i?)?b?", str(value).strip().lower())
+    if not isinstance(value, str) or match is None:
+        return value
+    prefix = match[2] or ""
+    base = 1024 if prefix.endswith("i") else 1000
+    return int(float(match[1]) * base ** " kmgt".index(prefix[:1] or " "))
+
+
+def _label_value(value: object) -> object:
+    return {"0": 0, "1": 1}.get(value, value) if isinstance(value, str) else value
+
+
+def _names(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+def _power_of_two(value: int) -> int:
+    if value & (value - 1):
+        raise ValueError("not a power of two")
+    return value
+
+
+_NotBool = BeforeValidator(_refuse_bool)
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), _NotBool, Says("a number > 0")]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), _NotBool, Says("a number >= 0")]
+Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False), _NotBool, Says("a number >= 0 and < 1")]
+Count = Annotated[int, Field(ge=1), _NotBool, Says("a whole number >= 1")]
+Folds = Annotated[int, Field(ge=2), _NotBool, Says("a whole number >= 2")]
+Seed = Annotated[int, Field(ge=0, lt=2**63), _NotBool, Says("a whole number >= 0 and < 2**63")]
+Widths = Annotated[tuple[Count, ...], Says("a list of whole numbers >= 1")]
+Buckets = Annotated[
+    int, Field(ge=1, le=2**31), AfterValidator(_power_of_two), _NotBool, Says("a power of two up to 2**31")
+]
+Bytes = Annotated[
+    int, Field(ge=1), BeforeValidator(_bytes_from_text), _NotBool, Says("bytes such as '512MiB', '2GB' or 536870912")
+]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$"), Says("'auto', 'cpu', 'cuda' or 'cuda:N'")]
+Names = Annotated[tuple[str, ...], BeforeValidator(_names), Says("a name or a list of names")]
+ValidBy = Annotated[str, Field(pattern=r"^(time|group):(.|\n)+$"), Says("'time:COLUMN' or 'group:COLUMN'")]
+Label = Annotated[Literal[0, 1] | None, BeforeValidator(_label_value)]
+Role = Literal["numeric", "categorical", "tokens", "sparse", "embedding", "text", "ignore"]
+
+
+class Section(BaseModel):
+    """A frozen group of settings that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Data(Section):
+    """Which rows are read, and what a label's values mean."""
+
+    where: str | None = Field(default=None, description="SQL expression that a row must satisfy to be used")
+    on_corrupt: Literal["error", "skip"] = Field(default="error", description="what to do with a damaged row group")
+    label_values: dict[str, Label] = Field(
+        default={}, description="text of a label's value -> 0, 1 or null (not observed)"
+    )
+
+
+class Features(Section):
+    """How columns become inputs."""
+
+    standardize: bool = Field(default=True, description="scale numeric and embedding columns to mean 0 and deviation 1")
+    roles: dict[str, Role] = Field(default={}, description="column name or glob -> role, where the one found is wrong")
+    vocabulary_levels: Count = Field(
+        default=100_000, description="most frequent levels kept per column, the rest is 'other'"
+    )
+    hash_limit: Count = Field(default=1_000_000, description="distinct strings in a column beyond which it is hashed")
+    hash_buckets: Buckets = Field(default=1 << 18, description="buckets of a hashed column, a power of two")
+
+
+class Model(Section):
+    """The shape of the model."""
+
+    hidden: Widths = Field(default=(), description="widths of hidden layers; none is the linear model")
+
+
+class Loss(Section):
+    """What training minimizes."""
+
+    pos_weight: Literal["none", "balanced", "sqrt"] | Positive | dict[str, Positive] = Field(
+        default="none", description="weight of positives: a rule, one number, or label -> number"
+    )
+
+
+class Optimizer(Section):
+    """How it is minimized."""
+
+    name: Literal["auto", "lbfgs", "newton", "adam", "adamw", "adagrad", "sgd"] = Field(
+        default="auto", description="the algorithm; auto chooses by the size of the problem"
+    )
+    lr: Positive | None = Field(
+        default=None, description="constant learning rate: no warm-up, decay, averaging or momentum"
+    )
+    l2: Literal["auto"] | NonNegative = Field(
+        default="auto", description="strength of the squared penalty; auto searches"
+    )
+    l1: NonNegative = Field(default=0.0, description="strength of the absolute penalty")
+
+
+class Training(Section):
+    """How long, on what batches, in what order."""
+
+    epochs: Count | None = Field(default=None, description="exactly this many passes, without early stopping")
+    batch_rows: Literal["all"] | Count | None = Field(
+        default=None, description="rows of a step; all is one step an epoch"
+    )
+    seed: Seed = Field(default=0, description="decides splits, order and initial hidden weights")
+    shuffle: bool = Field(default=True, description="mix the rows anew in each epoch")
+    precision: Literal["auto", "float32", "bf16", "fp16"] = Field(
+        default="auto", description="arithmetic of the forward pass"
+    )
+    patience: Count = Field(default=2, description="epochs without a better validation loss before stopping")
+
+
+class Search(Section):
+    """The strengths of l2 that are tried, as C = 1 / (l2 · sum of weights)."""
+
+    c_low: Positive = Field(default=1e-5, description="smallest C")
+    c_high: Positive = Field(default=1e3, description="largest C")
+    steps_per_decade: Count = Field(default=2, description="values of C for each factor of ten")
+
+
+class Thresholds(Section):
+    """How scores become decisions."""
+
+    objective: str = Field(
+        default="f1", description="what the thresholds maximize or guarantee, such as f1 or precision:0.9"
+    )
+    method: Literal["auto", "plain", "shrunk"] = Field(default="auto", description="whether rare labels are shrunk")
+
+
+class Runtime(Section):
+    """The machine."""
+
+    device: Device = Field(default="auto", description="auto, cpu, cuda or cuda:N")
+    threads: Count | None = Field(default=None, description="threads of decoding and arithmetic; null takes every core")
+    memory_budget: Bytes = Field(default=512 << 20, description="bytes that the data may occupy, such as 512MiB")
+    cache: str = Field(default="auto", description="auto, off, or a folder for decoded data")
+
+
+class Settings(Section):
+    """Every setting of a run."""
+
+    data: Data = Data()
+    features: Features = Features()
+    model: Model = Model()
+    loss: Loss = Loss()
+    optimizer: Optimizer = Optimizer()
+    training: Training = Training()
+    search: Search = Search()
+    thresholds: Thresholds = Thresholds()
+    runtime: Runtime = Runtime()
+
+    @model_validator(mode="after")
+    def _check_rules(self) -> Self:
+        return _obey(self, [*self._solver_rules(), *self._search_rules()])
+
+    def _solver_rules(self) -> Iterator[tuple[str, str]]:
+        name = self.optimizer.name
+        if name not in ("lbfgs", "newton"):
+            return
+        steppers = "choose adam, adamw, adagrad or sgd"
+        if self.optimizer.lr is not None:
+            yield "optimizer.lr", f"must be null with optimizer.name {name!r}, which finds its step; {steppers}"
+        if self.optimizer.l1 > 0:
+            yield "optimizer.l1", f"must be 0 with optimizer.name {name!r}, which needs a smooth penalty; {steppers}"
+        if self.training.batch_rows not in (None, "all"):
+            yield "training.batch_rows", f"must be null or 'all' with optimizer.name {name!r}; {steppers}"
+        if self.model.hidden:
+            yield "model.hidden", f"must be empty with optimizer.name {name!r}, for convex problems; {steppers}"
+
+    def _search_rules(self) -> Iterator[tuple[str, str]]:
+        low, high = self.search.c_low, self.search.c_high
+        if low > high:
+            yield "search.c_low", f"must be at most search.c_high, got {low:g} and {high:g}; exchange them"
+
+    def to_yaml(self) -> str:
+        """Return the resolved settings as YAML that `load_run_file` reads back to an equal tree."""
+        return _dump(self.model_dump(mode="json"))
+
+
+class Arguments(Section):
+    """The arguments of `fit` that a file may hold beside the settings, so that it is a whole run."""
+
+    train: Names | None = Field(default=None, description="files, folders, globs or URIs to train on")
+    labels: Names | None = Field(default=None, description="label columns or globs, or one column of tags")
+    valid: Names | None = Field(default=None, description="held-out data, as for train")
+    valid_fraction: Fraction | None = Field(default=None, description="fraction of the rows to hold out; 0 for none")
+    valid_by: ValidBy | None = Field(default=None, description="hold out by time:COLUMN or group:COLUMN")
+    folds: Folds | None = Field(default=None, description="number of folds, each held out once")
+    columns: Names | None = Field(default=None, description="feature columns or globs; all but the others if not given")
+    exclude: Names | None = Field(default=None, description="columns or globs that are no features")
+    weight: str | None = Field(default=None, description="column of row weights")
+    key: str | None = Field(default=None, description="column that identifies a row")
+    group: str | None = Field(default=None, description="column that names a cluster of rows, split as one")
+    out: str | None = Field(default=None, description="run folder to write")
+
+    @model_validator(mode="after")
+    def _check_rules(self) -> Self:
+        ways = [name for name in ("valid", "valid_fraction", "valid_by", "folds") if getattr(self, name) is not None]
+        message = f"cannot be given together with {', '.join(ways[:-1])}; keep one way to hold out rows"
+        return _obey(self, [(ways[-1], message)] if len(ways) > 1 else [])
+
+
+class RunFile(NamedTuple):
+    """What a configuration file holds."""
+
+    arguments: Arguments
+    settings: Settings
+
+    def to_yaml(self) -> str:
+        """Return the arguments that are given and all settings as YAML that `load_run_file` reads back equal."""
+        return _dump(self.arguments.model_dump(mode="json", exclude_none=True) | self.settings.model_dump(mode="json"))
+
+
+def _obey(model: _Model, broken: list[tuple[str, str]]) -> _Model:
+    """Return `model`, or raise the rules between fields that it breaks: (key, message)."""
+    if broken:
+        message = "; ".join(f"{key} {message}" for key, message in broken)
+        raise PydanticCustomError("rules", "{message}", {"message": message, "broken": broken})
+    return model
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes text with special characters in double quotes, the one style that escapes every line break."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def _dump(values: dict[str, Any]) -> str:
+    return yaml.dump({"format_version": FORMAT_VERSION} | values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def load_run_file(path: Path | None, sets: Sequence[str] = ()) -> RunFile:
+    """Return the defaults, overridden by the YAML file, overridden by each ``key=value`` in turn.
+
+    A value of `sets` is text as it stands, unless it begins with ``[``, ``{`` or a quote, which makes it YAML; empty,
+    ``~`` and ``null`` are null. A longer key sets one entry of a mapping: ``features.roles.zip=categorical``.
+
+    >>> load_run_file(None, ["optimizer.l2=1e-4", "model.hidden=[64, 32]"]).settings.model.hidden
+    (64, 32)
+
+    Raises:
+        ConfigError: the file or a value is not what it must be; one line for each problem, with its place.
+        RunError: the file is of another `format_version`.
+    """
+    tree = _Tree()
+    if path is not None:
+        tree.read(path)
+    for text in sets:
+        tree.set(text)
+    return tree.run_file()
+
+
+class _Tree:
+    """Values as they were written, where each was written, and what is wrong with them."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self.sources: dict[_Path, str] = {}
+        self.problems: list[str] = []
+
+    def read(self, path: Path) -> None:
+        """Take the values of a YAML file."""
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "bytes that are not UTF-8"
+            raise ConfigError(f"{path}: must be a YAML file, found {reason}; check the path") from None
+        values = self._parse(text, (), lambda mark: f"{path}:{mark.line + 1}" if mark else f"{path}")
+        if not isinstance(values, dict | None):
+            self.problems.append(f"{path}: must hold lines of 'key: value', found {_quote(values)}; write such lines")
+            return
+        self.values = values or {}
+        found = self.values.pop("format_version", str(FORMAT_VERSION))
+        if found != str(FORMAT_VERSION):
+            raise RunError(
+                f"{path} holds settings of format_version {_quote(found)}, this release of mlclf reads "
+                f"{FORMAT_VERSION}; use the release that wrote it or write it again"
+            )
+
+    def set(self, text: str) -> None:
+        """Take one ``key=value``."""
+        key, equals, value = (part.strip() for part in text.partition("="))
+        path, source = _path_of(key), f"--set {key}"
+        if not (key and equals):
+            self.problems.append(f"--set {text!r} must have the form key=value, such as optimizer.l2=0.1")
+        elif key in Settings.model_fields:
+            self.problems.append(f"{source}: names a section; set one of its keys: {', '.join(_siblings((key, '')))}")
+        else:
+            self.sources = {known: place for known, place in self.sources.items() if known[: len(path)] != path}
+            self.sources[path] = source
+            before = len(self.problems)
+            is_yaml = value[:1] in ("[", "{", '"', "'")
+            plain = None if value in ("", "~", "null") else value
+            parsed = self._parse(value, path, lambda mark: source) if is_yaml else plain
+            if len(self.problems) == before:
+                self._store(path, parsed)
+
+    def run_file(self) -> RunFile:
+        """Return the validated values, or raise all problems."""
+        given = {
+            key: {} if value is None and key in Settings.model_fields else value for key, value in self.values.items()
+        }
+        arguments = self._build(Arguments, {key: given.pop(key) for key in Arguments.model_fields if key in given})
+        settings = self._build(Settings, given)
+        if self.problems or arguments is None or settings is None:
+            raise ConfigError("\n".join(self.problems))
+        return RunFile(arguments, settings)
+
+    def _store(self, path: _Path, value: object) -> None:
+        place = self.values
+        for depth, part in enumerate(path[:-1]):
+            inner = place.get(part)
+            if depth == 0 and not isinstance(inner, dict | None):
+                return  # the file has no mapping where the section should be, which is reported
+            place[part] = inner if isinstance(inner, dict) else {}
+            place = place[part]
+        place[path[-1]] = value
+
+    def _parse(self, text: str, path: _Path, place: _Place) -> Any:
+        """Return YAML as dicts, lists, texts and None; None too where a problem was noted."""
+        before = len(self.problems)
+        try:
+            for event in yaml.parse(text, Loader=yaml.SafeLoader):
+                self._note_forbidden(event, place(event.start_mark))
+            node = yaml.compose(text, Loader=yaml.SafeLoader) if len(self.problems) == before else None
+            return None if node is None else self._plain(node, path, place)
+        except yaml.YAMLError as error:
+            parts = [getattr(error, "context", None), getattr(error, "problem", None)]
+            reason = ", ".join(part for part in parts if part) or str(error).partition("\n")[0]
+            source = place(getattr(error, "problem_mark", None))
+            self.problems.append(f"{source}: must be YAML: {reason}; quote text with special characters")
+        except RecursionError:
+            self.problems.append(f"{place(None)}: must be YAML of few levels, found too many; remove brackets")
+        return None
+
+    def _note_forbidden(self, event: yaml.Event, source: str) -> None:
+        """Note anchors, aliases and tags, which make a small file huge or a text something else."""
+        anchor, tag = getattr(event, "anchor", None), getattr(event, "tag", None)
+        if anchor:
+            hint = "write the value out, or quote text that begins with '*' or '&'"
+            self.problems.append(f"{source}: anchors and aliases are refused, found {anchor!r}; {hint}")
+        if tag:
+            self.problems.append(f"{source}: tags are refused, found {tag!r}; quote text that begins with '!'")
+
+    def _plain(self, node: yaml.Node, path: _Path, place: _Place) -> Any:
+        if isinstance(node, yaml.ScalarNode):
+            return None if node.tag == "tag:yaml.org,2002:null" else node.value
+        if isinstance(node, yaml.SequenceNode):
+            return [self._plain(item, path, place) for item in node.value]
+        values: dict[str, Any] = {}
+        for key, value in node.value:
+            source = place(key.start_mark)
+            if not isinstance(key, yaml.ScalarNode):
+                self.problems.append(f"{source}: a key must be text, found a list or a mapping; quote it")
+            elif key.value in values:
+                name = ".".join((*path, key.value))
+                self.problems.append(f"{source}: {name!r} must be given once, found again; remove one")
+            else:
+                self.sources[*path, key.value] = source
+                values[key.value] = self._plain(value, (*path, key.value), place)
+        return values
+
+    def _build(self, model: type[_Model], values: dict[str, Any]) -> _Model | None:
+        try:
+            return model.model_validate(values)
+        except ValidationError as error:
+            self.problems += dict.fromkeys(
+                line for item in error.errors(include_url=False) for line in self._explain(item)
+            )
+            return None
+
+    def _explain(self, item: ErrorDetails) -> Iterator[str]:
+        """Yield the lines for one of pydantic's errors, of which every member of a union makes its own."""
+        path = tuple(str(part) for part in item["loc"])
+        if item["type"] == "rules":
+            for name, message in item["ctx"]["broken"]:
+                yield f"{self._source(tuple(name.split('.')))}: {name} {message}"
+            return
+        if item["type"] == "extra_forbidden":
+            yield f"{self._source(path)}: unknown setting {'.'.join(path)!r}; {_nearest(path)}"
+            return
+        field = next(path[:end] for end in (1, 2) if path[:end] in _known() or end == len(path))
+        given = self._value(field)
+        key = [part for part in path[len(field) :] if isinstance(given, dict) and part in given][:1]
+        if key or not (isinstance(given, dict) and _is_mapping(field)):  # else the error of its entry says it
+            found = _quote(self._value((*field, *key))) + "".join(f" for {part!r}" for part in key)
+            yield f"{self._source((*field, *key))}: {'.'.join(field)} must be {_expected(field)}, got {found}"
+
+    def _value(self, path: _Path) -> Any:
+        value: Any = self.values
+        for part in path:
+            value = value[part]
+        return value
+
+    def _source(self, path: _Path) -> str:
+        """Return where the value was written, or the nearest mapping around it, or else another key of its section."""
+        around = (path[:end] for end in range(len(path), 0, -1))
+        beside = (known for known in self.sources if known[0] == path[0])
+        return next(self.sources[known] for known in (*around, *beside) if known in self.sources)
+
+
+@cache
+def _known() -> dict[_Path, Any]:
+    """Return the annotation of every argument and setting by its path."""
+    known: dict[_Path, Any] = {(name,): kind for name, kind in _annotations(Arguments).items()}
+    for section, model in _annotations(Settings).items():
+        known |= {(section, name): kind for name, kind in _annotations(model).items()}
+    return known
+
+
+def _annotations(model: type[BaseModel]) -> dict[str, Any]:
+    hints = get_type_hints(model, include_extras=True)
+    return {name: hints[name] for name in model.model_fields}
+
+
+def _is_mapping(path: _Path) -> bool:
+    kind = _known().get(path)
+    return any(get_origin(member) is dict for member in (kind, *get_args(kind)))
+
+
+def _path_of(key: str) -> _Path:
+    """Return section and field, and the entry's name where the field is a mapping; the name may hold dots."""
+    section, *rest = key.split(".", 2)
+    if len(rest) == 2 and not _is_mapping((section, rest[0])):
+        rest = [".".join(rest)]
+    return (section, *rest)
+
+
+def _siblings(path: _Path) -> list[str]:
+    """Return the names that could stand where `path` ends."""
+    names = [known[-1] for known in _known() if known[:-1] == path[:-1]]
+    return names if len(path) > 1 else [*names, *Settings.model_fields]
+
+
+def _nearest(path: _Path) -> str:
+    """Return a hint: a similar name beside `path`, or anywhere, or all the names that could stand there."""
+    siblings = {name: ".".join((*path[:-1], name)) for name in _siblings(path)}
+    for names in (siblings, {known[-1]: ".".join(known) for known in _known()}):
+        for name in difflib.get_close_matches(path[-1], names, n=1):
+            return f"did you mean {names[name]!r}?"
+    return f"known are {', '.join(siblings)}"
+
+
+def _expected(path: _Path) -> str:
+    """Return what the value at `path` must be, in words."""
+    if path in _known():
+        return _in_words(_known()[path])
+    return f"a section with the keys {', '.join(_siblings((*path, '')))}"
+
+
+def _in_words(kind: Any) -> str:
+    *most, last = _alternatives(kind)
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def _alternatives(kind: Any) -> list[str]:
+    """Return the words for each member of a type."""
+    origin, members = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return [extra.text for extra in kind.__metadata__ if isinstance(extra, Says)] or _alternatives(members[0])
+    if origin in (Union, UnionType):
+        return [words for member in members for words in _alternatives(member)]
+    if origin is Literal:
+        return [repr(member) for member in members]
+    if origin is dict:
+        return [f"a mapping of names to {_in_words(members[1])}"]
+    return [{bool: "true or false", str: "text", NoneType: "null"}[kind]]
+
+
+def _quote(value: object) -> str:
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,203 @@
+"""Batch: rows ready for the model; and Slab: the reused memory that batches are gathered from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mlclf.data.labels import UNOBSERVED
+
+
+@dataclass
+class Batch:
+    """B rows of inputs and labels.
+
+    Attributes:
+        dense: [B, D] float32, numeric inputs after scaling, missing ones 0 (the mean).
+        ids: [n] int64, token ids of all rows, one row after the other.
+        offsets: [B + 1] int64, where each row's ids begin.
+        values: [n] float32, weight of each id, or None where every weight is 1.
+        labels: [B, K] uint8 of 0 and 1; 0 where not observed.
+        label_mask: [B, K] bool, True where observed; None where all are.
+        weights: [B] float32, row weights; 0 marks padding.
+        parts: [B] int8, part of the split.
+        rows: [B] int64, row numbers in the plan.
+        keys: key columns of the rows, where asked for.
+    """
+
+    dense: Tensor
+    ids: Tensor
+    offsets: Tensor
+    values: Tensor | None
+    labels: Tensor
+    label_mask: Tensor | None
+    weights: Tensor
+    parts: Tensor
+    rows: Tensor
+    keys: pa.Table | None = None
+
+    def __len__(self) -> int:
+        return self.dense.shape[0]
+
+    def to(self, device: torch.device) -> Batch:
+        """The same rows on a device; copies from pinned memory do not block."""
+        if device.type == "cpu":
+            return self
+        moved = {
+            name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+            for name, value in vars(self).items()
+        }
+        return Batch(**moved)
+
+    def pin_memory(self) -> Batch:
+        """The same rows in page-locked memory, from which a GPU copies without waiting."""
+        pinned = {
+            name: value.pin_memory() if isinstance(value, Tensor) else value for name, value in vars(self).items()
+        }
+        return Batch(**pinned)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the tensors."""
+        return sum(value.nbytes for value in vars(self).values() if isinstance(value, Tensor))
+
+
+@dataclass
+class Tokens:
+    """Ids of a column for n rows, before columns are joined.
+
+    Attributes:
+        lengths: [n] int64, ids of each row, or None where each row has exactly one.
+        ids: [sum of lengths] int64.
+        values: [sum of lengths] float32, or None where all are 1.
+    """
+
+    lengths: NDArray[np.int64] | None
+    ids: NDArray[np.int64]
+    values: NDArray[np.float32] | None = None
+
+
+@dataclass
+class Slab:
+    """Encoded rows of one decoded piece, in row-major memory that is used again.
+
+    Attributes:
+        dense: [capacity, D] float32; the first `rows` are filled.
+        ids, offsets, values: as in Batch, for the first `rows` rows.
+        codes: [rows, K] uint8 of 0, 1 and UNOBSERVED.
+        order: [m] int64, the rows to be drawn, in the order in which they are.
+        place: file and row groups, for messages.
+    """
+
+    dense: NDArray[np.float32]
+    ids: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    values: NDArray[np.float32] | None
+    codes: NDArray[np.uint8]
+    weights: NDArray[np.float32]
+    parts: NDArray[np.int8]
+    numbers: NDArray[np.int64]
+    order: NDArray[np.int64]
+    place: str
+    keys: pa.Table | None = None
+    drawn: int = 0
+
+    @property
+    def left(self) -> int:
+        """Rows not yet drawn."""
+        return len(self.order) - self.drawn
+
+    def draw(self, num_rows: int) -> NDArray[np.int64]:
+        """The next rows: [at most num_rows] int64."""
+        picked = self.order[self.drawn : self.drawn + num_rows]
+        self.drawn += len(picked)
+        return picked
+
+
+def join_tokens(parts: Sequence[Tokens], num_rows: int) -> Tokens:
+    """Put the ids of several columns beside each other, row by row, in column order."""
+    if not parts:
+        return Tokens(np.zeros(num_rows, np.int64), np.zeros(0, np.int64))
+    if len(parts) == 1 and parts[0].lengths is not None:
+        return parts[0]
+    if all(part.lengths is None and part.values is None for part in parts):
+        ids = np.stack([part.ids for part in parts], axis=1).reshape(-1)
+        return Tokens(np.full(num_rows, len(parts), np.int64), ids)
+    lengths = [np.ones(num_rows, np.int64) if part.lengths is None else part.lengths for part in parts]
+    totals = np.sum(lengths, axis=0)
+    starts = np.cumsum(totals) - totals
+    ids = np.empty(int(totals.sum()), np.int64)
+    values = np.ones(len(ids), np.float32) if any(part.values is not None for part in parts) else None
+    for part, part_lengths in zip(parts, lengths, strict=True):
+        targets = spans(starts, part_lengths)
+        ids[targets] = part.ids
+        if values is not None and part.values is not None:
+            values[targets] = part.values
+        starts = starts + part_lengths
+    return Tokens(totals, ids, values)
+
+
+def spans(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Indices start, start + 1, … for each span, joined: [sum of lengths] int64.
+
+    >>> spans(np.array([5, 0]), np.array([2, 3]))
+    array([5, 6, 0, 1, 2])
+    """
+    ends = np.cumsum(lengths)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.arange(total, dtype=np.int64) + np.repeat(starts - (ends - lengths), lengths)
+
+
+def gather(slabs: Sequence[Slab], picks: Sequence[NDArray[np.int64]]) -> Batch:
+    """Make one batch of the picked rows of each slab, in slab order."""
+    dense_width = slabs[0].dense.shape[1]
+    size = sum(len(pick) for pick in picks)
+    dense = np.empty((size, dense_width), np.float32)
+    lengths: list[NDArray[np.int64]] = []
+    ids: list[NDArray[np.int64]] = []
+    values: list[NDArray[np.float32]] = []
+    start = 0
+    for slab, pick in zip(slabs, picks, strict=True):
+        if dense_width:
+            np.take(slab.dense, pick, axis=0, out=dense[start : start + len(pick)], mode="clip")
+        start += len(pick)
+        slab_lengths = slab.offsets[pick + 1] - slab.offsets[pick]
+        where = spans(slab.offsets[pick], slab_lengths)
+        lengths.append(slab_lengths)
+        ids.append(slab.ids[where])
+        if slab.values is not None:
+            values.append(slab.values[where])
+    offsets = np.zeros(size + 1, np.int64)
+    np.cumsum(np.concatenate(lengths), out=offsets[1:])
+    codes = np.concatenate([slab.codes[pick] for slab, pick in zip(slabs, picks, strict=True)])
+    observed = codes != UNOBSERVED
+    complete = bool(observed.all())
+    return Batch(
+        dense=torch.from_numpy(dense),
+        ids=torch.from_numpy(np.concatenate(ids)),
+        offsets=torch.from_numpy(offsets),
+        values=torch.from_numpy(np.concatenate(values)) if values else None,
+        labels=torch.from_numpy(codes if complete else codes * observed),
+        label_mask=None if complete else torch.from_numpy(observed),
+        weights=_joined([slab.weights[pick] for slab, pick in zip(slabs, picks, strict=True)]),
+        parts=_joined([slab.parts[pick] for slab, pick in zip(slabs, picks, strict=True)]),
+        rows=_joined([slab.numbers[pick] for slab, pick in zip(slabs, picks, strict=True)]),
+        keys=_joined_keys(slabs, picks),
+    )
+
+
+def _joined(arrays: Sequence[NDArray[np.generic]]) -> Tensor:
+    return torch.from_numpy(np.concatenate(arrays))
+
+
+def _joined_keys(slabs: Sequence[Slab], picks: Sequence[NDArray[np.int64]]) -> pa.Table | None:
+    tables = [
+        slab.keys.take(pa.array(pick)) for slab, pick in zip(slabs, picks, strict=True) if slab.keys is not None
+    ]
+    return pa.concat_tables(tables) if tables else None

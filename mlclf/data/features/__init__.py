@@ -1,0 +1,1 @@
+"""Columns → arrays: one module for each role, and `Features`, which holds them all."""

@@ -1,0 +1,188 @@
+"""Features: every input column with its fitted statistics; an Arrow table → dense inputs and token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mlclf.data.batch import Tokens, join_tokens
+from mlclf.data.features.numeric import NumericFeature
+from mlclf.data.features.sparse import SparseFeature
+from mlclf.data.features.vocabulary import LevelFeature
+from mlclf.data.features.words import TextFeature
+from mlclf.data.schema import CATEGORICAL, EMBEDDING, NUMERIC, SPARSE, TEXT, TOKENS, Schema
+from mlclf.errors import RunError
+
+FORMAT_VERSION = 1
+BLOCK_ROWS = 4096
+"""Rows transposed at a time: the block of 100 inputs stays in a core's cache."""
+
+IdFeature = LevelFeature | SparseFeature | TextFeature
+
+
+@dataclass
+class Features:
+    """The inputs of a model, in the order of the schema: dense ones first, then the vocabulary.
+
+    Attributes:
+        dense: columns that give dense inputs, D of them in all.
+        tokens: columns that give ids, V of them in all.
+    """
+
+    dense: list[NumericFeature]
+    tokens: list[IdFeature]
+
+    @classmethod
+    def fresh(
+        cls, schema: Schema, *, standardize: bool, vocabulary_levels: int, hash_limit: int, hash_buckets: int
+    ) -> Features:
+        """Features before the pass of statistics."""
+        dense: list[NumericFeature] = []
+        tokens: list[IdFeature] = []
+        for column in schema.features:
+            if column.role in (NUMERIC, EMBEDDING):
+                dense.append(NumericFeature.fresh(column.name, column.width, standardize))
+            elif column.role in (CATEGORICAL, TOKENS):
+                is_list = column.role == TOKENS
+                tokens.append(LevelFeature(column.name, is_list, vocabulary_levels, hash_limit, hash_buckets))
+            elif column.role == SPARSE:
+                assert column.values_column is not None
+                tokens.append(SparseFeature(column.name, column.values_column))
+            elif column.role == TEXT:
+                tokens.append(TextFeature(column.name, hash_buckets))
+        return cls(dense, tokens)
+
+    def fit(self, table: pa.Table, where: str, weights: NDArray[np.float64] | None) -> None:
+        """Add the rows of a table to the statistics."""
+        for feature in self._all():
+            feature.fit(table, where, weights)
+
+    def finish(self) -> list[str]:
+        """Fix the inputs, and return a warning for each column that is left out or changed."""
+        for feature in self._all():
+            feature.finish()
+        warnings = [feature.warning() for feature in self._all()]
+        return [warning for warning in warnings if warning]
+
+    def _all(self) -> Iterable[NumericFeature | IdFeature]:
+        yield from self.dense
+        yield from self.tokens
+
+    @property
+    def num_dense(self) -> int:
+        return sum(len(feature.dense_names()) for feature in self.dense)
+
+    @property
+    def vocabulary_size(self) -> int:
+        return sum(feature.vocabulary_size for feature in self.tokens)
+
+    def encode_dense(self, table: pa.Table, where: str, out: NDArray[np.float32]) -> None:
+        """Fill out[:n] of a row-major [capacity, D] float32 array."""
+        num_rows, width = table.num_rows, out.shape[1]
+        if not width:
+            return
+        columns = np.empty((width, num_rows), np.float32)
+        start = 0
+        for feature in self.dense:
+            size = len(feature.dense_names())
+            if size:
+                feature.encode(table, where, columns[start : start + size])
+            start += size
+        for begin in range(0, num_rows, BLOCK_ROWS):
+            end = min(begin + BLOCK_ROWS, num_rows)
+            np.copyto(out[begin:end], columns[:, begin:end].T)
+
+    def encode_tokens(self, table: pa.Table, where: str) -> Tokens:
+        """Ids of all columns beside each other, row by row."""
+        parts = []
+        start = 0
+        for feature in self.tokens:
+            part = feature.encode(table, where)
+            part.ids = part.ids + start
+            parts.append(part)
+            start += feature.vocabulary_size
+        return join_tokens(parts, table.num_rows)
+
+    def counted(self) -> list[str]:
+        """What encoding met and repaired since it was last asked: one line for each column."""
+        lines = []
+        for numeric in self.dense:
+            if numeric.filled and not numeric.has_indicator:
+                lines.append(
+                    f"column {numeric.name!r}: {numeric.filled:,} missing values took the training mean "
+                    "(none was missing in training)"
+                )
+            numeric.filled = 0
+        for feature in self.tokens:
+            if isinstance(feature, LevelFeature) and feature.unseen:
+                lines.append(f"column {feature.name!r}: {feature.unseen:,} values were not in training ('other')")
+                feature.unseen = 0
+            if isinstance(feature, SparseFeature) and feature.ignored:
+                lines.append(f"column {feature.name!r}: {feature.ignored:,} indices beyond {feature.width:,} ignored")
+                feature.ignored = 0
+        return lines
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `features.json`: D names, V names, and the state of each column."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "dense": [name for feature in self.dense for name in feature.dense_names()],
+            "vocabulary": [name for feature in self.tokens for name in feature.vocabulary_names()],
+            "dense_columns": [
+                {
+                    "name": feature.name,
+                    "width": feature.width if feature.is_embedding else 0,
+                    "standardize": feature.standardize,
+                }
+                for feature in self.dense
+            ],
+            "token_columns": [
+                {"name": feature.name, "kind": type(feature).__name__} | feature.state() for feature in self.tokens
+            ],
+        }
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays of `features.safetensors`, by column index and field."""
+        result: dict[str, NDArray[Any]] = {}
+        for index, numeric in enumerate(self.dense):
+            result.update({f"dense.{index}.{field}": value for field, value in numeric.state().items()})
+        for index, feature in enumerate(self.tokens):
+            if isinstance(feature, TextFeature):
+                result.update({f"tokens.{index}.{field}": value for field, value in feature.arrays().items()})
+        return result
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Features:
+        """The inverse of `to_json` and `arrays`."""
+        try:
+            dense = [
+                NumericFeature.restore(
+                    column["name"], column["width"], column["standardize"], _fields(arrays, f"dense.{index}.")
+                )
+                for index, column in enumerate(value["dense_columns"])
+            ]
+            tokens = [
+                _restore_tokens(column, _fields(arrays, f"tokens.{index}."))
+                for index, column in enumerate(value["token_columns"])
+            ]
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"features.json is damaged ({error!r}); fit the run again") from error
+        return cls(dense, tokens)
+
+
+def _fields(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def _restore_tokens(column: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> IdFeature:
+    kind, name = column["kind"], column["name"]
+    if kind == "LevelFeature":
+        return LevelFeature.restore(name, column)
+    if kind == "SparseFeature":
+        return SparseFeature.restore(name, column)
+    return TextFeature.restore(name, column, arrays)

@@ -1,0 +1,347 @@
+"""Column roles, found from the Parquet schemas or declared, and the check that every shard agrees."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from mlclf.data.shards import Plan, listed
+from mlclf.errors import ConfigError, DataError, RunError
+
+NUMERIC, CATEGORICAL, TOKENS, SPARSE, EMBEDDING, TEXT = (
+    "numeric",
+    "categorical",
+    "tokens",
+    "sparse",
+    "embedding",
+    "text",
+)
+ROLES = (NUMERIC, CATEGORICAL, TOKENS, SPARSE, EMBEDDING, TEXT)
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class FeatureColumn:
+    """One input: a column, or the `indices` column of a sparse pair with its `values` column.
+
+    Attributes:
+        width: elements of an embedding, else 0.
+        values_column: the second column of a sparse pair, else None.
+    """
+
+    name: str
+    role: str
+    width: int = 0
+    values_column: str | None = None
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Which column plays which part.
+
+    Attributes:
+        features: the inputs, in schema order.
+        labels: label columns in schema order, or the one list column of tags.
+        tags: whether `labels` is a list column of tags.
+        ignored: columns left out, with the reason.
+    """
+
+    features: tuple[FeatureColumn, ...]
+    labels: tuple[str, ...]
+    tags: bool = False
+    weight: str | None = None
+    key: str | None = None
+    group: str | None = None
+    ignored: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def feature_columns(self) -> tuple[str, ...]:
+        names = [[column.name, column.values_column] for column in self.features]
+        return tuple(name for pair in names for name in pair if name is not None)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"format_version": FORMAT_VERSION} | asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Schema:
+        try:
+            fields = {key: value[key] for key in value if key not in ("format_version", "label_names")}
+            fields["features"] = tuple(FeatureColumn(**column) for column in value["features"])
+            fields["labels"] = tuple(value["labels"])
+            fields["ignored"] = tuple((name, why) for name, why in value["ignored"])
+            return cls(**fields)
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"schema.json is damaged ({error!r}); fit the run again") from error
+
+
+def family(kind: pa.DataType) -> str:
+    """What a column of this type can be: `number`, `string`, `items`, `floats`, `vector:N`, `null` or `other`."""
+    types = pa.types
+    if types.is_dictionary(kind):
+        return family(kind.value_type)
+    if types.is_null(kind):
+        return "null"
+    if types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
+        return "number"
+    if types.is_date(kind) or types.is_timestamp(kind) or types.is_time(kind) or types.is_duration(kind):
+        return "number"
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+        return "string"
+    if types.is_fixed_size_list(kind) and (types.is_floating(kind.value_type) or types.is_integer(kind.value_type)):
+        return f"vector:{kind.list_size}"
+    if types.is_list(kind) or types.is_large_list(kind):
+        inner = family(kind.value_type)
+        if types.is_floating(kind.value_type):
+            return "floats"
+        if inner == "string" or types.is_integer(kind.value_type):
+            return "items"
+    return "other"
+
+
+def find_schema(
+    plan: Plan,
+    labels: Sequence[str],
+    *,
+    features: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    weight: str | None = None,
+    key: str | None = None,
+    group: str | None = None,
+    roles: Mapping[str, str] | None = None,
+    other_columns: Sequence[str] = (),
+) -> Schema:
+    """Give every column of the plan its role.
+
+    Args:
+        plan: the data.
+        labels: column names or globs; one list column of tags is allowed. Empty: no labels (for `inspect`).
+        features: column names or globs of the inputs; empty means every column that is not something else.
+        exclude: column names or globs that are not inputs.
+        weight, key, group: columns of row weights, row identity, clusters; never inputs.
+        roles: column name or glob → role, where it should not follow from the type.
+        other_columns: columns that are read but are not inputs (such as the time column of a split).
+
+    Raises:
+        ConfigError: a name matches nothing, or two parts claim one column.
+        DataError: shards disagree about a column.
+    """
+    columns = _column_families(plan)
+    names = list(columns)
+    label_columns = _match(names, labels, "label", "--labels")
+    for flag, name in (("--weight", weight), ("--key", key), ("--group", group)):
+        if name is not None:
+            _match(names, [name], "column", flag)
+    _match(names, other_columns, "column", "--valid-by")
+    tags = _is_tag_list(label_columns, columns)
+    taken = {name for name in (weight, key, group) if name is not None} | set(label_columns)
+    clash = [name for name in features if name in taken]
+    if clash:
+        raise ConfigError(
+            f"a column cannot be a feature and a label, weight, key or group at once: {', '.join(map(repr, clash))}; "
+            "take it out of --features, or out of the other argument"
+        )
+    excluded = set(_match(names, exclude, "column", "--exclude"))
+    wanted = _match(names, features, "feature", "--features") if features else names
+    candidates = [name for name in wanted if name not in taken and name not in excluded]
+    declared = _declared(names, roles or {})
+    found, ignored = _assign(candidates, columns, declared, explicit=bool(features))
+    used = list(label_columns) + [name for name in (weight, key, group) if name] + list(other_columns)
+    schema = Schema(tuple(found), tuple(label_columns), tags, weight, key, group, tuple(ignored))
+    check_shards(plan, schema, used)
+    if labels and not found:
+        raise DataError(
+            "no column is left to learn from: every column is a label, excluded, or of a type that cannot be an input"
+            + "".join(f"\n  {name!r}: {why}" for name, why in ignored[:12])
+        )
+    return schema
+
+
+def check_shards(plan: Plan, schema: Schema, others: Iterable[str] = (), *, with_labels: bool = True) -> None:
+    """Raise one DataError that lists every shard where a column is missing or of another role."""
+    expected = _expected_families(plan, schema, others, with_labels)
+    problems = []
+    for shard in plan.shards:
+        present = {field.name: field.type for field in shard.schema}
+        for name, accepts in expected.items():
+            if name not in present:
+                problems.append(f"{shard.source.name}: column {name!r} is missing")
+            elif not accepts(family(present[name])):
+                problems.append(
+                    f"{shard.source.name}: column {name!r} must be {_role_of(schema, name)}, got {present[name]}"
+                )
+    if problems:
+        raise DataError(
+            listed(problems) + "\nevery shard must have the same columns in the same roles; "
+            "mend these files, or leave the columns out with --exclude"
+        )
+
+
+def drift(plan: Plan, schema: Schema) -> list[str]:
+    """Columns of the data that the schema does not know: [names]."""
+    known = set(schema.feature_columns) | set(schema.labels) | {schema.weight, schema.key, schema.group}
+    known |= {name for name, _ in schema.ignored}
+    seen = dict.fromkeys(name for shard in plan.shards for name in shard.schema.names)
+    return [name for name in seen if name not in known]
+
+
+def _column_families(plan: Plan) -> dict[str, str]:
+    """Family of every column in first-seen order; the first shard where it is not null decides."""
+    families: dict[str, str] = {}
+    for shard in plan.shards:
+        for column in shard.schema:
+            if families.get(column.name, "null") == "null":
+                families[column.name] = family(column.type)
+    return families
+
+
+def _match(names: Sequence[str], patterns: Iterable[str], what: str, flag: str) -> list[str]:
+    """Columns that the names or globs pick, in schema order; a pattern that picks none is refused."""
+    picked: set[str] = set()
+    problems = []
+    for pattern in patterns:
+        hits = [pattern] if pattern in names else [name for name in names if matches(name, pattern)]
+        if not hits:
+            near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.5) or list(names[:5])
+            problems.append(
+                f"{flag}: no {what} matches {pattern!r}; the nearest columns are {', '.join(map(repr, near))}"
+            )
+        picked.update(hits)
+    if problems:
+        raise ConfigError(listed(problems))
+    return [name for name in names if name in picked]
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a column name is the pattern, or matches it as a glob (case counts)."""
+    return name == pattern or re.fullmatch(fnmatch.translate(pattern), name) is not None
+
+
+def _is_tag_list(labels: Sequence[str], columns: Mapping[str, str]) -> bool:
+    lists = [name for name in labels if columns[name] == "items"]
+    if not lists:
+        return False
+    if len(labels) > 1:
+        raise ConfigError(
+            f"--labels takes label columns or one list column of tags, not both: {lists[0]!r} is a list; "
+            "name that column alone, or leave it out"
+        )
+    return True
+
+
+def _declared(names: Sequence[str], roles: Mapping[str, str]) -> dict[str, str]:
+    result: dict[str, str] = {}
+    for pattern, role in roles.items():
+        for name in _match(names, [pattern], "column", "features.roles"):
+            result[name] = role
+    return result
+
+
+def _assign(
+    candidates: Sequence[str], columns: Mapping[str, str], declared: Mapping[str, str], *, explicit: bool
+) -> tuple[list[FeatureColumn], list[tuple[str, str]]]:
+    found: list[FeatureColumn] = []
+    ignored: list[tuple[str, str]] = []
+    partners = {_values_name(name): name for name in candidates if _values_name(name) in candidates}
+    partners = {values: indices for values, indices in partners.items() if columns[values] in ("floats", "items")}
+    for name in candidates:
+        kind = columns[name]
+        role = declared.get(name)
+        if name in partners:
+            continue
+        if role == "ignore":
+            ignored.append((name, "declared as ignore"))
+            continue
+        values = _values_name(name)
+        is_pair = values in partners and kind == "items"
+        role = role or (SPARSE if is_pair else _default_role(kind))
+        problem = _role_problem(name, role, kind, is_pair)
+        if problem is None:
+            assert role is not None
+            width = int(kind.partition(":")[2] or 0) if role == EMBEDDING else 0
+            found.append(FeatureColumn(name, role, width, values if role == SPARSE else None))
+        elif explicit or name in declared:
+            raise ConfigError(problem)
+        else:
+            ignored.append((name, problem))
+    return found, ignored
+
+
+def _values_name(indices: str) -> str | None:
+    """Name of the values column that goes with a column of indices: `indices` → `values`, `X_indices` → `X_values`."""
+    if indices == "indices":
+        return "values"
+    return indices.removesuffix("indices") + "values" if indices.endswith("_indices") else None
+
+
+def _default_role(kind: str) -> str | None:
+    by_kind = {"number": NUMERIC, "string": CATEGORICAL, "items": TOKENS, "null": NUMERIC}
+    return EMBEDDING if kind.startswith("vector:") else by_kind.get(kind)
+
+
+def _role_problem(name: str, role: str | None, kind: str, is_pair: bool) -> str | None:
+    if role is None:
+        hint = "; a list of floats must be a fixed_size_list, or a pair of 'indices' and 'values'"
+        return f"column {name!r} has a type that cannot be an input{hint if kind == 'floats' else ''}"
+    allowed = {
+        NUMERIC: ("number", "null"),
+        CATEGORICAL: ("number", "string", "null"),
+        TOKENS: ("items",),
+        TEXT: ("string", "null"),
+    }
+    fits = {SPARSE: is_pair, EMBEDDING: kind.startswith("vector:")}.get(role, kind in allowed.get(role, ()))
+    if fits:
+        return None
+    return f"column {name!r} cannot be {role}: it holds {kind}; correct features.roles, or convert the column"
+
+
+def _expected_families(
+    plan: Plan, schema: Schema, others: Iterable[str], with_labels: bool
+) -> dict[str, Callable[[str], bool]]:
+    """Column → whether a family is acceptable for its role."""
+    expected: dict[str, Callable[[str], bool]] = {}
+    columns = _column_families(plan)
+    for name in others:
+        expected[name] = _accepts(columns.get(name, "null"))
+    for column in schema.features:
+        role_families = {
+            NUMERIC: ("number", "null"),
+            CATEGORICAL: ("string", "number", "null"),
+            TOKENS: ("items", "null"),
+            TEXT: ("string", "null"),
+            EMBEDDING: (f"vector:{column.width}", "null"),
+            SPARSE: ("items", "null"),
+        }[column.role]
+        expected[column.name] = _one_of(role_families)
+        if column.role == CATEGORICAL and columns.get(column.name) == "string":
+            expected[column.name] = _one_of(("string", "null"))
+        if column.values_column is not None:
+            expected[column.values_column] = _one_of(("floats", "items", "null"))
+    if with_labels:
+        for name in schema.labels:
+            expected[name] = _one_of(("items", "null")) if schema.tags else _accepts(columns.get(name, "null"))
+    return expected
+
+
+def _accepts(kind: str) -> Callable[[str], bool]:
+    return lambda other: other in (kind, "null") or kind == "null"
+
+
+def _one_of(kinds: tuple[str, ...]) -> Callable[[str], bool]:
+    return lambda other: other in kinds
+
+
+def _role_of(schema: Schema, name: str) -> str:
+    for column in schema.features:
+        if column.name == name:
+            return f"embedding of {column.width}" if column.role == EMBEDDING else column.role
+        if column.values_column == name:
+            return "the values of a sparse pair"
+    if name in schema.labels:
+        return "a list of tags" if schema.tags else "a label like in the other shards"
+    return "as in the other shards"

@@ -1,0 +1,95 @@
+"""Which rows are held out: hash splits, folds, splits by time or group. A pure function of seed and row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from mlclf.data.hashing import murmur3_32
+
+TRAIN, CHOICE, DECISION = 0, 1, 2
+"""Parts of a held-out split: rows trained on, rows that choose l2 and the stopping point, rows for thresholds."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Assigns every row to a part.
+
+    Attributes:
+        kind: `none` (all rows in part 0), `folds` (part = fold), or `held_out` (TRAIN, CHOICE, DECISION).
+        fraction: share of the rows (or groups) held out.
+        num_folds: folds of kind `folds`.
+        seed: seed of the hash.
+        group: column whose value, not the row number, is hashed.
+        time: column by which the latest rows are held out.
+        cut: with `time`, rows later than this value (in the units of `time_values`) are held out.
+    """
+
+    kind: str = "none"
+    fraction: float = 0.0
+    num_folds: int = 0
+    seed: int = 0
+    group: str | None = None
+    time: str | None = None
+    cut: float | None = None
+
+    @property
+    def num_parts(self) -> int:
+        return {"none": 1, "folds": self.num_folds, "held_out": 3}[self.kind]
+
+    def parts(self, first_row: int, table: pa.Table) -> NDArray[np.int8]:
+        """Part of each row of `table`, whose first row has the number `first_row`: [n] int8."""
+        num_rows = table.num_rows
+        if self.kind == "none":
+            return np.zeros(num_rows, np.int8)
+        if self.group is None:
+            hashes = row_hashes(first_row, num_rows, self.seed)
+        else:
+            hashes = group_hashes(table.column(self.group), self.seed)
+        if self.kind == "folds":
+            return (hashes % np.uint64(self.num_folds)).astype(np.int8)
+        if self.time is not None:
+            assert self.cut is not None
+            held = time_values(table.column(self.time)) > self.cut
+        else:
+            held = hashes < np.uint64(min(self.fraction, 1.0) * 2**64 * (1 - 2**-53))
+        second = mixed(hashes ^ np.uint64(0xD6E8FEB86659FD93)) >> np.uint64(63)
+        return np.where(held, np.where(second == 0, CHOICE, DECISION), TRAIN).astype(np.int8)
+
+
+def mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Finalizer of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): [n] uint64 → [n] uint64."""
+    with np.errstate(over="ignore"):
+        values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def row_hashes(first_row: int, num_rows: int, seed: int) -> NDArray[np.uint64]:
+    """Hash of (seed, row number) for consecutive rows: [n] uint64."""
+    with np.errstate(over="ignore"):
+        numbers = np.arange(first_row, first_row + num_rows, dtype=np.uint64) + np.uint64(1)
+        start = mixed(np.array([seed], np.uint64) + np.uint64(0x9E3779B97F4A7C15))
+        return mixed(numbers * np.uint64(0x9E3779B97F4A7C15) + start)
+
+
+def group_hashes(column: pa.ChunkedArray, seed: int) -> NDArray[np.uint64]:
+    """Hash of (seed, value) for each row; equal values, and nulls, hash alike: [n] uint64."""
+    texts = pc.fill_null(pc.cast(column, pa.string()), "").combine_chunks()
+    low = murmur3_32(texts, seed & 0xFFFFFFFF).astype(np.uint64)
+    high = murmur3_32(texts, (seed + 0x9747B28C) & 0xFFFFFFFF).astype(np.uint64)
+    return mixed((high << np.uint64(32)) | low)
+
+
+def time_values(column: pa.ChunkedArray) -> NDArray[np.float64]:
+    """Times as float64 in the column's own unit; nulls become -inf, so they are never held out: [n]."""
+    kind = column.type
+    if pa.types.is_temporal(kind):
+        width = pa.int32() if kind.bit_width == 32 else pa.int64()
+        column = pc.cast(column, width)
+    values = pc.cast(column, pa.float64(), safe=False).to_numpy()
+    return np.where(np.isnan(values), -np.inf, values)

@@ -1,0 +1,249 @@
+"""Per-label thresholds, chosen from a histogram for an objective, and their file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlclf.decisions.cutoffs import CUT_BYTES, ChosenCuts, choose_cuts, cuts_of
+from mlclf.decisions.histograms import LabelHistogram
+from mlclf.decisions.objectives import Objective as Objective
+from mlclf.decisions.objectives import parse_objective as parse_objective
+from mlclf.decisions.ranking import auroc, has_both_classes
+from mlclf.errors import ConfigError, RunError
+
+FORMAT_VERSION = 1
+STATUSES = ("tuned", "shrunk", "fallback", "unattainable")
+_INFORMATIVE_DEVIATIONS = 1.645
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """A threshold for each label, and how it did on the rows that it was chosen from.
+
+    A decision is ``score >= threshold``, both float32; NaN is never positive.
+
+    Attributes:
+        thresholds: [K] float32.
+        status: K of `tuned`, `shrunk` (shrinkage changed the choice), `fallback` (0.5: nothing to choose from) or
+            `unattainable` (no cut-off meets the constraint: never positive).
+        support: [K] int64, observed positive rows, unweighted.
+        precision, recall, f1: [K] float64, on these rows, weighted; NaN where undefined and for `fallback`.
+        intervals: [K, 2] float32: every cut-off above the first number and up to the second decides these rows alike.
+            For a label that is never positive the second is NaN (no end); for `fallback` both are.
+        objective: the text of the objective.
+        method: `shrinkage` or `empirical`.
+        confidence: the level that the constraint holds with; None = no claim.
+    """
+
+    thresholds: Tensor
+    status: list[str]
+    support: Tensor
+    precision: Tensor
+    recall: Tensor
+    f1: Tensor
+    intervals: Tensor
+    objective: str
+    method: str
+    confidence: float | None = None
+
+    def to_json(self, label_names: list[str]) -> dict[str, Any]:
+        """Return the document of `thresholds.json`; NaN becomes None, and every float32 reads back exactly."""
+        columns: dict[str, list[Any]] = {
+            "threshold": _numbers(self.thresholds),
+            "status": self.status,
+            "support": self.support.tolist(),
+            "precision": _numbers(self.precision),
+            "recall": _numbers(self.recall),
+            "f1": _numbers(self.f1),
+            "interval": [_numbers(interval) for interval in self.intervals],
+        }
+        rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+        return {
+            "format_version": FORMAT_VERSION,
+            "objective": self.objective,
+            "method": self.method,
+            "confidence": self.confidence,
+            "labels": dict(zip(label_names, rows, strict=True)),
+        }
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any], label_names: list[str]) -> Thresholds:
+        """Read what `to_json` returned, in the order of `label_names`.
+
+        Raises:
+            RunError: The format version is another one, or an entry is not what it has to be.
+            ConfigError: Labels are missing from the document or unknown.
+        """
+        _check_document(document, label_names)
+        entries = [document["labels"][name] for name in label_names]
+        return cls(
+            thresholds=_tensor([entry["threshold"] for entry in entries], torch.float32),
+            status=[entry["status"] for entry in entries],
+            support=torch.tensor([entry["support"] for entry in entries], dtype=torch.int64),
+            precision=_tensor([entry["precision"] for entry in entries], torch.float64),
+            recall=_tensor([entry["recall"] for entry in entries], torch.float64),
+            f1=_tensor([entry["f1"] for entry in entries], torch.float64),
+            intervals=torch.stack([_tensor(entry["interval"], torch.float32) for entry in entries]),
+            objective=document["objective"],
+            method=document["method"],
+            confidence=document["confidence"],
+        )
+
+
+def fallback_thresholds(num_labels: int, support: Tensor, objective: str = "f1") -> Thresholds:
+    """Return 0.5 for every label with status `fallback`, for when there are no rows to choose from.
+
+    `support` is [K] int64, the observed positive rows.
+    """
+    unknown = torch.full((num_labels,), torch.nan, dtype=torch.float64)
+    return Thresholds(
+        thresholds=torch.full((num_labels,), 0.5),
+        status=["fallback"] * num_labels,
+        support=support.cpu(),
+        precision=unknown,
+        recall=unknown,
+        f1=unknown,
+        intervals=torch.full((num_labels, 2), torch.nan),
+        objective=objective,
+        method="empirical",
+    )
+
+
+def tune_thresholds(
+    histogram: LabelHistogram,
+    objective: Objective,
+    scores_of: Callable[[Tensor], Tensor],
+    prior_positives: float = 10.0,
+) -> Thresholds:
+    """Choose, for each label on its own, the cut-off that serves `objective` best on the rows of the histogram.
+
+    Cut-offs are the least scores of the non-empty bins; where float32 scores cannot tell two bins apart they count as
+    one. Among equally good ones the highest is taken: it flags the fewest rows.
+
+    - `f1`, `fbeta`: the largest F. The cut that is best on few positives is best by luck (Lipton et al. 2014), so the
+      true positives of a cut are shrunk toward what the scores promise: a · observed + (1 − a) · Σ scores flagged,
+      with a = P / (P + `prior_positives`) and P the number of positive rows; all positives are shrunk alike. The
+      scores have to be calibrated and of rows not trained on. 0 turns it off. Where scores say nothing, flagging every
+      row is best, and noise decides how near to it one lands: so a label whose AUROC is not above ½ by 1.645 standard
+      errors (a one-sided Mann-Whitney test at 5%) gets `fallback`.
+    - `precision:p`: the largest recall among the cuts of at least that precision; if there is none, `unattainable`.
+    - `recall:r`: the highest cut that reaches it.
+    - `cost:FP,FN`: the least cost; flagging nothing and flagging everything are choices too.
+
+    A label without both classes gets 0.5 and `fallback`.
+
+    Args:
+        histogram: of K labels.
+        objective: from `parse_objective`.
+        scores_of: float32 logits to float32 probabilities, element by element, not falling.
+        prior_positives: how many positive rows the scores' own promise counts for, at least 0; for `f1`, `fbeta`.
+
+    Raises:
+        ConfigError: `prior_positives` is negative or not finite.
+    """
+    if not 0 <= prior_positives < math.inf:
+        raise ConfigError(f"prior_positives must be at least 0 and finite, got {prior_positives!r}")
+    is_f = objective.name in ("f1", "fbeta")
+    tunable = has_both_classes(histogram)
+    if is_f:
+        tunable &= _informative(histogram)
+    slices = [
+        choose_cuts(cuts_of(histogram, labels, scores_of), objective, histogram.positive_rows[labels], prior_positives)
+        for labels in histogram.label_slices(CUT_BYTES)
+    ]
+    chosen = ChosenCuts(*(torch.cat(column).cpu() for column in zip(*slices, strict=True)))
+    fallback = fallback_thresholds(histogram.num_labels, histogram.positive_rows)
+    tunable = tunable.cpu()
+    return Thresholds(
+        thresholds=chosen.threshold.where(tunable, 0.5),
+        status=_statuses(chosen, tunable, objective),
+        support=fallback.support,
+        precision=chosen.precision.where(tunable, torch.nan),
+        recall=chosen.recall.where(tunable, torch.nan),
+        f1=chosen.f1.where(tunable, torch.nan),
+        intervals=chosen.interval.where(tunable[:, None], torch.nan),
+        objective=str(objective),
+        method="shrinkage" if is_f and prior_positives > 0 else "empirical",
+    )
+
+
+def _statuses(chosen: ChosenCuts, tunable: Tensor, objective: Objective) -> list[str]:
+    unattainable = chosen.threshold.isnan() & (objective.name == "precision")
+    columns = zip(tunable.tolist(), unattainable.tolist(), chosen.shrunk.tolist(), strict=True)
+    return [
+        "fallback" if not can_tune else "unattainable" if cannot_meet else "shrunk" if shrunk else "tuned"
+        for can_tune, cannot_meet, shrunk in columns
+    ]
+
+
+def _informative(histogram: LabelHistogram) -> Tensor:
+    """Return [K] bool, True where the AUROC is above ½ by 1.645 of the errors that it has for scores without meaning.
+
+    That standard error is √((P + N + 1) / (12 P N)) (Mann and Whitney 1947), P and N in rows.
+    """
+    positives = histogram.positive_rows.double()
+    negatives = histogram.rows - positives
+    error = ((positives + negatives + 1) / (12 * positives * negatives)).sqrt()
+    return auroc(histogram)[0] > 0.5 + _INFORMATIVE_DEVIATIONS * error
+
+
+def _numbers(values: Tensor) -> list[float | None]:
+    return [None if math.isnan(number) else number for number in values.tolist()]
+
+
+def _tensor(numbers: list[float | None], dtype: torch.dtype) -> Tensor:
+    return torch.tensor([math.nan if number is None else number for number in numbers], dtype=dtype)
+
+
+def _check_document(document: dict[str, Any], label_names: list[str]) -> None:
+    found = document.get("format_version")
+    if found != FORMAT_VERSION:
+        raise RunError(
+            f"thresholds must have format_version {FORMAT_VERSION}, got {found!r}; "
+            "read them with the version of mlclf that wrote them"
+        )
+    missing_keys = [key for key in ("objective", "method", "confidence", "labels") if key not in document]
+    if missing_keys:
+        raise RunError(f"thresholds must have {', '.join(map(repr, missing_keys))}; run calibrate again")
+    labels = document["labels"]
+    missing = [name for name in label_names if name not in labels]
+    unknown = sorted(set(labels) - set(label_names))
+    if missing or unknown:
+        parts = [f"{kind}: {_some(names)}" for kind, names in (("missing", missing), ("unknown", unknown)) if names]
+        raise ConfigError(f"thresholds must be of the labels that are scored, got {'; '.join(parts)}")
+    problems = [(name, _entry_problem(labels[name])) for name in label_names]
+    lines = [f"label {name!r}: {problem}" for name, problem in problems if problem]
+    if lines:
+        raise RunError("thresholds must be as calibrate writes them, got\n" + "\n".join(lines))
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:10])
+    return shown if len(names) <= 10 else f"{shown} and {len(names) - 10} more"
+
+
+def _entry_problem(entry: Any) -> str | None:
+    """Return what is wrong with a label's entry, or None."""
+    keys = ("threshold", "status", "support", "precision", "recall", "f1", "interval")
+    missing = [key for key in keys if not isinstance(entry, dict) or key not in entry]
+    if missing:
+        return f"no {', '.join(missing)}"
+    interval = entry["interval"]
+    if not isinstance(interval, list) or len(interval) != 2:
+        return f"interval must be two numbers or nulls, got {interval!r}"
+    shares = {key: entry[key] for key in ("threshold", "precision", "recall", "f1")}
+    shares |= {"interval start": interval[0], "interval end": interval[1]}
+    for key, share in shares.items():
+        if share is not None and (isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1):
+            return f"{key} must be a number from 0 to 1 or null, got {share!r}"
+    if entry["status"] not in STATUSES:
+        return f"status must be one of {', '.join(STATUSES)}, got {entry['status']!r}"
+    if type(entry["support"]) is not int or entry["support"] < 0:
+        return f"support must be a count of rows, got {entry['support']!r}"
+    return None

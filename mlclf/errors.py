@@ -1,0 +1,31 @@
+"""The errors that a user can meet. Each message says what must hold, what was found, where, and what to do."""
+
+from __future__ import annotations
+
+
+class MlclfError(Exception):
+    """A problem that the user can mend; the command line prints it as one block and exits with `exit_code`."""
+
+    exit_code = 2
+
+
+class DataError(MlclfError):
+    """The data is not what it has to be."""
+
+
+class ConfigError(MlclfError):
+    """An argument or a setting is not what it has to be."""
+
+
+class RunError(MlclfError):
+    """A run folder is missing, damaged, or of another format."""
+
+
+class CheckpointError(RunError):
+    """A checkpoint does not fit the data or the settings that it is resumed with."""
+
+
+class TrainingError(MlclfError):
+    """Training met a number that is not finite."""
+
+    exit_code = 1

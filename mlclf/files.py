@@ -1,0 +1,250 @@
+"""Files that appear whole or not at all.
+
+Every artefact is written by `committed`: a temporary name in the same folder, fsync, rename, fsync of the folder. A
+temporary is called ``.NAME.tmp-PID-RANDOM``; one left by a crash is recognised by that name and never read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePath
+from typing import Any, NoReturn
+
+from mlclf.errors import ConfigError, RunError
+
+_TEMPORARY = re.compile(r"\..*\.tmp-\d+-[0-9a-f]{8}", re.DOTALL)
+_LONGEST_NAME_BYTES = 200  # leaves room for the rest of a temporary's name within the 255 bytes of a file name
+_READ_BYTES = 1 << 20
+
+
+@contextmanager
+def committed(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` that becomes `path` when the block ends without an exception.
+
+    The caller creates and closes the file. After any exception the temporary is gone and `path` is as it was. Missing
+    parents are created; a symbolic link is followed, so its target is replaced.
+
+    Raises:
+        ConfigError: `path` is a folder or a device.
+    """
+    path = _real(path)
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{str(path)!r} must be a regular file, found {_kind(path)}; name a file to write to")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path)
+    try:
+        yield temporary
+        _fsync(temporary)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _fsync(path.parent)
+
+
+def write_bytes(path: Path, value: bytes) -> None:
+    """Replace `path` by a file of these bytes, whole or not at all."""
+    with committed(path) as temporary:
+        temporary.write_bytes(value)
+
+
+def write_text(path: Path, value: str) -> None:
+    """Replace `path` by a file of this text in UTF-8, line ends as given, whole or not at all."""
+    write_bytes(path, value.encode("utf-8"))
+
+
+def write_json(path: Path, value: object) -> None:
+    """Replace `path` by `value` as JSON with a newline at its end, whole or not at all.
+
+    Raises:
+        ValueError: `value` holds NaN or an infinity: write null for what is undefined.
+    """
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, format_version: int, what: str) -> dict[str, Any]:
+    """Return the JSON object in `path`, whose `format_version` is the one given.
+
+    Args:
+        path: the file.
+        format_version: the only version that the caller reads.
+        what: what the file holds, for messages: "thresholds".
+
+    Raises:
+        RunError: the file is missing, unreadable, not a JSON object, or of another version.
+    """
+    try:
+        value = json.loads(path.read_bytes().decode("utf-8"), parse_constant=_refuse_constant)
+    except FileNotFoundError:
+        raise RunError(
+            f"{str(path)!r} must hold {what}, found no such file; check the path or write it again"
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(
+            f"{str(path)!r} must hold {what} as JSON, found {error}; restore the file or write it again"
+        ) from None
+    if not isinstance(value, dict):
+        raise RunError(
+            f"{str(path)!r} must hold {what} as a JSON object, found {type(value).__name__}; "
+            "restore the file or write it again"
+        )
+    found = value.get("format_version")
+    if type(found) is not int or found != format_version:
+        raise RunError(
+            f"{str(path)!r} holds {what} of format_version {found!r}, this release of mlclf reads {format_version}; "
+            "use the release that wrote it or write it again"
+        )
+    return value
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes as 64 hexadecimal digits, reading 1 MiB at a time."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_READ_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def append_line(path: Path, text: str) -> None:
+    """Add one line to a log, on disk before returning.
+
+    Each line is one write that ends in a newline, so text after the last newline is a line torn by a crash; it is
+    dropped before the new line is added. The file is created when missing, its folder is not.
+
+    Raises:
+        ValueError: `text` holds a line break.
+    """
+    if "\n" in text or "\r" in text:
+        raise ValueError(f"a log line must not hold a line break, got {text!r}")
+    line = text.encode("utf-8") + b"\n"
+    is_new = not path.exists()
+    with path.open("ab", buffering=len(line) + 1) as file:  # the whole line fits, so flushing is one write
+        file.truncate(_end_of_whole_lines(path))
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+    if is_new:
+        _fsync(path.parent)
+
+
+def safe_relative(path: str, folder: Path) -> Path:
+    """Return ``folder / path`` for a path that was read from a file and must stay inside `folder`.
+
+    The file need not exist.
+
+    Raises:
+        RunError: the path is empty, absolute, holds ``..`` or NUL, or a symbolic link leads out of `folder`.
+    """
+    parts = PurePath(path).parts
+    inside = bool(parts) and not PurePath(path).is_absolute() and ".." not in parts and "\0" not in path
+    if inside:
+        try:
+            real = (folder / path).resolve()
+            is_loop = any(part.is_symlink() for part in (real, *real.parents))
+            inside = real.is_relative_to(folder.resolve()) and not is_loop
+        except (OSError, RuntimeError):  # Python before 3.13 raises for a loop of symbolic links
+            inside = False
+    if not inside:
+        raise RunError(
+            f"path {path!r} must lie inside {str(folder)!r}; the file that names it is damaged or not to be trusted"
+        )
+    return folder / path
+
+
+def folder_is_empty(path: Path) -> bool:
+    """Return True when `path` does not exist, or is a folder that holds nothing but temporaries of an earlier crash.
+
+    Raises:
+        ConfigError: `path` is not a folder.
+    """
+    if not path.exists():
+        return True
+    if not path.is_dir():
+        raise ConfigError(f"{str(path)!r} must be a folder, found {_kind(path)}; name a folder")
+    return all(is_temporary(entry) for entry in path.iterdir())
+
+
+def is_temporary(path: Path) -> bool:
+    """Return True for a name that only `committed` and `swap_folder` give: no finished file is called so."""
+    return _TEMPORARY.fullmatch(path.name) is not None
+
+
+def swap_folder(new: Path, old: Path) -> None:
+    """Rename the finished folder `new` to `old` and remove what was there.
+
+    Both must be on one file system. A failure puts the old folder back. A crash in between leaves both whole, the old
+    one under a temporary name beside its place. Everything in the old folder is lost: the caller makes sure that it
+    may be.
+
+    Raises:
+        RunError: `new` is not a folder.
+        ConfigError: `old` exists and is not a folder.
+    """
+    old = _real(old)
+    if not new.is_dir():
+        raise RunError(f"{str(new)!r} must be a finished folder, found {_kind(new)}; write it again")
+    if not old.exists():
+        new.rename(old)
+        _fsync(old.parent)
+        return
+    if not old.is_dir():
+        raise ConfigError(f"{str(old)!r} must be a folder, found {_kind(old)}; name a folder")
+    aside = _temporary(old)
+    old.rename(aside)
+    try:
+        new.rename(old)
+    except BaseException:
+        aside.rename(old)
+        raise
+    _fsync(old.parent)
+    shutil.rmtree(aside)
+
+
+def _temporary(path: Path) -> Path:
+    name = os.fsdecode(os.fsencode(path.name)[:_LONGEST_NAME_BYTES])
+    return path.with_name(f".{name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
+
+
+def _real(path: Path) -> Path:
+    return path.resolve() if path.is_symlink() else path
+
+
+def _kind(path: Path) -> str:
+    if path.is_dir():
+        return "a folder"
+    if path.is_file():
+        return "a file"
+    return "a device" if path.exists() else "nothing"
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _end_of_whole_lines(path: Path) -> int:
+    """Return the number of bytes up to and with the last newline; only a torn file is read."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size == 0:
+            return 0
+        file.seek(size - 1)
+        if file.read(1) == b"\n":
+            return size
+        file.seek(0)
+        return file.read().rfind(b"\n") + 1
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name}, which is not JSON")

@@ -1,0 +1,243 @@
+"""LabelHistogram counts what a slow loop counts, however the rows are cut, masked, weighted, merged and written."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mlclf.decisions import histograms
+from mlclf.decisions.histograms import LabelHistogram, bins_for
+from mlclf.errors import DataError, RunError
+
+STATES = ("positives", "negatives", "least", "greatest", "positive_rows", "rows", "least_weight")
+
+
+def batch(seed: int, rows: int, labels: int) -> dict[str, Tensor]:
+    rng = np.random.default_rng(seed)
+    weights = rng.integers(0, 4, rows) / 4  # quarters: their sums are exact in any order
+    return {
+        "logits": torch.tensor(rng.normal(-3, 3, (rows, labels)).round(1), dtype=torch.float32),
+        "labels": torch.tensor(rng.random((rows, labels)) < 0.3),
+        "mask": torch.tensor(rng.random((rows, labels)) < 0.8),
+        "weights": torch.tensor(weights, dtype=torch.float32),
+    }
+
+
+def assert_same(got: LabelHistogram, want: LabelHistogram) -> None:
+    for name in STATES:
+        torch.testing.assert_close(getattr(got, name), getattr(want, name), rtol=0, atol=0, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("labels", "bins"), [(1, 65_536), (42, 65_536), (43, 32_768), (100, 16_384), (10_000, 256), (1_000_000, 256)]
+)
+def test_bins_for_fits_the_budget(labels: int, bins: int) -> None:
+    assert bins_for(labels) == bins
+    assert LabelHistogram(2, None).num_bins == 65_536
+
+
+def test_bins_for_takes_a_budget() -> None:
+    assert bins_for(1, budget_bytes=24 * 1024) == 1024
+
+
+@pytest.mark.parametrize("with_mask", [False, True])
+@pytest.mark.parametrize("with_weights", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8])
+def test_counts_are_those_of_a_loop(with_mask: bool, with_weights: bool, dtype: torch.dtype) -> None:
+    data = batch(0, 150, 3)
+    mask, weights = data["mask"] if with_mask else None, data["weights"] if with_weights else None
+    histogram = LabelHistogram(3, 256)
+    histogram.update(data["logits"], data["labels"].to(dtype), mask, weights)
+
+    counts = np.zeros((2, 3, 256))
+    least, greatest = np.full((3, 256), np.inf), np.full((3, 256), -np.inf)
+    rows = np.zeros((2, 3), dtype=int)
+    for row in range(150):
+        weight = 1.0 if weights is None else float(weights[row])
+        for label in range(3):
+            if weight == 0 or (mask is not None and not mask[row, label]):
+                continue
+            logit, positive = float(data["logits"][row, label]), int(data["labels"][row, label])
+            index = int((logit + 30) * 256 / 60)
+            counts[positive, label, index] += weight
+            rows[positive, label] += 1
+            least[label, index] = min(least[label, index], logit)
+            greatest[label, index] = max(greatest[label, index], logit)
+    np.testing.assert_array_equal(histogram.positives, counts[1])
+    np.testing.assert_array_equal(histogram.negatives, counts[0])
+    np.testing.assert_array_equal(histogram.least, least)
+    np.testing.assert_array_equal(histogram.greatest, greatest)
+    np.testing.assert_array_equal(histogram.positive_rows, rows[1])
+    np.testing.assert_array_equal(histogram.rows, rows.sum(0))
+    np.testing.assert_array_equal(histogram.nonempty(), counts.sum(0) > 0)
+    assert float(histogram.least_weight) == (0.25 if with_weights else 1)
+    assert set(histogram.compute()) == set(STATES)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 999),
+    rows=st.integers(0, 40),
+    labels=st.integers(1, 4),
+    cut=st.floats(0, 1),
+    cells=st.integers(1, 50),
+)
+def test_parts_merge_to_the_whole(seed: int, rows: int, labels: int, cut: float, cells: int) -> None:
+    data = batch(seed, rows, labels)
+    middle = int(cut * rows)
+    whole, head, tail = (LabelHistogram(labels, 256) for _ in range(3))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(histograms, "SLICE_CELLS", cells)
+        whole.update(**data)
+    head.update(**{name: value[:middle] for name, value in data.items()})
+    tail.update(**{name: value[middle:] for name, value in data.items()})
+    head.merge(tail)
+    assert_same(head, whole)
+
+
+def test_ranks_sync_to_the_whole() -> None:
+    data = batch(1, 100, 3)
+    whole, here, there = (LabelHistogram(3, 256) for _ in range(3))
+    whole.update(**data)
+    here.update(**{name: value[:30] for name, value in data.items()})
+    there.update(**{name: value[30:] for name, value in data.items()})
+    others = iter([getattr(there, name) for name in here.metric_state])
+
+    def gather(state: Tensor, group: Any) -> list[Tensor]:
+        return [state, next(others)]
+
+    here.sync(dist_sync_fn=gather, distributed_available=lambda: True)
+    assert_same(here, whole)
+
+
+def test_padding_and_hidden_cells_count_nowhere() -> None:
+    data = batch(2, 50, 2)
+    data["weights"] = torch.ones(50)
+    want, got = LabelHistogram(2, 256), LabelHistogram(2, 256)
+    want.update(**data)
+    padded = {name: torch.cat([value, value[:10]]) for name, value in data.items()}
+    padded["weights"][50:] = 0
+    padded["logits"][50:] = torch.nan
+    padded["logits"][~padded["mask"]] = torch.nan
+    got.update(**padded)
+    assert_same(got, want)
+
+
+def test_logits_beyond_the_range_fall_into_the_end_bins() -> None:
+    histogram = LabelHistogram(1, 256)
+    histogram.update(torch.tensor([[-1000.0], [1000.0], [-30.0], [3e38]]), torch.tensor([[0], [1], [0], [0]]))
+    assert histogram.nonempty()[0].nonzero()[:, 0].tolist() == [0, 255]
+    assert histogram.least[0, [0, 255]].tolist() == [-1000.0, 1000.0]
+    assert histogram.greatest[0, 0] == -30.0
+    assert histogram.positives[0, 255] == 1
+    assert histogram.negatives[0, [0, 255]].tolist() == [2, 1]
+
+
+def test_reset_empties() -> None:
+    histogram = LabelHistogram(3, 256)
+    histogram.update(**batch(3, 20, 3))
+    histogram.reset()
+    assert_same(histogram, LabelHistogram(3, 256))
+
+
+def test_pooled_holds_the_cells_of_all_labels() -> None:
+    data = batch(4, 60, 3)
+    histogram, want = LabelHistogram(3, 256), LabelHistogram(1, 256)
+    histogram.update(**data)
+    weights = data["weights"][:, None].expand(60, 3).reshape(-1)
+    want.update(*(data[name].reshape(-1, 1) for name in ("logits", "labels", "mask")), weights)
+    assert_same(histogram.pooled(), want)
+
+
+def test_label_slices_cover_the_labels_within_memory() -> None:
+    histogram = LabelHistogram(100, 16_384)
+    slices = list(histogram.label_slices(bytes_per_bin=128))
+    assert [label for labels in slices for label in range(100)[labels]] == list(range(100))
+    assert {len(range(100)[labels]) for labels in slices[:-1]} == {32}
+
+
+def test_table_reads_back_from_parquet(tmp_path: Path) -> None:
+    histogram = LabelHistogram(3, 512)
+    histogram.update(**batch(5, 80, 3))
+    table = histogram.to_table()
+    assert table.num_rows == int(histogram.nonempty().sum())
+    pq.write_table(table, tmp_path / "histograms.parquet")
+    assert_same(LabelHistogram.from_table(pq.read_table(tmp_path / "histograms.parquet")), histogram)
+
+
+def test_empty_table_reads_back() -> None:
+    assert_same(LabelHistogram.from_table(LabelHistogram(2, 256).to_table()), LabelHistogram(2, 256))
+
+
+def with_metadata(table: pa.Table, **changes: Any) -> pa.Table:
+    document = json.loads(table.schema.metadata[b"mlclf_histogram"]) | changes
+    return table.replace_schema_metadata({b"mlclf_histogram": json.dumps(document)})
+
+
+def test_table_of_another_kind_is_refused() -> None:
+    message = (
+        "a table of histograms must have the columns label, bin, positives, negatives, least, greatest and the "
+        "metadata 'mlclf_histogram', got the columns x without it; it is another file"
+    )
+    with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
+        LabelHistogram.from_table(pa.table({"x": [1]}))
+    table = LabelHistogram(1, 256).to_table().drop_columns(["bin", "least", "greatest"])
+    message = message.replace("columns x without", "columns label, positives, negatives with")
+    with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
+        LabelHistogram.from_table(table)
+
+
+def test_table_of_another_version_is_refused() -> None:
+    message = "a table of histograms must have format_version 1, got 2; read it with the version of mlclf that wrote it"
+    with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
+        LabelHistogram.from_table(with_metadata(LabelHistogram(1, 256).to_table(), format_version=2))
+
+
+def test_damaged_table_is_refused() -> None:
+    histogram = LabelHistogram(1, 512)
+    histogram.update(torch.tensor([[-1.0], [20.0]]), torch.tensor([[0], [1]]))
+    message = (
+        "a table of histograms of 1 labels and 256 bins must not have label 0, bin 426 (row 1); the file is damaged"
+    )
+    with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
+        LabelHistogram.from_table(with_metadata(histogram.to_table(), num_bins=256))
+
+
+@pytest.mark.parametrize(("value", "shown"), [(torch.nan, "nan"), (torch.inf, "inf"), (-torch.inf, "-inf")])
+def test_infinite_and_nan_logits_are_refused_before_anything_is_counted(value: float, shown: str) -> None:
+    histogram = LabelHistogram(2, 256)
+    logits = torch.zeros(4, 2)
+    logits[2, 1] = logits[3, 0] = value
+    message = (
+        f"logits must be finite where a label is observed, got {shown} for label 1 in row 2 of a batch "
+        "(2 such cells); look for infinite inputs or weights"
+    )
+    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+        histogram.update(logits, torch.zeros(4, 2, dtype=torch.bool))
+    assert_same(histogram, LabelHistogram(2, 256))
+
+
+@pytest.mark.parametrize(("weight", "shown"), [(-0.5, "-0.5"), (torch.nan, "nan"), (torch.inf, "inf")])
+def test_bad_weights_are_refused(weight: float, shown: str) -> None:
+    message = f"weights must be finite and not negative, got {shown} in row 1 of a batch"
+    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+        LabelHistogram(1, 256).update(
+            torch.zeros(2, 1), torch.zeros(2, 1, dtype=torch.bool), None, torch.tensor([1.0, weight])
+        )
+
+
+def test_histograms_of_other_shapes_do_not_merge() -> None:
+    message = "histograms must have the same labels and bins to be merged, got (2, 256) and (2, 512)"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        LabelHistogram(2, 256).merge(LabelHistogram(2, 512))
