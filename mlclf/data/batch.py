@@ -197,7 +197,5 @@ def _joined(arrays: Sequence[NDArray[np.generic]]) -> Tensor:
 
 
 def _joined_keys(slabs: Sequence[Slab], picks: Sequence[NDArray[np.int64]]) -> pa.Table | None:
-    tables = [
-        slab.keys.take(pa.array(pick)) for slab, pick in zip(slabs, picks, strict=True) if slab.keys is not None
-    ]
+    tables = [slab.keys.take(pa.array(pick)) for slab, pick in zip(slabs, picks, strict=True) if slab.keys is not None]
     return pa.concat_tables(tables) if tables else None

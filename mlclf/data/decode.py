@@ -32,10 +32,10 @@ def decode_unit(plan: Plan, unit: Unit, columns: Sequence[str], piece_rows: int)
             yield row, table
             row += table.num_rows
     except DECODE_ERRORS as error:
-        raise DataError(_decode_problem(shard, unit, stored, error)) from error
+        raise DataError(_decode_problem(plan, unit, stored, error)) from error
     if row != end:
         raise DataError(
-            f"{shard.source.name} {_groups_text(unit)}: the footer says {unit.rows} rows but {row - unit.first_row} "
+            f"{plan.place(unit)}: the footer says {unit.rows} rows but {row - unit.first_row} "
             "were read; the file is damaged, write it again"
         )
 
@@ -73,14 +73,9 @@ def _with_partitions(table: pa.Table, shard: Shard, columns: Sequence[str]) -> p
     return pa.table(kept) if kept else table
 
 
-def _groups_text(unit: Unit) -> str:
-    first, last = unit.groups[0], unit.groups[-1]
-    return f"row group {first}" if first == last else f"row groups {first}–{last}"
-
-
-def _decode_problem(shard: Shard, unit: Unit, columns: Sequence[str], error: BaseException) -> str:
+def _decode_problem(plan: Plan, unit: Unit, columns: Sequence[str], error: BaseException) -> str:
     """Name the first column of the unit that cannot be decoded, where one alone shows it."""
-    where = f"{shard.source.name} {_groups_text(unit)}"
+    shard, where = plan.shards[unit.shard], plan.place(unit)
     for name in columns:
         try:
             with shard.open() as file:
@@ -90,5 +85,3 @@ def _decode_problem(shard: Shard, unit: Unit, columns: Sequence[str], error: Bas
             where, error = f"{where} column {name!r}", cause
             break
     return f"{where}: cannot be decoded ({first_line(error)}); the file is damaged, write it again"
-
-

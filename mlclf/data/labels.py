@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +33,31 @@ class LabelCounts:
     totals: NDArray[np.float64]
     positive_rows: NDArray[np.int64]
     rows: NDArray[np.int64]
+
+    def plus(self, other: LabelCounts) -> LabelCounts:
+        """The sum of two counts; `other` may have labels more, at the end, for which these rows were all negative.
+
+        That is how tags that turn up later are counted: a row observes every tag, known yet or not.
+        """
+        added = other.positives.shape[1] - self.positives.shape[1]
+
+        def widened(array: NDArray[Any], observed: bool) -> NDArray[Any]:
+            edge = array[:, :1] if observed and array.shape[1] else np.zeros((len(array), 1), array.dtype)
+            return np.concatenate([array, np.repeat(edge, added, axis=1)], axis=1)
+
+        return LabelCounts(
+            widened(self.positives, False) + other.positives,
+            widened(self.totals, True) + other.totals,
+            widened(self.positive_rows, False) + other.positive_rows,
+            widened(self.rows, True) + other.rows,
+        )
+
+    def chosen(self, labels: Sequence[int]) -> LabelCounts:
+        """The counts of some labels, in the order given."""
+        index = np.array(labels, np.int64)
+        return LabelCounts(
+            self.positives[:, index], self.totals[:, index], self.positive_rows[:, index], self.rows[:, index]
+        )
 
 
 @dataclass
@@ -67,7 +93,11 @@ class LabelColumns:
             array = array.cast(pa.uint8())
         if self.declared:
             return self._from_texts(name, pc.cast(array, pa.string()), where)
-        if pa.types.is_string(array.type) or pa.types.is_large_string(array.type) or pa.types.is_string_view(array.type):
+        if (
+            pa.types.is_string(array.type)
+            or pa.types.is_large_string(array.type)
+            or pa.types.is_string_view(array.type)
+        ):
             return self._from_texts(name, array, where)
         if pa.types.is_null(array.type):
             return np.full(len(array), UNOBSERVED, np.uint8)
@@ -125,13 +155,13 @@ class LabelColumns:
         if {"minus", "zero"} <= kinds:
             raise DataError(
                 f"{where}: label {name!r} holds both 0 and -1, so what means negative is not known; "
-                "map them with --set 'data.label_values={\"0\": 0, \"-1\": 0, \"1\": 1}' (null for not observed)"
+                'map them with --set \'data.label_values={"0": 0, "-1": 0, "1": 1}\' (null for not observed)'
             )
         words = sorted(kinds - {"minus", "zero"})
         if len(words) > 1:
             raise DataError(
                 f"{where}: label {name!r} mixes the words of {' and '.join(words)}; "
-                "map each value with --set 'data.label_values={\"yes\": 1, \"f\": 0}'"
+                'map each value with --set \'data.label_values={"yes": 1, "f": 0}\''
             )
 
     def mappings(self) -> list[str]:
@@ -209,6 +239,17 @@ class TagList:
 
     def finish(self) -> None:
         self.set_names(sorted(self._counts, key=lambda tag: (-self._counts[tag], tag)))
+
+    def extended(self, known: TagList | None) -> TagList:
+        """A list with the tags of `known` first, and those counted since behind them."""
+        old = known.names if known is not None else ()
+        if len(old) == len(self._counts):
+            assert known is not None or not self._counts
+            return known or TagList(self.column)
+        seen = set(old)
+        result = TagList(self.column)
+        result.set_names([*old, *(tag for tag in self._counts if tag not in seen)])
+        return result
 
     def set_names(self, names: Sequence[str]) -> None:
         self.names = tuple(names)

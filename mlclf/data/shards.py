@@ -91,6 +91,12 @@ class Plan:
         parts = [f"{shard.source.name}|{shard.source.size_bytes}|{shard.group_rows}" for shard in self.shards]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
+    def place(self, unit: Unit) -> str:
+        """Name the file and the row groups of a unit."""
+        first, last = unit.groups[0], unit.groups[-1]
+        groups = f"row group {first}" if first == last else f"row groups {first}–{last}"
+        return f"{self.shards[unit.shard].source.name} {groups}"
+
     def locate(self, row: int) -> str:
         """Name the file and row group that hold row number `row`."""
         unit = max((unit for unit in self.units if unit.first_row <= row), key=lambda unit: unit.first_row)

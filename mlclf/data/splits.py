@@ -20,7 +20,7 @@ class Split:
     """Assigns every row to a part.
 
     Attributes:
-        kind: `none` (all rows in part 0), `folds` (part = fold), or `held_out` (TRAIN, CHOICE, DECISION).
+        kind: `none` (all rows in part `part`), `folds` (part = fold), or `held_out` (TRAIN, CHOICE, DECISION).
         fraction: share of the rows (or groups) held out.
         num_folds: folds of kind `folds`.
         seed: seed of the hash.
@@ -30,6 +30,7 @@ class Split:
     """
 
     kind: str = "none"
+    part: int = TRAIN
     fraction: float = 0.0
     num_folds: int = 0
     seed: int = 0
@@ -45,7 +46,7 @@ class Split:
         """Part of each row of `table`, whose first row has the number `first_row`: [n] int8."""
         num_rows = table.num_rows
         if self.kind == "none":
-            return np.zeros(num_rows, np.int8)
+            return np.full(num_rows, self.part, np.int8)
         if self.group is None:
             hashes = row_hashes(first_row, num_rows, self.seed)
         else:

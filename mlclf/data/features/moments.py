@@ -71,9 +71,7 @@ class Moments:
             return values.min(0), values.max(0)
         return np.fmin.reduce(values, axis=0), np.fmax.reduce(values, axis=0)
 
-    def _merge(
-        self, weight: NDArray[np.float64], mean: NDArray[np.float64], squares: NDArray[np.float64]
-    ) -> None:
+    def _merge(self, weight: NDArray[np.float64], mean: NDArray[np.float64], squares: NDArray[np.float64]) -> None:
         total = self.weight + weight
         share = weight / np.where(total > 0, total, 1.0)
         difference = np.where(weight > 0, np.where(self.weight > 0, mean - self.mean, mean), 0.0)

@@ -197,9 +197,7 @@ class NumericFeature:
         }
 
     @classmethod
-    def restore(
-        cls, name: str, width: int, standardize: bool, state: Mapping[str, NDArray[Any]]
-    ) -> NumericFeature:
+    def restore(cls, name: str, width: int, standardize: bool, state: Mapping[str, NDArray[Any]]) -> NumericFeature:
         feature = cls.fresh(name, width, standardize)
         moments = feature.moments
         moments.mean, moments.low, moments.high = state["mean"], state["low"], state["high"]

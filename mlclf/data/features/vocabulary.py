@@ -142,4 +142,3 @@ def _with_missing(offsets: NDArray[np.int64], ids: NDArray[np.int64], absent: ND
     """Give each null list the one id `MISSING`."""
     lengths = np.diff(offsets)
     return Tokens(lengths + absent, np.insert(ids, offsets[:-1][absent], MISSING))
-

@@ -1,0 +1,155 @@
+"""Probabilities put right on held-out rows: the refit after pos_weight, and bounds for logits that claim too much."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mlclf.decisions.histograms import LabelHistogram
+
+GRID = torch.arange(-14.0, -0.24, 0.25, dtype=torch.float64)
+MIN_GAIN_NATS = 4.0
+"""A bound is kept only when it raises the held-out log-likelihood by this much: e⁴ times as likely."""
+
+CALIBRATION_BINS = 4096
+NEWTON_STEPS = 50
+
+
+@dataclass(frozen=True)
+class LogitBounds:
+    """Soft bounds of the calibrated logits, label by label.
+
+    A linear model extrapolates: a row far out gets a logit of −25 though one such row in a hundred is positive. The
+    lower bound makes p into ε + p(1 − ε), nearly: log(e^low + e^z) = low + softplus(z − low), a model in which a share
+    of the labels does not follow the inputs. It is strictly increasing, so the order of the scores does not change.
+
+    Attributes:
+        low, high: [K] float64; −inf and +inf where there is no bound.
+    """
+
+    low: Tensor
+    high: Tensor
+
+    @classmethod
+    def none(cls, num_labels: int) -> LogitBounds:
+        nothing = torch.full((num_labels,), torch.inf, dtype=torch.float64)
+        return cls(-nothing, nothing)
+
+    def apply(self, logits: Tensor) -> Tensor:
+        """Bounded logits [B, K], in the dtype given; unbounded labels come back bit for bit."""
+        result = logits
+        if (self.low > -torch.inf).any():
+            result = torch.where(self.low > -torch.inf, _raised(result.double(), self.low), result.double())
+        if (self.high < torch.inf).any():
+            result = result.double()
+            result = torch.where(self.high < torch.inf, -_raised(-result, -self.high), result)
+        return result.to(logits.dtype)
+
+
+def _raised(logits: Tensor, low: Tensor) -> Tensor:
+    """low + softplus(z − low), exact in float64 for every z."""
+    floor = torch.where(low > -torch.inf, low, 0.0)
+    return floor - functional.logsigmoid(floor - logits)
+
+
+def fit_bounds(histogram: LabelHistogram) -> LogitBounds:
+    """The bounds under which held-out rows are most likely, where they are clearly more likely than without.
+
+    Args:
+        histogram: logits of held-out rows.
+    """
+    low = torch.full((histogram.num_labels,), -torch.inf, dtype=torch.float64)
+    high = -low
+    for part, centres, positives, negatives in _label_parts(histogram):
+        low[part] = _best_floor(centres, positives, negatives)
+        raised = torch.where(low[part, None] > -torch.inf, _raised(centres, low[part, None]), centres)
+        high[part] = -_best_floor(-raised, negatives, positives)
+    return LogitBounds(low, high)
+
+
+def _label_parts(histogram: LabelHistogram) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
+    """Labels in slices, with [k, T] bin centres and counts scaled so that a label's weights sum to its rows."""
+    for part in histogram.label_slices(64):
+        positives, negatives = histogram.positives[part].double(), histogram.negatives[part].double()
+        least, greatest = histogram.least[part].double(), histogram.greatest[part].double()
+        filled = positives + negatives > 0
+        centres = torch.where(filled, (least + greatest) / 2, 0.0)
+        total = (positives + negatives).sum(1, keepdim=True)
+        scale = histogram.rows[part, None].double() / total.clamp_min(1e-300)
+        kept = filled.any(0)
+        yield part, centres[:, kept], (positives * scale)[:, kept], (negatives * scale)[:, kept]
+
+
+def _best_floor(logits: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+    """[k] float64: the floor of GRID with the greatest likelihood, −inf where it gains too little."""
+
+    def loss(values: Tensor) -> Tensor:
+        return -(positives * functional.logsigmoid(values) + negatives * functional.logsigmoid(-values)).sum(1)
+
+    best = loss(logits) - MIN_GAIN_NATS
+    floor = torch.full_like(best, -torch.inf)
+    for candidate in GRID:
+        value = loss(_raised(logits, candidate))
+        floor = torch.where(value < best, candidate, floor)
+        best = torch.minimum(value, best)
+    return floor
+
+
+def fit_slopes(histogram: LabelHistogram, start: Tensor) -> tuple[Tensor, Tensor]:
+    """Slope and intercept [K] float64 that make held-out logits calibrated (Platt 1999), by Newton's method.
+
+    The slope is kept within [0.05, 20]: the order of the scores does not change. Targets are Platt's
+    (N₊ + 1)/(N₊ + 2) and 1/(N₋ + 2). Labels of one class keep slope 1 and the intercept of `start`.
+
+    Args:
+        histogram: logits of held-out rows, of the weighted model.
+        start: [K] float64, first intercepts (−log pos_weight).
+    """
+    slope = torch.ones(histogram.num_labels, dtype=torch.float64)
+    intercept = start.double().clone()
+    for part, centres, positives, negatives in _label_parts(histogram):
+        slope[part], intercept[part] = _platt(centres, positives, negatives, intercept[part])
+    return slope, intercept
+
+
+def _platt(logits: Tensor, positives: Tensor, negatives: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+    num_positive, num_negative = positives.sum(1), negatives.sum(1)
+    high = ((num_positive + 1) / (num_positive + 2))[:, None]
+    low = (1 / (num_negative + 2))[:, None]
+    targets, totals = positives * high + negatives * low, positives + negatives
+    slope, intercept = torch.ones_like(start), start.clone()
+
+    def loss(a: Tensor, b: Tensor) -> Tensor:
+        z = a[:, None] * logits + b[:, None]
+        return (-totals * functional.logsigmoid(-z) - targets * z).sum(1)
+
+    value = loss(slope, intercept)
+    for _ in range(NEWTON_STEPS):
+        p = torch.sigmoid(slope[:, None] * logits + intercept[:, None])
+        residual, curvature = totals * p - targets, totals * p * (1 - p)
+        g_slope, g_intercept = (residual * logits).sum(1), residual.sum(1)
+        h_ss = (curvature * logits.square()).sum(1) + 1e-9
+        h_si, h_ii = (curvature * logits).sum(1), curvature.sum(1) + 1e-9
+        determinant = (h_ss * h_ii - h_si.square()).clamp_min(1e-18)
+        step_slope = (h_ii * g_slope - h_si * g_intercept) / determinant
+        step_intercept = (h_ss * g_intercept - h_si * g_slope) / determinant
+        length = torch.ones_like(value)
+        for _ in range(20):
+            a, b = (slope - length * step_slope).clamp(0.05, 20), intercept - length * step_intercept
+            new = loss(a, b)
+            worse = ~(new <= value)
+            if not worse.any():
+                break
+            length = torch.where(worse, length / 2, length)
+        better = new <= value
+        slope, intercept = torch.where(better, a, slope), torch.where(better, b, intercept)
+        finished = bool(((value - new).abs() <= 1e-12 * value.abs()).all())
+        value = torch.minimum(new, value)
+        if finished:
+            break
+    both = (num_positive > 0) & (num_negative > 0)
+    return torch.where(both, slope, 1.0), torch.where(both, intercept, start)

@@ -1,0 +1,207 @@
+"""The document of an evaluation has the contract's keys, and numbers that agree with scikit-learn."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, brier_score_loss, f1_score, log_loss, roc_auc_score
+from torch import Tensor
+
+from mlclf.decisions.evaluation import Evaluation
+from mlclf.errors import DataError
+
+ROUNDING = 1e-12
+NAMES = ["a", "b", "c", "d"]
+THRESHOLDS = torch.tensor([0.3, torch.nan, 0.6, 0.2])
+PREVALENCES = torch.tensor([0.4, 0.3, 0.5, 0.01], dtype=torch.float64)
+M = {
+    *("auroc", "average_precision", "f1", "precision", "recall"),
+    *("f1_at_half", "precision_at_half", "recall_at_half"),
+}
+
+
+def scores_of(logits: Tensor) -> Tensor:
+    return torch.sigmoid(logits.double()).float()
+
+
+def batch(seed: int = 0, rows: int = 200) -> dict[str, Tensor]:
+    """Four labels; `d` never has a positive row, and half a row's cells are hidden."""
+    rng = np.random.default_rng(seed)
+    logits = torch.tensor(rng.normal(-1, 2, (rows, 4)).round(1), dtype=torch.float32)
+    labels = torch.tensor(rng.random((rows, 4)) < 0.4)
+    labels[:, 3] = False
+    return {
+        "logits": logits,
+        "scores": scores_of(logits),
+        "labels": labels,
+        "mask": torch.tensor(rng.random((rows, 4)) < 0.8),
+        "weights": torch.tensor(rng.integers(0, 4, rows) / 4),
+    }
+
+
+def evaluated(*batches: dict[str, Tensor]) -> Evaluation:
+    evaluation = Evaluation(THRESHOLDS, scores_of, num_bins=4096)
+    for data in batches:
+        evaluation.update(**data)
+    return evaluation
+
+
+def report(*batches: dict[str, Tensor]) -> dict[str, Any]:
+    return evaluated(*batches).report(NAMES, PREVALENCES)
+
+
+def test_the_document_has_the_keys_of_the_contract_and_is_json() -> None:
+    document = report(batch())
+    assert set(document) == {
+        *("format_version", "rows", "log_loss", "gain", "brier", "hamming_loss", "subset_accuracy"),
+        *("scored_labels", "undefined_labels", "macro", "micro", "macro_all", "ranking", "calibration", "labels"),
+    }
+    assert set(document["macro"]) == set(document["micro"]) == M
+    assert set(document["macro_all"]) == {"f1", "f1_at_half"}
+    assert set(document["ranking"]) == {"p_at_1", "p_at_3", "p_at_5"}
+    assert set(document["calibration"]) == {"ece", "observed_expected"}
+    assert list(document["labels"]) == NAMES
+    for label in document["labels"].values():
+        assert set(label) == M | {"log_loss", "brier", "threshold", "support", "rows", "error_bound"}
+        assert set(label["error_bound"]) == {"auroc", "average_precision"}
+        assert type(label["support"]) is type(label["rows"]) is int
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+
+
+def test_the_numbers_are_those_of_scikit_learn() -> None:
+    data = batch()
+    document = report(data)
+    assert document["format_version"] == 1
+    assert document["rows"] == int((data["weights"] > 0).sum())
+    per_label = []
+    for k, name in enumerate(NAMES[:3]):
+        seen = data["mask"][:, k] & (data["weights"] > 0)
+        y, w, s = data["labels"][seen, k].long(), data["weights"][seen], data["scores"][seen, k]
+        z = data["logits"][seen, k]
+        cut = THRESHOLDS[k]
+        want = {
+            "auroc": roc_auc_score(y, z, sample_weight=w),
+            "average_precision": average_precision_score(y, z, sample_weight=w),
+            "f1": f1_score(y, s >= cut, sample_weight=w),
+            "f1_at_half": f1_score(y, s >= 0.5, sample_weight=w),
+            "log_loss": log_loss(y, torch.sigmoid(z.double()), sample_weight=w),
+            "brier": brier_score_loss(y, s.double(), sample_weight=w),
+        }
+        got = document["labels"][name]
+        assert {key: got[key] for key in want} == pytest.approx(want, abs=ROUNDING)
+        assert got["support"] == int(y.sum())
+        assert got["rows"] == len(y)
+        assert got["error_bound"] == {"auroc": 0.0, "average_precision": 0.0}
+        per_label.append(want)
+    for name in ("auroc", "average_precision"):
+        assert document["macro"][name] == pytest.approx(np.mean([want[name] for want in per_label]), abs=ROUNDING)
+    assert document["labels"]["a"]["threshold"] == float(THRESHOLDS[0])
+    assert document["labels"]["b"]["threshold"] is None
+    assert document["labels"]["b"]["precision"] is None
+    assert document["labels"]["b"]["f1"] == 0
+
+
+def test_micro_pools_the_observed_cells() -> None:
+    data = batch()
+    seen = data["mask"] & (data["weights"] > 0)[:, None]
+    w = data["weights"][:, None].expand_as(seen)[seen]
+    y, z, s = data["labels"][seen], data["logits"][seen], data["scores"][seen]
+    decisions = (data["scores"] >= THRESHOLDS)[seen]
+    document = report(data)
+    want = {
+        "auroc": roc_auc_score(y, z, sample_weight=w),
+        "average_precision": average_precision_score(y, z, sample_weight=w),
+        "f1": f1_score(y, decisions, sample_weight=w),
+        "f1_at_half": f1_score(y, s >= 0.5, sample_weight=w),
+    }
+    assert {key: document["micro"][key] for key in want} == pytest.approx(want, abs=ROUNDING)
+    assert document["hamming_loss"] == pytest.approx(float(w @ (y != decisions).double() / w.sum()), abs=ROUNDING)
+    ratio = float(w @ y.double() / (w @ s.double()))
+    assert document["calibration"]["observed_expected"] == pytest.approx(ratio, abs=ROUNDING)
+
+
+def test_one_class_is_undefined_and_left_out_of_the_macro_mean() -> None:
+    document = report(batch())
+    assert document["scored_labels"] == 3
+    assert document["undefined_labels"] == ["d"]
+    label = document["labels"]["d"]
+    assert label["auroc"] is label["average_precision"] is label["recall"] is None
+    assert label["error_bound"] == {"auroc": None, "average_precision": None}
+    assert label["f1"] == label["precision"] == 0  # flagged in vain: defined, and bad
+    f1s = [label["f1"] for label in document["labels"].values()]
+    assert document["macro"]["f1"] == document["macro_all"]["f1"] == pytest.approx(np.mean(f1s), abs=ROUNDING)
+
+
+def test_macro_all_counts_undefined_as_zero() -> None:
+    evaluation = Evaluation(torch.tensor([0.5, torch.nan]), scores_of, num_bins=256)
+    logits = torch.tensor([[2.0, -2.0], [-2.0, -3.0]])
+    evaluation.update(logits, scores_of(logits), torch.tensor([[1, 0], [0, 0]]))
+    document = evaluation.report(["a", "b"], torch.tensor([0.5, 0.5], dtype=torch.float64))
+    assert document["labels"]["b"]["f1"] is None
+    assert (document["macro"]["f1"], document["macro_all"]["f1"]) == (1.0, 0.5)
+
+
+def test_gain_compares_with_the_prevalences_of_train() -> None:
+    data = batch()
+    document = report(data)
+    constants = []
+    for k in range(4):
+        seen = data["mask"][:, k] & (data["weights"] > 0)
+        constant = np.full(int(seen.sum()), float(PREVALENCES[k]))
+        constants.append(
+            log_loss(data["labels"][seen, k].long(), constant, sample_weight=data["weights"][seen], labels=[0, 1])
+        )
+    losses = [label["log_loss"] for label in document["labels"].values()]
+    assert document["log_loss"] == pytest.approx(np.mean(losses), abs=ROUNDING)
+    assert document["gain"] == pytest.approx(1 - np.mean(losses) / np.mean(constants), abs=ROUNDING)
+
+
+def test_batches_merged_and_padded_give_the_same_document() -> None:
+    data = batch()
+    want = report(data)
+    head = evaluated({name: value[:70] for name, value in data.items()})
+    tail = {name: torch.cat([value[70:], value[:5]]) for name, value in data.items()}
+    tail["weights"][-5:] = 0
+    head.merge(evaluated(tail))
+    head.sync()  # a single rank: nothing to do
+    assert_close(head.report(NAMES, PREVALENCES), want)
+
+
+def assert_close(got: Any, want: Any) -> None:
+    if isinstance(want, dict):
+        assert got.keys() == want.keys()
+        for key in want:
+            assert_close(got[key], want[key])
+    elif isinstance(want, float):
+        assert got == pytest.approx(want, abs=ROUNDING)
+    else:
+        assert got == want
+
+
+def test_nothing_evaluated_is_undefined_throughout() -> None:
+    document = report()
+    assert document["rows"] == document["scored_labels"] == 0
+    assert document["undefined_labels"] == NAMES
+    for name in ("log_loss", "gain", "brier", "hamming_loss", "subset_accuracy"):
+        assert document[name] is None
+    assert {*document["macro"].values(), *document["ranking"].values(), *document["calibration"].values()} == {None}
+    assert document["macro_all"] == {"f1": 0.0, "f1_at_half": 0.0}
+
+
+def test_a_refused_batch_is_not_counted() -> None:
+    data = batch()
+    evaluation = evaluated(data)
+    bad = {name: value.clone() for name, value in data.items()}
+    bad["logits"][4] = torch.nan
+    with pytest.raises(DataError, match="logits must be finite where a label is observed, got nan"):
+        evaluation.update(**bad)
+    assert evaluation.report(NAMES, PREVALENCES) == report(data)
+
+
+def test_names_are_one_a_label() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        evaluated(batch()).report(["a"], PREVALENCES)

@@ -1,0 +1,73 @@
+"""Objectives parse as the contract writes them, and every wrong one is refused with the reason."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from mlclf.decisions.objectives import Objective, parse_objective
+from mlclf.errors import ConfigError
+
+KNOWN = "f1, fbeta:BETA, precision:P, recall:R, cost:FP,FN"
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "parameters"),
+    [
+        ("f1", "f1", ()),
+        ("fbeta:2", "fbeta", (2.0,)),
+        ("fbeta:0.5", "fbeta", (0.5,)),
+        ("precision:0.9", "precision", (0.9,)),
+        ("recall:1", "recall", (1.0,)),
+        ("cost:1,20", "cost", (1.0, 20.0)),
+        ("cost:0,0.123456789012", "cost", (0.0, 0.123456789012)),
+    ],
+)
+def test_known_objectives_parse_and_print(text: str, name: str, parameters: tuple[float, ...]) -> None:
+    objective = parse_objective(f" {text} ")
+    assert objective == Objective(name, parameters)
+    assert str(objective) == text
+
+
+@pytest.mark.parametrize("text", ["f2", "", "F1", "precision=0.9"])
+def test_unknown_objectives_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{re.escape(f'the objective must be one of {KNOWN}, got {text!r}')}$"):
+        parse_objective(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("micro_f1", "macro_f1", "micro_macro_f1", "mcc", "balanced_accuracy", "youden"),
+        *("fpr:0.01", "prevalence", "top_k:5", "per_million:100", "alert_budget:1000"),
+    ],
+)
+def test_objectives_to_come_are_refused(text: str) -> None:
+    message = f"the objective must be one of {KNOWN}, got {text.partition(':')[0]!r}, which is not available yet"
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        parse_objective(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("f1:2", "the objective f1 takes no number, got 'f1:2'"),
+        *(
+            (text, f"the objective fbeta:BETA takes one number above 0, got {text!r}")
+            for text in ("fbeta", "fbeta:", "fbeta:0", "fbeta:-1", "fbeta:inf", "fbeta:nan", "fbeta:x", "fbeta:1,2")
+        ),
+        *(
+            (text, f"the objective precision:P takes one number above 0 and at most 1, got {text!r}")
+            for text in ("precision", "precision:0", "precision:1.1", "precision:90%", "precision:0.5,0.5")
+        ),
+        ("recall:2", "the objective recall:R takes one number above 0 and at most 1, got 'recall:2'"),
+        *(
+            (text, f"the objective cost:FP,FN takes two costs, not negative and not both 0, got {text!r}")
+            for text in ("cost", "cost:1", "cost:0,0", "cost:-1,2", "cost:1,inf", "cost:1,2,3", "cost:a,b")
+        ),
+    ],
+)
+def test_parameters_out_of_range_are_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        parse_objective(text)
