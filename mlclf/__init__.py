@@ -1,1 +1,59 @@
-"""Binary and multi-label classification on Parquet data larger than memory."""
+"""Binary and multi-label classification on Parquet data larger than memory.
+
+The map, in the order in which a row travels; imports only point up it:
+
+    errors              what can go wrong, as a user meets it
+    files               the commit primitive: temporary file, hash, fsync, rename
+    config              the tree of validated settings; YAML; every default
+    data                Parquet → batches
+    training            batches → weights
+    decisions           weights → scores → decisions
+    runs                the run folder: paths, versions, hashes
+    fitting             the fit job, stage by stage
+    jobs                fit(), class Run (evaluate, predict, calibrate)
+    demo                the data set with a known answer
+    cli                 argv and printing
+
+The public names below are imported when they are first used, so that `import mlclf` costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlclf.errors import CheckpointError, ConfigError, DataError, MlclfError, RunError, TrainingError
+    from mlclf.jobs import Run, fit
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "fit": "mlclf.jobs",
+    "Run": "mlclf.jobs",
+    "MlclfError": "mlclf.errors",
+    "DataError": "mlclf.errors",
+    "ConfigError": "mlclf.errors",
+    "RunError": "mlclf.errors",
+    "CheckpointError": "mlclf.errors",
+    "TrainingError": "mlclf.errors",
+}
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "MlclfError",
+    "Run",
+    "RunError",
+    "TrainingError",
+    "__version__",
+    "fit",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'mlclf' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

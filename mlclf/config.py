@@ -204,10 +204,10 @@ class Settings(Section):
         if name not in ("lbfgs", "newton"):
             return
         steppers = "choose adam, adamw, adagrad or sgd"
+        if name == "newton":
+            yield "optimizer.name", "'newton' is not in this release; choose 'lbfgs', which reaches the same optimum"
         if self.optimizer.lr is not None:
             yield "optimizer.lr", f"must be null with optimizer.name {name!r}, which finds its step; {steppers}"
-        if self.optimizer.l1 > 0:
-            yield "optimizer.l1", f"must be 0 with optimizer.name {name!r}, which needs a smooth penalty; {steppers}"
         if self.training.batch_rows not in (None, "all"):
             yield "training.batch_rows", f"must be null or 'all' with optimizer.name {name!r}; {steppers}"
         if self.model.hidden:

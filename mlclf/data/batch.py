@@ -62,6 +62,22 @@ class Batch:
         }
         return Batch(**pinned)
 
+    def slice(self, start: int, end: int) -> Batch:
+        """Rows start to end, as views."""
+        first, last = int(self.offsets[start]), int(self.offsets[end])
+        return Batch(
+            self.dense[start:end],
+            self.ids[first:last],
+            self.offsets[start : end + 1] - first,
+            None if self.values is None else self.values[first:last],
+            self.labels[start:end],
+            None if self.label_mask is None else self.label_mask[start:end],
+            self.weights[start:end],
+            self.parts[start:end],
+            self.rows[start:end],
+            None if self.keys is None else self.keys.slice(start, end - start),
+        )
+
     @property
     def num_bytes(self) -> int:
         """Bytes of the tensors."""

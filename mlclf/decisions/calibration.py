@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,12 +10,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from mlclf.decisions.histograms import LabelHistogram
+from mlclf.training.candidates import HeldOutCells
 
-GRID = torch.arange(-14.0, -0.24, 0.25, dtype=torch.float64)
+GRID = torch.arange(-14.0, -0.4, 0.5, dtype=torch.float64)
 MIN_GAIN_NATS = 4.0
 """A bound is kept only when it raises the held-out log-likelihood by this much: e⁴ times as likely."""
 
-CALIBRATION_BINS = 4096
+CALIBRATION_BINS = 1024
 NEWTON_STEPS = 50
 
 
@@ -56,15 +57,52 @@ def _raised(logits: Tensor, low: Tensor) -> Tensor:
     return floor - functional.logsigmoid(floor - logits)
 
 
-def fit_bounds(histogram: LabelHistogram) -> LogitBounds:
+@dataclass(frozen=True)
+class Calibration:
+    """logit → bounds(slope · logit + intercept); slope and intercept [K] float64 go into the model's weights."""
+
+    slope: Tensor
+    intercept: Tensor
+    bounds: LogitBounds
+
+    @classmethod
+    def none(cls, num_labels: int) -> Calibration:
+        ones = torch.ones(num_labels, dtype=torch.float64)
+        return cls(ones, torch.zeros_like(ones), LogitBounds.none(num_labels))
+
+    def apply(self, logits: Tensor) -> Tensor:
+        """Calibrated logits [B, K] of logits of the trained model, in the same dtype."""
+        if (self.slope != 1).any() or (self.intercept != 0).any():
+            logits = (logits.double() * self.slope + self.intercept).to(logits.dtype)
+        return self.bounds.apply(logits)
+
+
+def fit_calibration(histogram: LabelHistogram, log_weights: Tensor) -> Calibration:
+    """Calibrate on held-out rows: a refit where pos_weight was used, bounds where they are clearly needed.
+
+    Args:
+        histogram: logits of held-out rows by the trained model.
+        log_weights: [K] float64, log of the pos_weight of each label; 0 where there was none.
+    """
+    slope, intercept = torch.ones_like(log_weights), torch.zeros_like(log_weights)
+    weighted = log_weights != 0
+    if weighted.any():
+        refitted = fit_slopes(histogram, -log_weights)
+        slope, intercept = torch.where(weighted, refitted[0], slope), torch.where(weighted, refitted[1], intercept)
+    return Calibration(slope, intercept, fit_bounds(histogram, slope, intercept))
+
+
+def fit_bounds(histogram: LabelHistogram, slope: Tensor, intercept: Tensor) -> LogitBounds:
     """The bounds under which held-out rows are most likely, where they are clearly more likely than without.
 
     Args:
         histogram: logits of held-out rows.
+        slope, intercept: [K] float64, applied to the logits first.
     """
     low = torch.full((histogram.num_labels,), -torch.inf, dtype=torch.float64)
     high = -low
     for part, centres, positives, negatives in _label_parts(histogram):
+        centres = centres * slope[part, None] + intercept[part, None]
         low[part] = _best_floor(centres, positives, negatives)
         raised = torch.where(low[part, None] > -torch.inf, _raised(centres, low[part, None]), centres)
         high[part] = -_best_floor(-raised, negatives, positives)
@@ -153,3 +191,19 @@ def _platt(logits: Tensor, positives: Tensor, negatives: Tensor, start: Tensor) 
             break
     both = (num_positive > 0) & (num_negative > 0)
     return torch.where(both, slope, 1.0), torch.where(both, intercept, start)
+
+
+def calibrated_loss(rows: Sequence[HeldOutCells], log_weights: Tensor) -> Tensor:
+    """Mean log-loss of each label over held-out rows, calibrated on these rows: [K] float64, NaN where unobserved."""
+    num_labels = len(log_weights)
+    histogram = LabelHistogram(num_labels, CALIBRATION_BINS)
+    for part in rows:
+        histogram.update(part.logits, part.labels, part.cells > 0, part.cells.amax(1) if num_labels else None)
+    calibration = fit_calibration(histogram, log_weights)
+    loss, total = torch.zeros_like(log_weights), torch.zeros_like(log_weights)
+    for part in rows:
+        logits = calibration.apply(part.logits.double())
+        cell_loss = -functional.logsigmoid(-logits) - part.labels * logits
+        loss += (cell_loss * part.cells).sum(0)
+        total += part.cells.sum(0)
+    return torch.where(total > 0, loss / total, torch.nan)

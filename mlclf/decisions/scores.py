@@ -11,8 +11,12 @@ from mlclf.training.models import LinearHead
 
 
 def scores_of(logits: Tensor) -> Tensor:
-    """Probabilities of logits, element by element, in the same dtype."""
-    return torch.sigmoid(logits)
+    """Probabilities of logits, element by element: float32 in, float32 out.
+
+    Through float64, because a float32 sigmoid rounds differently inside a vector than alone, which would move the very
+    row that a threshold was taken from to the other side.
+    """
+    return torch.sigmoid(logits.double()).float()
 
 
 class Scorer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,7 @@ class LinearHead(nn.Module):
         self.embedding: nn.EmbeddingBag | None = None
         if vocabulary_size:
             self.embedding = nn.EmbeddingBag(vocabulary_size, widths[0], mode="sum", include_last_offset=True)
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self._start(bool(hidden), num_dense + vocabulary_size)
 
     def _start(self, hidden: bool, num_inputs: int) -> None:

@@ -1,0 +1,47 @@
+"""Arrow columns of any numeric type → floats."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+
+
+def one_array(column: pa.ChunkedArray) -> pa.Array:
+    """A column as one array; its dictionary, if it has one, is looked up."""
+    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    array = array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
+    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+
+
+def as_floats(array: pa.Array) -> NDArray[Any]:
+    """The numbers of an array, NaN for null: [n] float32 where that is exact, else float64.
+
+    Dates, timestamps, times and durations are seconds; booleans are 0 and 1.
+    """
+    kind = array.type
+    if pa.types.is_null(kind):
+        return np.full(len(array), np.nan)
+    if pa.types.is_floating(kind):
+        values = array.to_numpy(zero_copy_only=False)
+        return np.asarray(values, np.float32 if kind.bit_width <= 32 else np.float64)
+    if pa.types.is_boolean(kind) or (pa.types.is_integer(kind) and kind.bit_width <= 16):
+        return np.asarray(pc.cast(array, pa.float32(), safe=False).to_numpy(zero_copy_only=False))
+    scale = 1.0
+    if pa.types.is_temporal(kind):
+        scale = _seconds_per_unit(kind)
+        array = pc.cast(array, pa.int32() if kind.bit_width == 32 else pa.int64())
+    return np.asarray(pc.cast(array, pa.float64(), safe=False).to_numpy(zero_copy_only=False)) * scale
+
+
+def _seconds_per_unit(kind: pa.DataType) -> float:
+    if pa.types.is_date32(kind):
+        return 86_400.0
+    if pa.types.is_date64(kind):
+        return 1e-3
+    return SECONDS[kind.unit]

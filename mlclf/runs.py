@@ -1,0 +1,164 @@
+"""The run folder: paths, versions, hashes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save as pack_arrays
+from safetensors.torch import load_file as load_tensors
+from safetensors.torch import save as pack_tensors
+from torch import Tensor
+
+from mlclf.data.features.table import Features
+from mlclf.data.schema import Schema
+from mlclf.decisions.calibration import LogitBounds
+from mlclf.decisions.histograms import LabelHistogram
+from mlclf.decisions.thresholds import Thresholds
+from mlclf.errors import RunError
+from mlclf.files import committed, read_json, safe_relative, sha256_of, write_bytes, write_json, write_text
+from mlclf.training.models import LinearHead
+
+FORMAT_VERSION = 1
+FITTED = (
+    "config.yaml",
+    "schema.json",
+    "features.json",
+    "features.safetensors",
+    "model.safetensors",
+    "histograms.parquet",
+)
+"""Written once by `fit` and listed in the manifest with their SHA-256."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where the files of a run are, and how each is written and read."""
+
+    path: Path
+
+    def file(self, name: str) -> Path:
+        return self.path / name
+
+    @property
+    def finished(self) -> bool:
+        """Whether `fit` came to its end here."""
+        return self.file("manifest.json").is_file()
+
+    @property
+    def started(self) -> bool:
+        """Whether this is a run folder at all."""
+        return self.file("config.yaml").is_file()
+
+    def write_config(self, yaml: str) -> None:
+        write_text(self.file("config.yaml"), yaml)
+
+    def write_schema(self, schema: Schema, label_names: tuple[str, ...], prevalences: Tensor) -> None:
+        document = schema.to_json() | {
+            "label_columns": list(schema.labels),
+            "label_names": list(label_names),
+            "train_prevalences": prevalences.tolist(),
+        }
+        document["labels"] = list(label_names)
+        write_json(self.file("schema.json"), document)
+
+    def read_schema(self) -> tuple[Schema, tuple[str, ...], Tensor]:
+        """The schema, the label names [K], and the prevalences of training [K] float64."""
+        document = read_json(self.file("schema.json"), FORMAT_VERSION, "schema")
+        try:
+            names = tuple(document.pop("label_names"))
+            prevalences = torch.tensor(document.pop("train_prevalences"), dtype=torch.float64)
+            document["labels"] = document.pop("label_columns")
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{self.file('schema.json')}: is damaged ({error!r}); fit the run again") from error
+        return Schema.from_json(document), names, prevalences
+
+    def write_features(self, features: Features) -> None:
+        write_json(self.file("features.json"), features.to_json())
+        write_bytes(self.file("features.safetensors"), pack_arrays(features.arrays()))
+
+    def read_features(self) -> Features:
+        document = read_json(self.file("features.json"), FORMAT_VERSION, "features")
+        return Features.from_json(document, load_arrays(self.file("features.safetensors")))
+
+    def write_model(self, head: LinearHead, bounds: LogitBounds) -> None:
+        tensors = {name: value.detach().float().cpu().contiguous() for name, value in head.state_dict().items()}
+        if head.embedding is None:
+            tensors["embedding.weight"] = torch.zeros(0, head.linear.out_features)
+        if (bounds.low > -torch.inf).any() or (bounds.high < torch.inf).any():
+            tensors |= {"calibration.low": bounds.low.float(), "calibration.high": bounds.high.float()}
+        write_bytes(self.file("model.safetensors"), pack_tensors(tensors, {"format_version": str(FORMAT_VERSION)}))
+
+    def read_model(self) -> tuple[LinearHead, LogitBounds]:
+        path = self.file("model.safetensors")
+        try:
+            tensors = load_tensors(path)
+            low, high = tensors.pop("calibration.low", None), tensors.pop("calibration.high", None)
+            layers = sorted(name for name in tensors if name.startswith("layers.") and name.endswith("weight"))
+            widths = [tensors["linear.weight"].shape[0], *(tensors[name].shape[0] for name in layers)]
+            num_dense, vocabulary = tensors["linear.weight"].shape[1], tensors["embedding.weight"].shape[0]
+            head = LinearHead(num_dense, vocabulary, widths[-1], widths[:-1])
+            if head.embedding is None:
+                tensors.pop("embedding.weight")
+            head.load_state_dict(tensors)
+        except (SafetensorError, OSError, KeyError, RuntimeError) as error:
+            raise RunError(f"{path}: the model cannot be read ({error}); fit the run again") from error
+        if low is None or high is None:
+            return head, LogitBounds.none(widths[-1])
+        return head, LogitBounds(low.double(), high.double())
+
+    def write_histogram(self, histogram: LabelHistogram) -> None:
+        with committed(self.file("histograms.parquet")) as path:
+            pq.write_table(histogram.to_table(), path, compression="zstd", write_page_checksum=True)
+
+    def read_histogram(self) -> LabelHistogram:
+        return LabelHistogram.from_table(pq.read_table(self.file("histograms.parquet")))
+
+    def write_thresholds(self, thresholds: Thresholds, label_names: tuple[str, ...]) -> None:
+        write_json(self.file("thresholds.json"), thresholds.to_json(list(label_names)))
+
+    def read_thresholds(self, label_names: tuple[str, ...]) -> Thresholds:
+        document = read_json(self.file("thresholds.json"), FORMAT_VERSION, "thresholds")
+        return Thresholds.from_json(document, list(label_names))
+
+    def write_manifest(self, training: Mapping[str, Any]) -> None:
+        """List the fitted files with their hashes; a run with a manifest is finished."""
+        hashes = {name: sha256_of(self.file(name)) for name in FITTED}
+        document = {"format_version": FORMAT_VERSION, "files": hashes, "training": dict(training)}
+        write_json(self.file("manifest.json"), document)
+
+    def check(self) -> dict[str, Any]:
+        """Check every hash of the manifest and return it.
+
+        Raises:
+            RunError: there is no run here, it is not finished, of another format, or a file was changed.
+        """
+        if not self.started:
+            raise RunError(f"{self.path}: is not a run folder (it has no config.yaml); give the --out of a fit")
+        if not self.finished:
+            raise RunError(
+                f"{self.path}: the fit of this run has not finished; go on with 'mlclf fit --resume --out {self.path}'"
+            )
+        manifest = read_json(self.file("manifest.json"), FORMAT_VERSION, "manifest")
+        files = manifest.get("files")
+        if not isinstance(files, dict) or set(files) != set(FITTED):
+            raise RunError(f"{self.file('manifest.json')}: must list {', '.join(FITTED)}; fit the run again")
+        for name, expected in files.items():
+            path = safe_relative(name, self.path)
+            if not path.is_file():
+                raise RunError(f"{path}: is missing though the manifest lists it; copy the run again, whole")
+            if sha256_of(path) != expected:
+                raise RunError(f"{path}: has changed since fit wrote it (its SHA-256 differs); copy the run again")
+        return manifest
+
+
+def log_line(record: Mapping[str, Any]) -> str:
+    """One line of a JSON log."""
+    return json.dumps(record, allow_nan=False)

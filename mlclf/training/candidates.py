@@ -1,0 +1,310 @@
+"""Candidates of a fit: which rows train, choose and decide, and how the amount of L2 is chosen from held-out rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from mlclf.training.solvers import Chunks, Problems, input_squares, label_groups, lbfgs, smooth_objective
+
+SHRINKAGE_POSITIVES = 100
+"""Positives at which a label's own curve of held-out loss counts as much as that of all labels."""
+
+SEARCH_TOLERANCE = 1e-6
+FINAL_TOLERANCE = 1e-13
+SOLVER_BYTES = 256 << 20
+MAX_RISES = 2
+STEEP_RISE = 1.02
+
+
+@dataclass(frozen=True)
+class HeldOutCells:
+    """Held-out rows of a chunk: logits [m, k] float32, labels [m, k] uint8, cells [m, k] float64 (weight or 0)."""
+
+    logits: Tensor
+    labels: Tensor
+    cells: Tensor
+
+
+HeldOutLoss = Callable[[Sequence[HeldOutCells], Tensor], Tensor]
+"""(held-out rows, log pos_weight [k]) → mean loss of each label after calibration [k]; NaN where unobserved."""
+
+
+@dataclass(frozen=True)
+class HoldOut:
+    """What each part of a split is used for, by R models trained beside each other.
+
+    Attributes:
+        trained: [R, parts] float64, 1 where model r is trained on the part.
+        judge: [parts] int64, the model whose l2 and stopping point the part helps to choose; −1 none.
+        decide: [parts] int64, the model whose calibrator and thresholds it helps to fit; −1 none.
+        refit: whether one more model is trained on all parts in the end.
+    """
+
+    trained: Tensor
+    judge: Tensor
+    decide: Tensor
+    refit: bool
+
+    @classmethod
+    def folds(cls, count: int) -> HoldOut:
+        """Fold f is held out of model f."""
+        order = torch.arange(count)
+        return cls(1 - torch.eye(count, dtype=torch.float64), order, order, refit=True)
+
+    @classmethod
+    def halves(cls) -> HoldOut:
+        """Part 0 is trained on, part 1 chooses, part 2 decides."""
+        return cls(_row(1, 0, 0), torch.tensor([-1, 0, -1]), torch.tensor([-1, -1, 0]), refit=False)
+
+    @classmethod
+    def given(cls) -> HoldOut:
+        """Part 0 is trained on; part 1, data given as validation, chooses and decides."""
+        return cls(_row(1, 0), torch.tensor([-1, 0]), torch.tensor([-1, 0]), refit=False)
+
+    @classmethod
+    def nothing(cls) -> HoldOut:
+        """All rows are trained on, none is held out."""
+        return cls(_row(1), torch.tensor([-1]), torch.tensor([-1]), refit=False)
+
+    @property
+    def num_models(self) -> int:
+        return self.trained.shape[0]
+
+    @property
+    def chooses(self) -> bool:
+        """Whether any rows are held out to choose by."""
+        return bool((self.judge >= 0).any())
+
+    def final(self) -> Tensor:
+        """Parts of the final model: [1, parts]."""
+        return torch.ones_like(self.trained[:1]) if self.refit else self.trained[:1]
+
+
+def _row(*values: int) -> Tensor:
+    return torch.tensor([values], dtype=torch.float64)
+
+
+def l2_grid(total: float, c_low: float, c_high: float, steps_per_decade: int) -> list[float]:
+    """Amounts of L2 from strong to weak: 1 ÷ (C · total weight) for C from `c_low` to `c_high`."""
+    low, high = torch.tensor([c_low, c_high], dtype=torch.float64).log10().tolist()
+    count = max(1, round((high - low) * steps_per_decade))
+    exponents = [low + (high - low) * step / count for step in range(count + 1)]
+    return [1.0 / (10.0**exponent * max(total, 1e-300)) for exponent in exponents]
+
+
+def choose_by_label(curves: Tensor, positives: Tensor) -> Tensor:
+    """Index of the best candidate for each label, rare labels drawn to the curve of all: [K] int64.
+
+    The criterion is a·own + (1 − a)·pooled, both relative to the pooled best, with a = P ÷ (P + 100).
+
+    Args:
+        curves: [G, K] float64, held-out loss of each candidate and label; NaN for labels without held-out rows.
+        positives: [K] float64, rows of the rarer class.
+    """
+    known = ~curves.isnan()
+    pooled = torch.where(known, curves, 0.0).sum(1) / known.sum(1).clamp_min(1)
+    best = int(pooled.argmin())
+    own = torch.where(known, curves / curves[best].clamp_min(1e-12), 1.0)
+    share = positives / (positives + SHRINKAGE_POSITIVES)
+    return (share * own + (1 - share) * (pooled / pooled[best].clamp_min(1e-12))[:, None]).argmin(0)
+
+
+@dataclass
+class Fit:
+    """What a full-batch fit ends with.
+
+    Attributes:
+        models: [R, D + V + 1, K], the held-out models at the chosen l2.
+        final: [D + V + 1, K].
+        l2: [K], the chosen amounts.
+        valid_loss: mean held-out loss at the chosen l2; NaN without held-out rows.
+        train_loss: [K], data term of the final model.
+        converged: whether every problem reached the tolerance.
+    """
+
+    models: Tensor
+    final: Tensor
+    l2: Tensor
+    valid_loss: float
+    train_loss: Tensor
+    converged: bool
+
+
+@dataclass(frozen=True)
+class LabelTotals:
+    """Row weights behind each label, by part: positives and observed, [parts, K] float64."""
+
+    positives: Tensor
+    totals: Tensor
+
+    def of(self, trained: Tensor) -> LabelTotals:
+        """The same for models trained on several parts: [R, K]."""
+        return LabelTotals(trained @ self.positives, trained @ self.totals)
+
+    def prior_logits(self, pos_weight: Tensor) -> Tensor:
+        """logit((P + ½) ÷ (N + 1)), shifted by log pos_weight: [R, K]."""
+        share = (self.positives + 0.5) / (self.totals + 1)
+        return torch.logit(share) + pos_weight.log()
+
+    def constant(self) -> Tensor:
+        """[R, K] bool: one class only, or nothing observed."""
+        return (self.positives <= 0) | (self.positives >= self.totals)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One solved amount of L2: `l2`, mean `train_loss` over labels, mean held-out `valid_loss` (NaN: none), passes."""
+
+    l2: float
+    train_loss: float
+    valid_loss: float
+    passes: int
+
+
+class FullBatchFit:
+    """Finds l2 and the optimum for all labels, group by group so that solver state stays in bounds."""
+
+    def __init__(
+        self,
+        chunks: Chunks,
+        totals: LabelTotals,
+        hold_out: HoldOut,
+        pos_weight: Tensor,
+        num_inputs: int,
+        loss_of: HeldOutLoss,
+        *,
+        l1: float = 0.0,
+    ) -> None:
+        self.chunks, self.totals, self.hold_out = chunks, totals, hold_out
+        self.pos_weight, self.num_inputs, self.l1 = pos_weight, num_inputs, l1
+        self.loss_of = loss_of
+        self.squares = input_squares(chunks)
+        self.num_labels = totals.totals.shape[1]
+        self.result: Fit | None = None
+
+    def run(self, l2: float | Sequence[float]) -> Iterator[Progress]:
+        """Solve for a fixed l2, or choose from a grid (strong to weak); yields progress, leaves `result`."""
+        copies = self.hold_out.num_models + 1
+        fits = []
+        for group in label_groups(self.num_labels, self.num_inputs, copies, SOLVER_BYTES):
+            labels = torch.tensor(group)
+            start = self._start(labels, self.hold_out.trained)
+            chosen = torch.full((len(labels),), l2 if isinstance(l2, float) else l2[0], dtype=torch.float64)
+            if not isinstance(l2, float) and self.hold_out.chooses:
+                chosen, start = yield from self._search(labels, start, l2)
+            fit = self._finish(labels, start, chosen)
+            yield Progress(float(chosen.median()), float(fit.train_loss.mean()), fit.valid_loss, 0)
+            fits.append((len(labels), fit))
+        self.result = _joined(fits)
+
+    def _search(
+        self, labels: Tensor, start: Tensor, grid: Sequence[float]
+    ) -> Generator[Progress, None, tuple[Tensor, Tensor]]:
+        """Walk the grid until the held-out loss has passed its least; returns the chosen l2 [k] and columns."""
+        curves: list[Tensor] = []
+        best_loss = torch.full((len(labels),), torch.inf, dtype=torch.float64)
+        best_columns = columns = start
+        for l2 in grid:
+            problems = self._problems(labels, self.hold_out.trained, torch.full((len(labels),), l2))
+            solution = self._solve(problems, columns, SEARCH_TOLERANCE)
+            columns = solution
+            losses = self.held_out_loss(labels, columns)
+            curves.append(losses)
+            better = losses < best_loss
+            best_loss = torch.where(better, losses, best_loss)
+            best_columns = torch.where(better.repeat(self.hold_out.num_models), columns, best_columns)
+            means = [float(curve.nanmean()) for curve in curves]
+            yield Progress(l2, float("nan"), means[-1], 0)
+            least = min(means)
+            if means[-1] > least * STEEP_RISE or len(means) - 1 - means.index(least) >= MAX_RISES:
+                break
+        totals = self.totals.of(self.hold_out.final())
+        rarer = torch.minimum(totals.positives, totals.totals - totals.positives)[0, labels]
+        index = choose_by_label(torch.stack(curves), rarer)
+        return torch.tensor(grid, dtype=torch.float64)[index], best_columns
+
+    def _finish(self, labels: Tensor, start: Tensor, l2: Tensor) -> Fit:
+        """Solve at the chosen l2: the held-out models, then the final one."""
+        hold_out, count = self.hold_out, len(labels)
+        tolerance = SEARCH_TOLERANCE if hold_out.refit else FINAL_TOLERANCE
+        models = self._solve(self._problems(labels, hold_out.trained, l2), start, tolerance)
+        loss = float(self.held_out_loss(labels, models).nanmean()) if hold_out.chooses else float("nan")
+        final = models[:, :count]
+        if hold_out.refit:
+            final = self._solve(self._problems(labels, hold_out.final(), l2), final, FINAL_TOLERANCE)
+        stacked = models.reshape(self.num_inputs, hold_out.num_models, count).permute(1, 0, 2)
+        train_loss = self._data_term(labels, final)
+        return Fit(stacked, final, l2, loss, train_loss, self._converged)
+
+    _converged = True
+
+    def _start(self, labels: Tensor, trained: Tensor) -> Tensor:
+        """Zero weights, biases at the prior: [D + V + 1, R · k]."""
+        prior = self.totals.of(trained).prior_logits(self.pos_weight)[:, labels]
+        columns = torch.zeros(self.num_inputs, prior.numel(), dtype=torch.float64)
+        columns[-1] = prior.reshape(-1)
+        return columns
+
+    def _problems(self, labels: Tensor, trained: Tensor, l2: Tensor) -> Problems:
+        """Problem r · k + j is label labels[j] of model r."""
+        num_models = trained.shape[0]
+        totals = self.totals.of(trained).totals[:, labels].reshape(-1)
+        return Problems(
+            labels=labels.repeat(num_models),
+            candidates=torch.arange(num_models).repeat_interleave(len(labels)),
+            l2=l2.double().repeat(num_models),
+            trained=trained,
+            totals=totals.clamp_min(1e-300),
+            pos_weight=self.pos_weight[labels].repeat(num_models),
+            l1=self.l1,
+        )
+
+    def _solve(self, problems: Problems, start: Tensor, tolerance: float) -> Tensor:
+        """Columns of every problem; those of labels with one class stay at the start, which is their prior."""
+        fixed = self.totals.of(problems.trained).constant()[problems.candidates, problems.labels]
+        index = (~fixed).nonzero()[:, 0]
+        result = start.clone()
+        if len(index):
+            solution = lbfgs(self.chunks, problems.chosen(index), start[:, index], self.squares, tolerance=tolerance)
+            result[:, index] = solution.columns
+            if tolerance == FINAL_TOLERANCE:
+                self._converged = self._converged and bool(solution.converged.all())
+        return result
+
+    def held_out_loss(self, labels: Tensor, columns: Tensor) -> Tensor:
+        """Mean held-out log-loss of each label after calibration: [k] float64; NaN where nothing is observed."""
+        kept = []
+        for chunk in self.chunks():
+            model = self.hold_out.judge[chunk.parts]
+            rows = (model >= 0).nonzero()[:, 0]
+            logits = chunk.logits(columns).reshape(len(chunk), self.hold_out.num_models, len(labels))
+            truth = chunk.labels[rows][:, labels]
+            mask = torch.ones_like(truth) if chunk.mask is None else chunk.mask[rows][:, labels]
+            cells = chunk.weights[rows, None] * mask
+            kept.append(HeldOutCells(logits[rows, model[rows]].float(), truth, cells))
+        return self.loss_of(kept, self.pos_weight[labels].log())
+
+    def _data_term(self, labels: Tensor, columns: Tensor) -> Tensor:
+        trained = self.hold_out.final()
+        problems = replace(self._problems(labels, trained, torch.zeros(len(labels))), l1=0.0)
+        value = smooth_objective(self.chunks, problems, columns)[0]
+        return torch.where(self.totals.of(trained).totals[0, labels] > 0, value, torch.nan)
+
+
+def _joined(fits: Sequence[tuple[int, Fit]]) -> Fit:
+    """One fit of all labels from the fits of groups."""
+    sizes = torch.tensor([size for size, _ in fits], dtype=torch.float64)
+    parts = [fit for _, fit in fits]
+    losses = torch.tensor([fit.valid_loss for fit in parts], dtype=torch.float64)
+    return Fit(
+        models=torch.cat([fit.models for fit in parts], dim=2),
+        final=torch.cat([fit.final for fit in parts], dim=1),
+        l2=torch.cat([fit.l2 for fit in parts]),
+        valid_loss=float((losses * sizes).sum() / sizes.sum()),
+        train_loss=torch.cat([fit.train_loss for fit in parts]),
+        converged=all(fit.converged for fit in parts),
+    )
