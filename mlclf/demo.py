@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from mlclf.errors import ConfigError
 from mlclf.files import committed, folder_is_empty, write_json
-from mlclf.jobs import Run, fit
+from mlclf.fitting import Progress
+from mlclf.jobs import drain, fit
 
 ROWS = 60_000
 TRAIN_SHARDS, TEST_SHARDS = 4, 2
@@ -87,14 +88,11 @@ class DemoResult:
 
 def run_demo(out: Path, seed: int = 0, rows: int = ROWS) -> DemoResult:
     """Do all of `demo_steps` and return what they left."""
-    for _, result in demo_steps(out, seed, rows):
-        if result is not None:
-            return result
-    raise AssertionError("the last step gives the result")
+    return drain(demo_steps(out, seed, rows))
 
 
-def demo_steps(out: Path, seed: int = 0, rows: int = ROWS) -> Iterator[tuple[str, DemoResult | None]]:
-    """Make the data, fit, evaluate and predict; yield (what comes next, None) before each, then ("done", result).
+def demo_steps(out: Path, seed: int = 0, rows: int = ROWS) -> Generator[Progress, None, DemoResult]:
+    """Make the data, fit, evaluate and predict; yield a note before each, and return the result.
 
     Args:
         out: folder that is empty, missing, or holds an earlier demo, which is replaced.
@@ -106,20 +104,20 @@ def demo_steps(out: Path, seed: int = 0, rows: int = ROWS) -> Iterator[tuple[str
     """
     _clear(out)
     clock = _Clock()
-    yield f"making {rows + rows // 2:,} rows of data from a known model", None
+    yield Progress("demo", note=f"making {rows + rows // 2:,} rows of data from a known model")
     truth = write_demo_data(out / "data", seed, rows)
     clock.lap("data")
-    yield "mlclf fit: statistics, training, thresholds", None
-    run = fit(str(truth.train), list(truth.labels), str(out / "run"), key="customer", settings={"training.seed": seed})
+    yield Progress("demo", note="mlclf fit: statistics, training, thresholds")
+    run = fit(str(truth.train), truth.labels, out / "run", key="customer", settings={"training.seed": seed})
     clock.lap("fit")
-    yield "mlclf evaluate: metrics of the test rows", None
+    yield Progress("demo", note="mlclf evaluate: metrics of the test rows")
     metrics_file = out / "metrics.json"
-    metrics = run.evaluate(str(truth.test), out=str(metrics_file))
+    metrics = run.evaluate(str(truth.test), out=metrics_file)
     clock.lap("evaluate")
-    yield "mlclf predict: scores and decisions of the test rows", None
-    run.predict(str(truth.test), str(out / "scores"))
+    yield Progress("demo", note="mlclf predict: scores and decisions of the test rows")
+    run.predict(str(truth.test), out / "scores")
     clock.lap("predict")
-    yield "done", DemoResult(truth, _folder(run), metrics_file, out / "scores", metrics, clock.laps)
+    return DemoResult(truth, run.path, metrics_file, out / "scores", metrics, clock.laps)
 
 
 def demo_table(result: DemoResult) -> list[tuple[str, ...]]:
@@ -139,7 +137,8 @@ def demo_table(result: DemoResult) -> list[tuple[str, ...]]:
 
 def next_steps(result: DemoResult) -> list[str]:
     """Return lines that say where everything lies, and commands to try on it."""
-    run, train, test = (shlex.quote(str(path)) for path in (result.run, result.truth.train, result.truth.test))
+    paths = (result.run, result.truth.train, result.truth.test, result.run.with_name("fraud"))
+    run, train, test, fraud = (shlex.quote(str(path)) for path in paths)
     return [
         f"data      {result.truth.train.parent}",
         f"run       {result.run}  (model, thresholds, log of the training)",
@@ -149,8 +148,7 @@ def next_steps(result: DemoResult) -> list[str]:
         "Try next:",
         f"  mlclf inspect {train} --labels 'label_*'",
         f"  mlclf calibrate {run} {test} --objective precision:0.9",
-        f"  mlclf fit {train} --labels label_fraud --exclude 'label_*' --exclude customer "
-        f"--out {shlex.quote(str(result.run.with_name('fraud')))}",
+        f"  mlclf fit {train} --labels label_fraud --exclude 'label_*' --key customer --out {fraud}",
     ]
 
 
@@ -221,14 +219,14 @@ class _Rows:
     @classmethod
     def drawn(cls, random: np.random.Generator, rows: int) -> _Rows:
         """Rows of a made-up shop's customers."""
-        numbers = {
-            "age": np.float32(random.normal(*_CENTRES["age"], rows)).astype(np.float64),
+        numbers: dict[str, Floats] = {
+            "age": random.normal(*_CENTRES["age"], rows).astype(np.float32).astype(np.float64),
             "income": random.normal(*_CENTRES["income"], rows),
             "visits": random.poisson(4, rows).astype(np.float64),
             "discount": random.integers(0, 50, rows).astype(np.float64),
             "premium": (random.random(rows) < 0.3).astype(np.float64),
             "joined": random.integers(FIRST_DAY, FIRST_DAY + 1_461, rows).astype(np.float64),
-            "last_seen": random.integers(0, 90 * 86_400, rows) + 86_400.0 * (FIRST_DAY + 1_461),
+            "last_seen": (random.integers(0, 90 * 86_400, rows) + 86_400 * (FIRST_DAY + 1_461)).astype(np.float64),
         }
         for name, share in MISSING_SHARES.items():
             numbers[name][random.random(rows) < share] = np.nan
@@ -389,10 +387,6 @@ def _clear(out: Path) -> None:
             shutil.rmtree(out / name, ignore_errors=True)
         (out / "metrics.json").unlink(missing_ok=True)
     write_json(out / MARK, {"format_version": 1, "made_by": "mlclf demo"})
-
-
-def _folder(run: Run) -> Path:
-    return Path(run.path)
 
 
 class _Clock:

@@ -23,9 +23,10 @@ from mlclf.data.schema import Schema, check_shards, drift
 from mlclf.data.shards import Plan, Shard, make_plan
 from mlclf.decisions.evaluation import Evaluation
 from mlclf.decisions.histograms import LabelHistogram
+from mlclf.decisions.score_files import KIND_KEY, PROBABILITY, between, open_score_files
 from mlclf.decisions.scores import Scorer, scores_of
 from mlclf.decisions.thresholds import Thresholds, parse_objective, tune_thresholds
-from mlclf.errors import ConfigError
+from mlclf.errors import ConfigError, DataError
 from mlclf.files import committed, folder_is_empty, read_json, write_json, write_text
 from mlclf.fitting import FitJob, Progress
 from mlclf.runs import RunFolder
@@ -403,6 +404,50 @@ class Run:
             yield Progress("rows", note=line)
 
 
+def calibrate_scores_steps(
+    data: Names,
+    objective: str,
+    out: str | Path | None,
+    *,
+    scores: Names = "score_*",
+    score_kind: str | None = None,
+    labels: Names = "label_*",
+    label_data: Names = (),
+    key: str | None = None,
+    weight: str | None = None,
+) -> Generator[Progress, None, dict[str, Any]]:
+    """Tune thresholds on the scores of any model, yielding progress; returns the document of `thresholds.json`.
+
+    Args:
+        data: Parquet files with score columns.
+        out: file for the document.
+        scores, labels: columns or globs; `score_X` belongs to label X.
+        score_kind: probability or logit; None where the files say it.
+        label_data, key: where the labels are, if not beside the scores, and the column that joins them.
+    """
+    if out is None:
+        raise ConfigError("calibrating score files needs --out, the file for the thresholds")
+    wanted = parse_objective(objective)
+    plan = make_plan(_names(data))
+    label_plan = make_plan(_names(label_data)) if label_data else None
+    files = open_score_files(
+        plan, _names(scores), _names(labels), score_kind, label_plan=label_plan, key=key, weight=weight
+    )
+    histogram, done = LabelHistogram(len(files.label_names)), 0
+    for piece in files.pieces():
+        histogram.update(piece.logits, piece.labels, piece.mask, piece.weights)
+        done += len(piece.logits)
+        yield Progress("calibrate", done, plan.rows)
+    if files.unmatched:
+        yield Progress("calibrate", note=f"{files.unmatched:,} rows of scores have no labels by {key!r}; left out")
+    if not done:
+        raise DataError("no row has both scores and labels; check --key and the files")
+    thresholds = between(tune_thresholds(histogram, wanted, scores_of), files.kind)
+    document = thresholds.to_json(list(files.label_names))
+    write_json(Path(out), document)
+    return document
+
+
 def _part_names(plan: Plan) -> list[str]:
     """Where the scores of each shard go, below the output folder: the input's own relative path, made distinct."""
     names: list[str] = []
@@ -422,4 +467,4 @@ def _clear_scores(folder: Path) -> None:
 
 def _with_keys(batch: Batch, columns: Mapping[str, pa.Array]) -> pa.Table:
     keys = {} if batch.keys is None else {name: batch.keys.column(name) for name in batch.keys.column_names}
-    return pa.table(keys | dict(columns))
+    return pa.table(keys | dict(columns), metadata={KIND_KEY: PROBABILITY})

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from mlclf.data.arrays import is_text, one_array
 from mlclf.data.schema import Schema
+from mlclf.data.tally import Tally
 from mlclf.errors import DataError
 
 UNOBSERVED = 2
 """Code of a cell whose label is null."""
+
+COUNTED_CELLS = 1 << 22
+"""Rows × labels that are counted at a time; the product in float64 takes eight bytes a cell."""
+
+NUMBER_TEXTS: Mapping[str, tuple[int, str]] = {"0": (0, "zero"), "1": (1, ""), "-1": (0, "minus")}
+"""Text of a number → code, kind."""
 
 WORD_PAIRS = (("no", "yes"), ("n", "y"), ("false", "true"), ("f", "t"))
 
@@ -34,30 +42,10 @@ class LabelCounts:
     positive_rows: NDArray[np.int64]
     rows: NDArray[np.int64]
 
-    def plus(self, other: LabelCounts) -> LabelCounts:
-        """The sum of two counts; `other` may have labels more, at the end, for which these rows were all negative.
-
-        That is how tags that turn up later are counted: a row observes every tag, known yet or not.
-        """
-        added = other.positives.shape[1] - self.positives.shape[1]
-
-        def widened(array: NDArray[Any], observed: bool) -> NDArray[Any]:
-            edge = array[:, :1] if observed and array.shape[1] else np.zeros((len(array), 1), array.dtype)
-            return np.concatenate([array, np.repeat(edge, added, axis=1)], axis=1)
-
-        return LabelCounts(
-            widened(self.positives, False) + other.positives,
-            widened(self.totals, True) + other.totals,
-            widened(self.positive_rows, False) + other.positive_rows,
-            widened(self.rows, True) + other.rows,
-        )
-
-    def chosen(self, labels: Sequence[int]) -> LabelCounts:
-        """The counts of some labels, in the order given."""
-        index = np.array(labels, np.int64)
-        return LabelCounts(
-            self.positives[:, index], self.totals[:, index], self.positive_rows[:, index], self.rows[:, index]
-        )
+    @classmethod
+    def zeros(cls, num_parts: int, num_labels: int) -> LabelCounts:
+        shape = (num_parts, num_labels)
+        return cls(np.zeros(shape), np.zeros(shape), np.zeros(shape, np.int64), np.zeros(shape, np.int64))
 
 
 @dataclass
@@ -82,37 +70,32 @@ class LabelColumns:
         """
         codes = np.empty((table.num_rows, len(self.names)), np.uint8)
         for index, name in enumerate(self.names):
-            codes[:, index] = self._encode_column(name, table.column(name), where)
+            codes[:, index] = self._encode_column(name, one_array(table.column(name)), where)
         return codes
 
-    def _encode_column(self, name: str, column: pa.ChunkedArray, where: str) -> NDArray[np.uint8]:
-        array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-        if pa.types.is_dictionary(array.type):
-            array = array.dictionary_decode()
-        if pa.types.is_boolean(array.type):
-            array = array.cast(pa.uint8())
-        if self.declared:
-            return self._from_texts(name, pc.cast(array, pa.string()), where)
-        if (
-            pa.types.is_string(array.type)
-            or pa.types.is_large_string(array.type)
-            or pa.types.is_string_view(array.type)
-        ):
-            return self._from_texts(name, array, where)
+    def _encode_column(self, name: str, array: pa.Array, where: str) -> NDArray[np.uint8]:
         if pa.types.is_null(array.type):
             return np.full(len(array), UNOBSERVED, np.uint8)
+        if is_text(array.type):
+            return self._from_texts(name, array, where)
+        if pa.types.is_boolean(array.type):
+            array = array.cast(pa.uint8())
+        if pa.types.is_decimal(array.type) or pa.types.is_float16(array.type):
+            array = pc.cast(array, pa.float64(), safe=False)
+        if self.declared:
+            array = pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
+            return self._from_texts(name, pc.cast(array, pa.string()), where)
         return self._from_numbers(name, array, where)
 
     def _from_numbers(self, name: str, array: pa.Array, where: str) -> NDArray[np.uint8]:
-        if pa.types.is_decimal(array.type) or pa.types.is_temporal(array.type):
-            array = pc.cast(array, pa.float64(), safe=False)
         missing = array.is_null(nan_is_null=True).to_numpy(zero_copy_only=False)
         values = pc.fill_null(array, pa.scalar(0, array.type)).to_numpy(zero_copy_only=False)
         ones = values == 1
         odd = ~(ones | (values == 0) | missing)
         if odd.any():
-            if np.any(odd & (values != -1)):
-                found = sorted({repr(value.item()) for value in values[odd & (values != -1)][:1000]})[:5]
+            unknown = odd & (values != -1)
+            if unknown.any():
+                found = pa.array(np.unique(values[unknown])[:5]).cast(pa.string()).to_pylist()
                 raise DataError(_refused(name, found, where))
             self._note(name, "minus", where)
         if np.any((values == 0) & ~missing):
@@ -125,22 +108,23 @@ class LabelColumns:
         for value in encoded.dictionary.to_pylist():
             code, kind = self._text_code(value)
             if code is None:
-                unknown.append(repr(value))
+                unknown.append(value)
             elif kind:
                 self._note(name, kind, where)
             codes.append(UNOBSERVED if code is None else code)
         if unknown:
             raise DataError(_refused(name, sorted(unknown)[:5], where))
         lookup = np.array([*codes, UNOBSERVED], np.uint8)
-        return lookup[pc.fill_null(encoded.indices, len(codes)).to_numpy(zero_copy_only=False)]
+        indices = pc.fill_null(encoded.indices, len(codes)).to_numpy(zero_copy_only=False)
+        return np.asarray(lookup[indices], np.uint8)
 
     def _text_code(self, value: str) -> tuple[int | None, str]:
         """(code, kind) of a text; code None when it is not known."""
         if value in self.declared:
             code = self.declared[value]
             return (UNOBSERVED if code is None else code), ""
-        if value in ("0", "1"):
-            return int(value), ""
+        if value in NUMBER_TEXTS:
+            return NUMBER_TEXTS[value]
         for pair in WORD_PAIRS:
             if value.lower() in pair:
                 return pair.index(value.lower()), "/".join(pair)
@@ -151,18 +135,19 @@ class LabelColumns:
         kinds = self.seen.setdefault(name, set())
         if kind in kinds:
             return
-        kinds.add(kind)
-        if {"minus", "zero"} <= kinds:
+        together = kinds | {kind}
+        if {"minus", "zero"} <= together:
             raise DataError(
                 f"{where}: label {name!r} holds both 0 and -1, so what means negative is not known; "
                 'map them with --set \'data.label_values={"0": 0, "-1": 0, "1": 1}\' (null for not observed)'
             )
-        words = sorted(kinds - {"minus", "zero"})
+        words = sorted(together - {"minus", "zero"})
         if len(words) > 1:
             raise DataError(
                 f"{where}: label {name!r} mixes the words of {' and '.join(words)}; "
                 'map each value with --set \'data.label_values={"yes": 1, "f": 0}\''
             )
+        kinds.add(kind)
 
     def mappings(self) -> list[str]:
         """One line for each way of writing labels that was mapped to 0 and 1."""
@@ -176,10 +161,11 @@ class LabelColumns:
 
 
 def _refused(name: str, found: Sequence[str], where: str) -> str:
-    example = ", ".join(f'"{value.strip(chr(39))}": 1' for value in found[:2])
+    shown = ", ".join(repr(value if len(value) <= 40 else value[:39] + "…") for value in found)
+    example = json.dumps(dict.fromkeys(found[:2], 1), ensure_ascii=False)
     return (
-        f"{where}: label {name!r} must be 0, 1 or null, found {', '.join(found)}; "
-        f"say what they mean with --set 'data.label_values={{{example}}}' (0, 1, or null for not observed)"
+        f"{where}: label {name!r} must be 0, 1 or null, found {shown}; "
+        f"say what the values mean with --set 'data.label_values={example}' (0, 1, or null for not observed)"
     )
 
 
@@ -192,64 +178,46 @@ def tag_texts(array: pa.ListArray, where: str, name: str) -> tuple[NDArray[np.in
     offsets, values = list_parts(array)
     if values.null_count:
         raise DataError(null_inside(where, name))
-    if pa.types.is_dictionary(values.type):
-        values = values.dictionary_decode()
     return offsets, pc.cast(values, pa.string())
 
 
-def null_inside(where: str, name: str) -> str:
+def null_inside(where: str, name: str, found: str = "null") -> str:
+    """The message for a list column whose elements are not all there."""
     return (
-        f"{where}: column {name!r} has a list with a null inside; a whole list may be null (missing), "
+        f"{where}: column {name!r} has a list with a {found} inside; a whole list may be null (missing), "
         "its elements may not: drop or fill them where the data is written"
     )
 
 
 def list_parts(array: pa.Array) -> tuple[NDArray[np.int64], pa.Array]:
     """Offsets from 0 and the values of any list array, slices included; a null list is empty."""
-    lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
     offsets = np.zeros(len(array) + 1, np.int64)
+    if pa.types.is_null(array.type):
+        return offsets, pa.array([], pa.string())
+    lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
     np.cumsum(lengths, out=offsets[1:])
-    return offsets, array.flatten()
+    values = array.flatten()
+    return offsets, values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
 
 
 @dataclass
 class TagList:
-    """Labels that are one list column of tags: every tag of the training rows is a label.
+    """Labels that are one list column of tags: every tag of the rows that were counted is a label.
 
     Attributes:
         column: name of the list column.
-        names: [K], the tags, by falling count, then by code point; empty until `finish`.
+        names: [K], the tags, by falling count, then by code point; empty until `set_names`.
+        unseen: tags met by `encode` that are not among the names, once for each row.
     """
 
     column: str
     names: tuple[str, ...] = ()
-    unseen_tags: int = 0
-    _counts: dict[str, int] = field(default_factory=dict)
+    unseen: Tally = field(default_factory=Tally)
     _ids: dict[str, int] = field(default_factory=dict)
 
-    def count(self, table: pa.Table, where: str) -> None:
-        """Count the tags of a table, each row once per tag."""
-        for chunk in table.column(self.column).chunks:
-            _, texts = self._distinct(chunk, where)
-            counted = texts.value_counts()
-            for tag, number in zip(
-                counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True
-            ):
-                self._counts[tag] = self._counts.get(tag, 0) + number
-
-    def finish(self) -> None:
-        self.set_names(sorted(self._counts, key=lambda tag: (-self._counts[tag], tag)))
-
-    def extended(self, known: TagList | None) -> TagList:
-        """A list with the tags of `known` first, and those counted since behind them."""
-        old = known.names if known is not None else ()
-        if len(old) == len(self._counts):
-            assert known is not None or not self._counts
-            return known or TagList(self.column)
-        seen = set(old)
-        result = TagList(self.column)
-        result.set_names([*old, *(tag for tag in self._counts if tag not in seen)])
-        return result
+    @property
+    def unseen_tags(self) -> int:
+        return int(self.unseen)
 
     def set_names(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
@@ -257,31 +225,29 @@ class TagList:
 
     def encode(self, table: pa.Table, where: str) -> NDArray[np.uint8]:
         """Codes of every cell: [n, K] uint8; a null list is UNOBSERVED for every label."""
+        rows, tags, absent = self.pairs(table, where)
         codes = np.zeros((table.num_rows, len(self.names)), np.uint8)
-        start = 0
-        for chunk in table.column(self.column).chunks:
-            rows, texts = self._distinct(chunk, where)
-            encoded = texts.dictionary_encode()
-            lookup = np.array([self._ids.get(tag, -1) for tag in encoded.dictionary.to_pylist()], np.int64)
-            ids = lookup[encoded.indices.to_numpy(zero_copy_only=False)] if len(texts) else np.zeros(0, np.int64)
-            known = ids >= 0
-            self.unseen_tags += int((~known).sum())
-            codes[start + rows[known], ids[known]] = 1
-            if chunk.null_count:
-                codes[start : start + len(chunk)][chunk.is_null().to_numpy(zero_copy_only=False)] = UNOBSERVED
-            start += len(chunk)
+        encoded = tags.dictionary_encode()
+        lookup = np.array([self._ids.get(tag, -1) for tag in encoded.dictionary.to_pylist()] or [-1], np.int64)
+        ids = lookup[encoded.indices.to_numpy(zero_copy_only=False)]
+        known = ids >= 0
+        if not known.all():
+            self.unseen.add((~known).sum())
+        codes[rows[known], ids[known]] = 1
+        codes[absent] = UNOBSERVED
         return codes
 
-    def _distinct(self, chunk: pa.Array, where: str) -> tuple[NDArray[np.int64], pa.Array]:
-        """(row, tag) pairs of a chunk, a tag that a row repeats counted once."""
-        offsets, texts = tag_texts(chunk, where, self.column)
-        rows = np.repeat(np.arange(len(chunk)), np.diff(offsets))
-        if not len(texts):
-            return rows, texts
-        encoded = texts.dictionary_encode()
-        pairs = rows * max(1, len(encoded.dictionary)) + encoded.indices.to_numpy(zero_copy_only=False)
-        _, first = np.unique(pairs, return_index=True)
-        return rows[first], texts.take(pa.array(first))
+    def pairs(self, table: pa.Table, where: str) -> tuple[NDArray[np.int64], pa.Array, NDArray[np.bool_]]:
+        """Rows and tags, each pair once however often a row repeats it: [m], [m]; and which lists are null: [n]."""
+        array = one_array(table.column(self.column))
+        offsets, tags = tag_texts(array, where, self.column)
+        rows = np.repeat(np.arange(len(array)), np.diff(offsets))
+        if len(tags):
+            encoded = tags.dictionary_encode()
+            cells = rows * len(encoded.dictionary) + encoded.indices.to_numpy(zero_copy_only=False)
+            first = np.unique(cells, return_index=True)[1]
+            rows, tags = rows[first], tags.take(pa.array(first))
+        return rows, tags, array.is_null().to_numpy(zero_copy_only=False)
 
 
 Labels = LabelColumns | TagList
@@ -297,27 +263,86 @@ def make_labels(schema: Schema, declared: Mapping[str, int | None], names: Seque
     return tags
 
 
-def count_labels(
-    codes: NDArray[np.uint8], weights: NDArray[np.float64], parts: NDArray[np.int8], num_parts: int
-) -> LabelCounts:
-    """Weights and rows of positive and observed cells, by part."""
-    num_labels = codes.shape[1]
-    shape = (num_parts, num_labels)
-    counts = LabelCounts(np.zeros(shape), np.zeros(shape), np.zeros(shape, np.int64), np.zeros(shape, np.int64))
-    for part, chosen in _by_part(parts, num_parts):
-        cells = codes[chosen]
-        positive, observed = cells == 1, cells != UNOBSERVED
-        row_weights = weights[chosen]
-        counts.positives[part] = row_weights @ positive
-        counts.totals[part] = row_weights @ observed
-        counted = row_weights > 0
-        counts.positive_rows[part] = (positive & counted[:, None]).sum(0)
-        counts.rows[part] = (observed & counted[:, None]).sum(0)
-    return counts
+class ColumnCounter:
+    """Counts positive and observed cells of label columns, by part of the split."""
+
+    def __init__(self, labels: LabelColumns, num_parts: int) -> None:
+        self._labels = labels
+        self._counts = LabelCounts.zeros(num_parts, len(labels.names))
+
+    def add(self, table: pa.Table, where: str, weights: NDArray[np.float64], parts: NDArray[np.int8]) -> None:
+        """Count the rows of a table: weights [n], parts [n]."""
+        counts = self._counts
+        step = max(1, COUNTED_CELLS // max(1, len(self._labels.names)))
+        for start in range(0, table.num_rows, step):
+            codes = self._labels.encode(table.slice(start, step), where)
+            rows = slice(start, start + step)
+            for part, chosen in _by_part(parts[rows]):
+                cells, row_weights = codes[chosen], weights[rows][chosen]
+                positive, observed = cells == 1, cells != UNOBSERVED
+                counts.positives[part] += row_weights @ positive
+                counts.totals[part] += row_weights @ observed
+                counted = row_weights > 0
+                counts.positive_rows[part] += positive[counted].sum(0)
+                counts.rows[part] += observed[counted].sum(0)
+
+    def finish(self) -> LabelCounts:
+        return self._counts
 
 
-def _by_part(parts: NDArray[np.int8], num_parts: int) -> Iterator[tuple[int, NDArray[np.bool_]]]:
-    for part in range(num_parts):
-        chosen = parts == part
-        if chosen.any():
-            yield part, chosen
+class TagCounter:
+    """Counts tags under their text; a row observes every tag, those that turn up later too.
+
+    So the observed rows are one number for each part, whatever the tags, and nothing of size rows × tags exists.
+    """
+
+    def __init__(self, labels: TagList, num_parts: int) -> None:
+        self._labels = labels
+        self._ids: dict[str, int] = {}
+        self._found = LabelCounts.zeros(num_parts, 0)
+        self._observed = LabelCounts.zeros(num_parts, 1)
+        self._all_rows = np.zeros(0, np.int64)
+
+    def add(self, table: pa.Table, where: str, weights: NDArray[np.float64], parts: NDArray[np.int8]) -> None:
+        """Count the rows of a table: weights [n], parts [n]."""
+        rows, tags, absent = self._labels.pairs(table, where)
+        ids = self._known_ids(tags)
+        self._all_rows += np.bincount(ids, minlength=len(self._ids))
+        counted = weights > 0
+        for part, chosen in _by_part(parts):
+            observed = chosen & ~absent
+            self._observed.totals[part] += weights[observed].sum()
+            self._observed.rows[part] += (observed & counted).sum()
+            mine = chosen[rows]
+            size = len(self._ids)
+            self._found.positives[part] += np.bincount(ids[mine], weights[rows[mine]], size)
+            self._found.positive_rows[part] += np.bincount(ids[mine & counted[rows]], minlength=size)
+
+    def _known_ids(self, tags: pa.Array) -> NDArray[np.int64]:
+        """Number of each tag, in the order in which they turned up: [m]."""
+        encoded = tags.dictionary_encode()
+        numbers = [self._ids.setdefault(tag, len(self._ids)) for tag in encoded.dictionary.to_pylist()]
+        added = len(self._ids) - len(self._all_rows)
+        if added:
+            found, pad = self._found, ((0, 0), (0, added))
+            found.positives = np.pad(found.positives, pad)
+            found.positive_rows = np.pad(found.positive_rows, pad)
+            self._all_rows = np.pad(self._all_rows, (0, added))
+        return np.asarray(np.array(numbers or [0])[encoded.indices.to_numpy(zero_copy_only=False)], np.int64)
+
+    def finish(self) -> LabelCounts:
+        """Give the label list its names, by falling count of rows, then by code point."""
+        names = sorted(self._ids, key=lambda tag: (-self._all_rows[self._ids[tag]], tag))
+        self._labels.set_names(names)
+        order = np.array([self._ids[name] for name in names], np.int64)
+        return LabelCounts(
+            self._found.positives[:, order],
+            np.repeat(self._observed.totals, len(order), axis=1),
+            self._found.positive_rows[:, order],
+            np.repeat(self._observed.rows, len(order), axis=1),
+        )
+
+
+def _by_part(parts: NDArray[np.int8]) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+    for part in np.unique(parts).tolist():
+        yield part, parts == part

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from mlclf.data.arrays import is_text
 from mlclf.data.shards import Plan, listed
 from mlclf.errors import ConfigError, DataError, RunError
 
@@ -24,6 +25,24 @@ NUMERIC, CATEGORICAL, TOKENS, SPARSE, EMBEDDING, TEXT = (
 )
 ROLES = (NUMERIC, CATEGORICAL, TOKENS, SPARSE, EMBEDDING, TEXT)
 FORMAT_VERSION = 1
+
+FAMILY_WORDS = {
+    "number": "numbers",
+    "string": "strings",
+    "strings": "lists of strings",
+    "integers": "lists of integers",
+    "floats": "lists of floats",
+    "vector": "vectors",
+    "null": "only nulls",
+    "empty": "only empty lists",
+    "other": "values of a type that cannot be used",
+}
+
+LISTS = ("strings", "integers", "empty")
+"""Families of lists whose elements are tokens or tags."""
+
+UNDECIDED = ("null", "empty")
+"""Families that say nothing against what a column is in the other shards."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +100,11 @@ class Schema:
 
 
 def family(kind: pa.DataType) -> str:
-    """What a column of this type can be: `number`, `string`, `items`, `floats`, `vector:N`, `null` or `other`."""
+    """What a column of this type can be.
+
+    `number`, `string`, `strings` and `integers` and `floats` (lists), `vector:N`, `null`, `empty` (lists of null: no
+    list has an element), or `other`.
+    """
     types = pa.types
     if types.is_dictionary(kind):
         return family(kind.value_type)
@@ -91,16 +114,17 @@ def family(kind: pa.DataType) -> str:
         return "number"
     if types.is_date(kind) or types.is_timestamp(kind) or types.is_time(kind) or types.is_duration(kind):
         return "number"
-    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+    if is_text(kind):
         return "string"
-    if types.is_fixed_size_list(kind) and (types.is_floating(kind.value_type) or types.is_integer(kind.value_type)):
-        return f"vector:{kind.list_size}"
+    if types.is_fixed_size_list(kind):
+        numbers = types.is_floating(kind.value_type) or types.is_integer(kind.value_type)
+        return f"vector:{kind.list_size}" if numbers and kind.list_size else "other"
     if types.is_list(kind) or types.is_large_list(kind):
-        inner = family(kind.value_type)
         if types.is_floating(kind.value_type):
             return "floats"
-        if inner == "string" or types.is_integer(kind.value_type):
-            return "items"
+        if types.is_integer(kind.value_type):
+            return "integers"
+        return {"string": "strings", "null": "empty"}.get(family(kind.value_type), "other")
     return "other"
 
 
@@ -195,8 +219,10 @@ def _column_families(plan: Plan) -> dict[str, str]:
     families: dict[str, str] = {}
     for shard in plan.shards:
         for column in shard.schema:
-            if families.get(column.name, "null") == "null":
-                families[column.name] = family(column.type)
+            found = family(column.type)
+            known = families.setdefault(column.name, found)
+            if known == "null" or (known == "empty" and found != "null"):
+                families[column.name] = found
     return families
 
 
@@ -223,7 +249,7 @@ def matches(name: str, pattern: str) -> bool:
 
 
 def _is_tag_list(labels: Sequence[str], columns: Mapping[str, str]) -> bool:
-    lists = [name for name in labels if columns[name] == "items"]
+    lists = [name for name in labels if columns[name] in LISTS]
     if not lists:
         return False
     if len(labels) > 1:
@@ -247,18 +273,17 @@ def _assign(
 ) -> tuple[list[FeatureColumn], list[tuple[str, str]]]:
     found: list[FeatureColumn] = []
     ignored: list[tuple[str, str]] = []
-    partners = {_values_name(name): name for name in candidates if _values_name(name) in candidates}
-    partners = {values: indices for values, indices in partners.items() if columns[values] in ("floats", "items")}
+    partners = _sparse_pairs(candidates, columns)
     for name in candidates:
         kind = columns[name]
         role = declared.get(name)
-        if name in partners:
+        if name in partners.values():
             continue
         if role == "ignore":
             ignored.append((name, "declared as ignore"))
             continue
-        values = _values_name(name)
-        is_pair = values in partners and kind == "items"
+        values = partners.get(name)
+        is_pair = values is not None
         role = role or (SPARSE if is_pair else _default_role(kind))
         problem = _role_problem(name, role, kind, is_pair)
         if problem is None:
@@ -272,32 +297,44 @@ def _assign(
     return found, ignored
 
 
-def _values_name(indices: str) -> str | None:
-    """Name of the values column that goes with a column of indices: `indices` → `values`, `X_indices` → `X_values`."""
-    if indices == "indices":
-        return "values"
-    return indices.removesuffix("indices") + "values" if indices.endswith("_indices") else None
+def _sparse_pairs(candidates: Sequence[str], columns: Mapping[str, str]) -> dict[str, str]:
+    """Columns of indices, each with its column of values: `indices` and `values`, `X_indices` and `X_values`."""
+    pairs = {}
+    for name in candidates:
+        if name == "indices" or name.endswith("_indices"):
+            values = name.removesuffix("indices") + "values"
+            fits = columns[name] in ("integers", "empty") and columns.get(values) in ("floats", "integers", "empty")
+            if values in candidates and fits:
+                pairs[name] = values
+    return pairs
 
 
 def _default_role(kind: str) -> str | None:
-    by_kind = {"number": NUMERIC, "string": CATEGORICAL, "items": TOKENS, "null": NUMERIC}
+    by_kind = {"number": NUMERIC, "string": CATEGORICAL, "strings": TOKENS, "integers": TOKENS, "null": NUMERIC}
     return EMBEDDING if kind.startswith("vector:") else by_kind.get(kind)
 
 
 def _role_problem(name: str, role: str | None, kind: str, is_pair: bool) -> str | None:
     if role is None:
-        hint = "; a list of floats must be a fixed_size_list, or a pair of 'indices' and 'values'"
-        return f"column {name!r} has a type that cannot be an input{hint if kind == 'floats' else ''}"
+        hints = {
+            "floats": "is a list of floats, which must be a fixed_size_list, or the values of a pair "
+            "'X_indices' and 'X_values'",
+            "empty": "has no list with an element",
+        }
+        return f"column {name!r} {hints.get(kind, 'has a type that cannot be an input')}"
     allowed = {
         NUMERIC: ("number", "null"),
         CATEGORICAL: ("number", "string", "null"),
-        TOKENS: ("items",),
+        TOKENS: LISTS,
         TEXT: ("string", "null"),
     }
     fits = {SPARSE: is_pair, EMBEDDING: kind.startswith("vector:")}.get(role, kind in allowed.get(role, ()))
     if fits:
         return None
-    return f"column {name!r} cannot be {role}: it holds {kind}; correct features.roles, or convert the column"
+    return (
+        f"column {name!r} cannot be {role}: it holds {FAMILY_WORDS.get(kind.partition(':')[0], kind)}; "
+        "correct features.roles, or convert the column"
+    )
 
 
 def _expected_families(
@@ -312,19 +349,19 @@ def _expected_families(
         role_families = {
             NUMERIC: ("number", "null"),
             CATEGORICAL: ("string", "number", "null"),
-            TOKENS: ("items", "null"),
+            TOKENS: (*LISTS, "null"),
             TEXT: ("string", "null"),
             EMBEDDING: (f"vector:{column.width}", "null"),
-            SPARSE: ("items", "null"),
+            SPARSE: ("integers", "empty", "null"),
         }[column.role]
         expected[column.name] = _one_of(role_families)
         if column.role == CATEGORICAL and columns.get(column.name) == "string":
             expected[column.name] = _one_of(("string", "null"))
         if column.values_column is not None:
-            expected[column.values_column] = _one_of(("floats", "items", "null"))
+            expected[column.values_column] = _one_of(("floats", "integers", "empty", "null"))
     if with_labels:
         for name in schema.labels:
-            expected[name] = _one_of(("items", "null")) if schema.tags else _accepts(columns.get(name, "null"))
+            expected[name] = _one_of((*LISTS, "null")) if schema.tags else _accepts(columns.get(name, "null"))
     return expected
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from mlclf.data.features.table import Features
-from mlclf.data.labels import LabelColumns, LabelCounts, Labels, TagList, count_labels, make_labels
+from mlclf.data.labels import ColumnCounter, LabelColumns, LabelCounts, Labels, TagCounter, TagList, make_labels
 from mlclf.data.loader import decoded_pieces
 from mlclf.data.rows import RowEncoder, row_weights
 from mlclf.data.schema import Schema
@@ -74,7 +74,9 @@ def fit_statistics(
     )
     labels = make_labels(schema, label_values)
     encoder = RowEncoder(schema, features, labels, 0, split, schema.weight)
-    counter = _Counter(labels, split.num_parts)
+    counter = (
+        TagCounter(labels, split.num_parts) if isinstance(labels, TagList) else ColumnCounter(labels, split.num_parts)
+    )
     rows: dict[int, int] = dict.fromkeys(range(split.num_parts), 0)
     read = 0
     sample: tuple[int, pa.Table, str] | None = None
@@ -129,42 +131,6 @@ def _fit_rows(
         features.fit(table, place, weights if weight_column else None)
     elif chosen.any():
         features.fit(table.filter(pa.array(chosen)), place, weights[chosen] if weight_column else None)
-
-
-class _Counter:
-    """Label weights by part; tags are counted under their text until their order is known."""
-
-    def __init__(self, labels: Labels, num_parts: int) -> None:
-        self._labels = labels
-        self._num_parts = num_parts
-        self._sums: LabelCounts | None = None
-        self._known: TagList | None = None
-
-    def add(
-        self,
-        table: pa.Table,
-        place: str,
-        weights: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
-        parts: np.ndarray[tuple[int, ...], np.dtype[np.int8]],
-    ) -> None:
-        labels = self._labels
-        if isinstance(labels, TagList):
-            labels.count(table, place)
-            self._known = labels.extended(self._known)
-            codes = self._known.encode(table, place)
-        else:
-            codes = labels.encode(table, place)
-        found = count_labels(codes, weights, parts, self._num_parts)
-        self._sums = found if self._sums is None else self._sums.plus(found)
-
-    def finish(self) -> LabelCounts:
-        assert self._sums is not None
-        if isinstance(self._labels, TagList):
-            assert self._known is not None
-            self._labels.finish()
-            places = {name: index for index, name in enumerate(self._known.names)}
-            return self._sums.chosen([places[name] for name in self._labels.names])
-        return self._sums
 
 
 def time_cut(plan: Plan, column: str, fraction: float, threads: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -70,8 +71,8 @@ class Chunk:
         parts = [self.dense.square().T @ weights]
         if self.transposed is not None:
             values = self.transposed.values().square()
-            squared = torch.sparse_csr_tensor(
-                self.transposed.crow_indices(), self.transposed.col_indices(), values, self.transposed.shape
+            squared = _csr_tensor(
+                self.transposed.crow_indices(), self.transposed.col_indices(), values, tuple(self.transposed.shape)
             )
             parts.append((squared @ weights[:, None])[:, 0])
         parts.append(weights.sum()[None])
@@ -88,11 +89,15 @@ def _csr(batch: Batch, vocabulary_size: int) -> tuple[Tensor, Tensor]:
     order = torch.argsort(batch.ids, stable=True)
     starts = torch.zeros(vocabulary_size + 1, dtype=torch.int64)
     torch.cumsum(torch.bincount(batch.ids, minlength=vocabulary_size), 0, out=starts[1:])
-    sparse = torch.sparse_csr_tensor(batch.offsets, batch.ids, values, shape, check_invariants=False)
-    transposed = torch.sparse_csr_tensor(
-        starts, rows[order], values[order], (vocabulary_size, len(batch)), check_invariants=False
-    )
+    sparse = _csr_tensor(batch.offsets, batch.ids, values, shape)
+    transposed = _csr_tensor(starts, rows[order], values[order], (vocabulary_size, len(batch)))
     return sparse, transposed
+
+
+def _csr_tensor(starts: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse", category=UserWarning)
+        return torch.sparse_csr_tensor(starts, columns, values, shape, check_invariants=False)
 
 
 Chunks = Callable[[], Iterable[Chunk]]

@@ -67,7 +67,7 @@ class Moments:
         self._widen()
         # Half the values and half the middle: their difference cannot overflow.
         middle = np.nan_to_num(self.low / 2 + self.high / 2)
-        offsets = np.ldexp(values / 2 - middle / 2, 1 - self.exponent)
+        offsets = (values / 2 - middle / 2) * np.ldexp(1.0, 1 - self.exponent)
         mean = (offsets * shares).sum(0)
         squares = ((offsets - mean) ** 2 * cells).sum(0)
         self._merge(totals, middle, mean, squares)
@@ -91,7 +91,8 @@ class Moments:
         known, new = self.weight > 0, weight > 0
         total = self.weight + weight
         share = weight / np.where(total > 0, total, 1.0)
-        before = np.where(known, np.ldexp(self.mean / 2 - middle / 2, 1 - self.exponent), mean)
+        apart = np.where(known, self.mean / 2 - middle / 2, 0.0)
+        before = np.where(known, np.ldexp(apart, 1 - self.exponent), mean)
         difference = np.where(new, mean - before, 0.0)
         between = np.where(known, difference * difference * self.weight * share, 0.0)
         self.mean = np.where(known | new, middle + np.ldexp(before + difference * share, self.exponent), self.mean)

@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from mlclf.data.arrays import as_floats, one_array
 from mlclf.data.features.moments import Moments
 from mlclf.data.labels import null_inside
+from mlclf.data.tally import Tally
 from mlclf.errors import DataError
 
-SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+LARGEST = float(np.finfo(np.float32).max)
+SMALLEST_FLOAT32_DEVIATION = 1e-30
+"""Below it the reciprocal comes near the end of float32."""
 
 
 def numeric_values(column: pa.ChunkedArray, where: str) -> NDArray[Any]:
-    """The numbers of a column, NaN for null: [n] float32 where the column is narrow, else float64.
-
-    Dates, times and durations are seconds; booleans are 0 and 1.
+    """The numbers of a column as `as_floats` gives them: [n] float32 or float64, NaN for null.
 
     Raises:
         DataError: a value is infinite.
     """
-    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-    values = _as_floats(array)
+    values = as_floats(one_array(column))
     if values.size and not np.isfinite(values.sum(dtype=np.float64)):
         infinite = np.isinf(values)
         if infinite.any():
@@ -39,41 +39,15 @@ def numeric_values(column: pa.ChunkedArray, where: str) -> NDArray[Any]:
     return values
 
 
-def _as_floats(array: pa.Array) -> NDArray[Any]:
-    kind = array.type
-    if pa.types.is_dictionary(kind):
-        array = array.dictionary_decode()
-        kind = array.type
-    if pa.types.is_null(kind):
-        return np.full(len(array), np.nan)
-    if pa.types.is_floating(kind):
-        return np.asarray(array.to_numpy(zero_copy_only=False), np.float32 if kind.bit_width <= 32 else np.float64)
-    if pa.types.is_boolean(kind):
-        return np.asarray(pc.cast(array, pa.float32()).to_numpy(zero_copy_only=False))
-    if pa.types.is_integer(kind):
-        narrow = kind.bit_width <= 16
-        target = pa.float32() if narrow else pa.float64()
-        return np.asarray(pc.cast(array, target, safe=False).to_numpy(zero_copy_only=False))
-    scale = 1.0
-    if pa.types.is_temporal(kind):
-        scale = _seconds_per_unit(kind)
-        array = pc.cast(array, pa.int32() if kind.bit_width == 32 else pa.int64())
-    return np.asarray(pc.cast(array, pa.float64(), safe=False).to_numpy(zero_copy_only=False)) * scale
-
-
-def _seconds_per_unit(kind: pa.DataType) -> float:
-    if pa.types.is_date32(kind):
-        return 86_400.0
-    if pa.types.is_date64(kind):
-        return 1e-3
-    return SECONDS[kind.unit]
-
-
 @dataclass
 class NumericFeature:
     """A numeric column (width 1) or an embedding (width elements).
 
-    Dense inputs: its elements that vary (all of them for an embedding), then one indicator where anything was missing.
+    Dense inputs: the elements, unless all are constant, then one indicator where anything was missing.
+
+    Attributes:
+        filled: missing values that took the training mean.
+        clipped: values that do not fit float32 after scaling, and became its largest.
     """
 
     name: str
@@ -81,7 +55,8 @@ class NumericFeature:
     is_embedding: bool
     moments: Moments
     standardize: bool = True
-    filled: int = 0
+    filled: Tally = field(default_factory=Tally)
+    clipped: Tally = field(default_factory=Tally)
 
     @classmethod
     def fresh(cls, name: str, width: int, standardize: bool) -> NumericFeature:
@@ -93,8 +68,8 @@ class NumericFeature:
 
     @property
     def has_value(self) -> bool:
-        """Whether the elements are inputs: a constant numeric column is dropped."""
-        return self.is_embedding or not bool(self.moments.constant()[0])
+        """Whether the elements are inputs: what is constant is dropped."""
+        return not bool(self.moments.constant().all())
 
     @property
     def has_indicator(self) -> bool:
@@ -116,52 +91,56 @@ class NumericFeature:
         if np.isnan(self.moments.low).all():
             return f"column {self.name!r} has no value in any row; it is left out"
         if not self.has_value:
-            return f"column {self.name!r} is constant ({self.moments.low[0]:g}); it is left out"
+            value = f"column {self.name!r} is constant ({self.moments.low[0]:g}{', …' if self.is_embedding else ''})"
+            return f"{value}; only whether it is missing is used" if self.has_indicator else f"{value}; it is left out"
         return None
 
     def encode(self, table: pa.Table, where: str, out: NDArray[np.float32]) -> None:
         """Write the dense inputs into `out` [width of the block, n] float32, a row for each input."""
-        values = self._values(table, where)
-        if self.is_embedding:
-            self._encode_elements(values, out)
-            return
-        row = 0
+        values = self._values(table, where).reshape(table.num_rows, self.width)
         missing = np.isnan(values)
         any_missing = bool(missing.any())
         if self.has_value:
-            self._scaled(values, 0, out[0])
+            for index in range(self.width):
+                self._scaled(values[:, index], index, out[index])
+                if any_missing:
+                    out[index][missing[:, index]] = self._fill(index)
             if any_missing:
-                fill = 0.0 if self.standardize else self.moments.mean[0]
-                out[0][missing] = fill
-                self.filled += int(missing.sum())
-            row = 1
+                self.filled.add(missing.any(1).sum())
         if self.has_indicator:
-            out[row] = missing
+            out[-1] = missing.any(1)
 
-    def _encode_elements(self, values: NDArray[Any], out: NDArray[np.float32]) -> None:
-        missing = np.isnan(values)
-        any_missing = bool(missing.any())
-        for index in range(self.width):
-            self._scaled(values[:, index], index, out[index])
-            if any_missing:
-                out[index][missing[:, index]] = 0.0 if self.standardize else self.moments.mean[index]
-        if any_missing:
-            self.filled += int(missing.any(1).sum())
-        if self.has_indicator:
-            out[self.width] = missing.any(1)
+    def _fill(self, index: int) -> float:
+        """The mean, after scaling."""
+        return 0.0 if self.standardize else float(np.clip(self._mean[index], -LARGEST, LARGEST))
 
     def _scaled(self, values: NDArray[Any], index: int, out: NDArray[np.float32]) -> None:
         """(value − mean) ÷ deviation; in float64 unless float32 loses nothing that matters."""
-        with np.errstate(over="ignore", invalid="ignore"):
+        mean, deviation = self._mean[index], self._deviation[index]
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
             if not self.standardize:
-                np.copyto(out, np.clip(values, -3.4e38, 3.4e38), casting="same_kind")
-                return
-            mean, deviation = self._mean[index], self._deviation[index]
-            if values.dtype == np.float32 and abs(mean) <= 16 * deviation:
+                np.copyto(out, values, casting="same_kind")
+            elif values.dtype == np.float32 and abs(mean) <= 16 * deviation and deviation > SMALLEST_FLOAT32_DEVIATION:
                 np.subtract(values, np.float32(mean), out=out)
                 np.multiply(out, np.float32(1 / deviation), out=out)
             else:
-                np.divide(values.astype(np.float64, copy=False) - mean, deviation, out=out, casting="same_kind")
+                # Halves, because the difference of two doubles can be too large for one.
+                halves = values.astype(np.float64, copy=False) / 2 - mean / 2
+                np.copyto(out, halves / deviation * 2, casting="same_kind")
+        if not np.isfinite(out).all():
+            infinite = np.isinf(out)
+            self.clipped.add(infinite.sum())
+            out[infinite] = np.copysign(np.float32(LARGEST), out[infinite])
+
+    def counted(self) -> list[str]:
+        """What encoding repaired since it was last asked."""
+        filled, clipped = self.filled.take(), self.clipped.take()
+        lines = []
+        if filled and not self.has_indicator:
+            lines.append(f"{filled:,} missing values took the training mean (none was missing in training)")
+        if clipped:
+            lines.append(f"{clipped:,} values beyond float32 became its largest")
+        return [f"column {self.name!r}: {line}" for line in lines]
 
     def finish(self) -> None:
         self._mean = self.moments.mean
@@ -172,7 +151,7 @@ class NumericFeature:
         place = f"{where} column {self.name!r}"
         if not self.is_embedding:
             return numeric_values(column, place)
-        array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+        array = one_array(column)
         if pa.types.is_null(array.type):
             return np.full((len(array), self.width), np.nan)
         present = ~array.is_null().to_numpy(zero_copy_only=False)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mlclf.data.arrays import one_array
 from mlclf.data.batch import Tokens
 from mlclf.data.features.numeric import numeric_values
 from mlclf.data.labels import list_parts, null_inside
+from mlclf.data.tally import Tally
 from mlclf.errors import DataError
+
+LARGEST_WIDTH = 1 << 31
 
 
 @dataclass
@@ -23,12 +27,14 @@ class SparseFeature:
     Attributes:
         width: largest index of the training rows + 1.
         ignored: indices met by `encode` that are beyond the width.
+        missing: values met that are NaN; they count as 0.
     """
 
     name: str
     values_name: str
     width: int = 0
-    ignored: int = 0
+    ignored: Tally = field(default_factory=Tally)
+    missing: Tally = field(default_factory=Tally)
 
     def fit(self, table: pa.Table, where: str, weights: NDArray[np.float64] | None) -> None:
         _, ids, _ = self._parts(table, where)
@@ -36,7 +42,8 @@ class SparseFeature:
             self.width = max(self.width, int(ids.max()) + 1)
 
     def finish(self) -> None:
-        """Nothing is left to be worked out."""
+        """Begin to count what encoding meets."""
+        self.missing.take()
 
     @property
     def vocabulary_size(self) -> int:
@@ -52,40 +59,65 @@ class SparseFeature:
         lengths, ids, values = self._parts(table, where)
         known = ids < self.width
         if not known.all():
-            self.ignored += int((~known).sum())
+            self.ignored.add((~known).sum())
             rows = np.repeat(np.arange(len(lengths)), lengths)[known]
             lengths = np.bincount(rows, minlength=len(lengths)).astype(np.int64)
             ids, values = ids[known], values[known]
         return Tokens(lengths, ids, values)
 
+    def counted(self) -> list[str]:
+        """What encoding ignored since it was last asked."""
+        beyond, missing = self.ignored.take(), self.missing.take()
+        lines = []
+        if beyond:
+            lines.append(f"column {self.name!r}: {beyond:,} indices beyond {self.width:,} ignored")
+        if missing:
+            lines.append(f"column {self.values_name!r}: {missing:,} values are NaN and count as 0")
+        return lines
+
     def _parts(self, table: pa.Table, where: str) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        """Lengths of the rows, and the indices and values of all of them."""
         offsets, indices = self._flat(table, self.name, where)
         value_offsets, values = self._flat(table, self.values_name, where)
         if not np.array_equal(offsets, value_offsets):
-            row = int(np.flatnonzero(offsets != value_offsets)[0]) - 1
+            row = int(np.flatnonzero(np.diff(offsets) != np.diff(value_offsets))[0])
             raise DataError(
                 f"{where}: columns {self.name!r} and {self.values_name!r} must have lists of one length in each row, "
-                f"they differ in row {row} of the piece; write both from the same pairs"
+                f"found {np.diff(offsets)[row]} indices and {np.diff(value_offsets)[row]} values in one; "
+                "write both from the same pairs"
             )
-        ids = indices.to_numpy(zero_copy_only=False).astype(np.int64) if len(indices) else np.zeros(0, np.int64)
-        if len(ids) and ids.min() < 0:
+        if not len(indices):
+            return np.diff(offsets), np.zeros(0, np.int64), np.zeros(0, np.float32)
+        ids = indices.to_numpy(zero_copy_only=False)
+        low, high = int(ids.min()), int(ids.max())
+        if low < 0 or high >= LARGEST_WIDTH:
             raise DataError(
-                f"{where} column {self.name!r}: indices must be 0 or more, found {int(ids.min())}; "
-                "count them from 0 where the data is written"
+                f"{where} column {self.name!r}: indices must be 0 or more and below {LARGEST_WIDTH:,}, "
+                f"found {low if low < 0 else high}; number the inputs from 0 where the data is written"
             )
+        return np.diff(offsets), ids.astype(np.int64), self._as_float32(values, where)
+
+    def _as_float32(self, values: pa.Array, where: str) -> NDArray[np.float32]:
+        """Values are used as they are, so what float32 cannot hold is refused."""
         place = f"{where} column {self.values_name!r}"
-        floats = numeric_values(pa.chunked_array([values]), place).astype(np.float32) if len(values) else ids
-        if np.isnan(floats).any():
-            raise DataError(null_inside(where, self.values_name))
-        return np.diff(offsets), ids, floats.astype(np.float32)
+        floats = numeric_values(pa.chunked_array([values]), place)
+        missing = np.isnan(floats)
+        if missing.any():
+            self.missing.add(missing.sum())
+            floats = np.where(missing, 0, floats)
+        with np.errstate(over="ignore"):
+            narrow = floats.astype(np.float32)
+        if np.isinf(narrow).any():
+            found = float(floats[np.isinf(narrow)][0])
+            raise DataError(
+                f"{place}: sparse values must fit float32 (up to 3.4e38), found {found!r}; "
+                "scale them where the data is written"
+            )
+        return narrow
 
     @staticmethod
     def _flat(table: pa.Table, name: str, where: str) -> tuple[NDArray[np.int64], pa.Array]:
-        column = table.column(name)
-        array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-        if pa.types.is_null(array.type):
-            return np.zeros(len(array) + 1, np.int64), pa.array([], pa.int32())
-        offsets, values = list_parts(array)
+        offsets, values = list_parts(one_array(table.column(name)))
         if values.null_count:
             raise DataError(null_inside(where, name))
         return offsets, values

@@ -110,21 +110,9 @@ class Features:
 
     def counted(self) -> list[str]:
         """What encoding met and repaired since it was last asked: one line for each column."""
-        lines = []
-        for numeric in self.dense:
-            if numeric.filled and not numeric.has_indicator:
-                lines.append(
-                    f"column {numeric.name!r}: {numeric.filled:,} missing values took the training mean "
-                    "(none was missing in training)"
-                )
-            numeric.filled = 0
-        for feature in self.tokens:
-            if isinstance(feature, LevelFeature) and feature.unseen:
-                lines.append(f"column {feature.name!r}: {feature.unseen:,} values were not in training ('other')")
-                feature.unseen = 0
-            if isinstance(feature, SparseFeature) and feature.ignored:
-                lines.append(f"column {feature.name!r}: {feature.ignored:,} indices beyond {feature.width:,} ignored")
-                feature.ignored = 0
+        lines: list[str] = []
+        for feature in self._all():
+            lines += feature.counted()
         return lines
 
     def to_json(self) -> dict[str, Any]:

@@ -12,9 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from mlclf.data.arrays import one_array
 from mlclf.data.batch import Tokens
 from mlclf.data.hashing import murmur3_32
 from mlclf.data.labels import list_parts, null_inside
+from mlclf.data.tally import Tally
 from mlclf.errors import DataError
 
 MISSING, OTHER = 0, 1
@@ -26,11 +28,13 @@ class LevelFeature:
     """A column of levels (one a row) or of token lists (any number a row).
 
     Vocabulary entries: missing, other, then the levels by falling count, ties by code point. A column with more
-    distinct levels than `hash_limit` is hashed instead: missing, then one entry for each bucket.
+    distinct levels than `hash_limit` is hashed instead: missing, then one entry for each bucket. A column without a
+    level, or with the same one in every row, has no vocabulary and gives no ids.
 
     Attributes:
         levels: the kept levels, as text.
         buckets: number of hash buckets, 0 while the vocabulary is used.
+        is_constant: whether every row has the one level.
         unseen: levels met by `encode` that the vocabulary does not have.
     """
 
@@ -41,38 +45,49 @@ class LevelFeature:
     hash_buckets: int
     levels: tuple[str, ...] = ()
     buckets: int = 0
-    unseen: int = 0
+    is_constant: bool = False
+    unseen: Tally = field(default_factory=Tally)
     dropped_levels: int = 0
     _counts: Counter[str] = field(default_factory=Counter)
+    _missing: int = 0
     _known: pa.Array | None = None
 
     def fit(self, table: pa.Table, where: str, weights: NDArray[np.float64] | None) -> None:
         """Count the levels of a table (rows of weight 0 too)."""
-        for chunk in table.column(self.name).chunks:
-            texts = self._texts(chunk, where)[1]
-            if self.buckets:
-                return
-            counted = texts.drop_null().value_counts()
-            self._counts.update(
-                dict(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True))
-            )
-            if len(self._counts) > self.hash_limit:
-                self.buckets = self.hash_buckets
-                self._counts.clear()
+        array = one_array(table.column(self.name))
+        texts = self._texts(array, where)[1]
+        self._missing += array.null_count if self.is_list else texts.null_count
+        if self.buckets:
+            return
+        counted = texts.value_counts()
+        levels, numbers = counted.field("values").to_pylist(), counted.field("counts").to_pylist()
+        self._counts.update({level: n for level, n in zip(levels, numbers, strict=True) if level is not None})
+        if len(self._counts) > self.hash_limit:
+            self.buckets = self.hash_buckets
+            self._counts.clear()
 
     def finish(self) -> None:
         if not self.buckets:
             ranked = sorted(self._counts, key=lambda level: (-self._counts[level], level))
             self.dropped_levels = max(0, len(ranked) - self.max_levels)
             self.levels = tuple(ranked[: self.max_levels])
+            self.is_constant = not self.is_list and len(ranked) == 1 and not self._missing
         self._counts = Counter()
         self._known = pa.array(self.levels, pa.string())
 
     @property
+    def is_dropped(self) -> bool:
+        return not self.buckets and (self.is_constant or not self.levels)
+
+    @property
     def vocabulary_size(self) -> int:
+        if self.is_dropped:
+            return 0
         return 1 + self.buckets if self.buckets else 2 + len(self.levels)
 
     def vocabulary_names(self) -> list[str]:
+        if self.is_dropped:
+            return []
         if self.buckets:
             return [f"{self.name}:missing", *(f"{self.name}#{bucket}" for bucket in range(self.buckets))]
         return [f"{self.name}:missing", f"{self.name}:other", *(f"{self.name}={level}" for level in self.levels)]
@@ -84,21 +99,29 @@ class LevelFeature:
                 f"it is hashed to {self.buckets:,} buckets"
             )
         if not self.levels:
-            return f"column {self.name!r} has no value in any row; it is left out"
+            return f"column {self.name!r} has no {'token' if self.is_list else 'value'} in any row; it is left out"
+        if self.is_constant:
+            return f"column {self.name!r} is constant ({self.levels[0]!r}); it is left out"
         if self.dropped_levels:
             return f"column {self.name!r}: {self.dropped_levels:,} rarest levels count as 'other'"
         return None
 
     def encode(self, table: pa.Table, where: str) -> Tokens:
         """Ids of each row, before the column's start in the vocabulary is added."""
-        column = table.column(self.name)
-        array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+        if self.is_dropped:
+            return Tokens(np.zeros(table.num_rows, np.int64), np.zeros(0, np.int64))
+        array = one_array(table.column(self.name))
         offsets, texts = self._texts(array, where)
         ids = self._ids(texts)
         if not self.is_list:
             return Tokens(None, ids)
         absent = array.is_null().to_numpy(zero_copy_only=False)
         return _with_missing(offsets, ids, absent) if absent.any() else Tokens(np.diff(offsets), ids)
+
+    def counted(self) -> list[str]:
+        """What encoding did not know since it was last asked."""
+        unseen = self.unseen.take()
+        return [f"column {self.name!r}: {unseen:,} values are not in the vocabulary ('other')"] if unseen else []
 
     def _ids(self, texts: pa.Array) -> NDArray[np.int64]:
         if self.buckets:
@@ -110,30 +133,31 @@ class LevelFeature:
         by_code = pc.fill_null(places, -1).to_numpy(zero_copy_only=False).astype(np.int64) + 2
         codes = pc.fill_null(encoded.indices, len(by_code)).to_numpy(zero_copy_only=False)
         ids: NDArray[np.int64] = np.append(by_code, MISSING)[codes]
-        self.unseen += int((ids == OTHER).sum())
+        self.unseen.add((ids == OTHER).sum())
         return ids
 
     def _texts(self, array: pa.Array, where: str) -> tuple[NDArray[np.int64], pa.Array]:
         """Offsets (of token lists) and levels as text; nulls of a plain column stay null."""
         offsets = np.zeros(0, np.int64)
         if self.is_list:
-            if pa.types.is_null(array.type):
-                return np.zeros(len(array) + 1, np.int64), pa.array([], pa.string())
             offsets, array = list_parts(array)
             if array.null_count:
                 raise DataError(null_inside(where, self.name))
-        if pa.types.is_dictionary(array.type):
-            array = array.dictionary_decode()
         if pa.types.is_floating(array.type):
             array = pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
         return offsets, array if pa.types.is_string(array.type) else pc.cast(array, pa.string())
 
     def state(self) -> dict[str, Any]:
-        return {"levels": list(self.levels), "buckets": self.buckets, "is_list": self.is_list}
+        return {
+            "levels": list(self.levels),
+            "buckets": self.buckets,
+            "is_list": self.is_list,
+            "is_constant": self.is_constant,
+        }
 
     @classmethod
     def restore(cls, name: str, state: Mapping[str, Any]) -> LevelFeature:
-        feature = cls(name, state["is_list"], 0, 0, 0, tuple(state["levels"]), state["buckets"])
+        feature = cls(name, state["is_list"], 0, 0, 0, tuple(state["levels"]), state["buckets"], state["is_constant"])
         feature._known = pa.array(feature.levels, pa.string())
         return feature
 

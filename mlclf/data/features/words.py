@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mlclf.data.batch import Tokens
@@ -17,7 +18,10 @@ from mlclf.errors import DataError
 
 @dataclass
 class TextFeature:
-    """A column declared as text. Buckets are MurmurHash3 of the term; idf is scikit-learn's smooth one."""
+    """A column declared as text. Buckets are MurmurHash3 of the term; idf is scikit-learn's smooth one.
+
+    A column without a word has no bucket after `finish`, and gives no ids.
+    """
 
     name: str
     buckets: int
@@ -35,6 +39,8 @@ class TextFeature:
         self.num_documents += table.num_rows
 
     def finish(self) -> None:
+        if not self.document_counts.any():
+            self.buckets = 0
         self._idf = idf(self.document_counts, self.num_documents)
 
     @property
@@ -45,15 +51,23 @@ class TextFeature:
         return [f"{self.name}#{bucket}" for bucket in range(self.buckets)]
 
     def warning(self) -> str | None:
-        return None if self.document_counts.any() else f"column {self.name!r} has no word in any row; it is left out"
+        return None if self.buckets else f"column {self.name!r} has no word in any row; it is left out"
 
     def encode(self, table: pa.Table, where: str) -> Tokens:
+        if not self.buckets:
+            return Tokens(np.zeros(table.num_rows, np.int64), np.zeros(0, np.int64))
         offsets, ids, counts = self._counts(table, where)
         return Tokens(np.diff(offsets), ids, tfidf(offsets, ids, counts, self._idf))
 
+    def counted(self) -> list[str]:
+        """Nothing is repaired here: any text has its buckets."""
+        return []
+
     def _counts(self, table: pa.Table, where: str) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
         try:
-            return hashed_counts(table.column(self.name), self.buckets)
+            column = table.column(self.name)
+            texts = pc.cast(column, pa.string()) if pa.types.is_null(column.type) else column
+            return hashed_counts(texts, self.buckets)
         except DataError as error:
             raise DataError(f"{where} column {self.name!r}: {error}") from error
 

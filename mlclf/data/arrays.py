@@ -1,4 +1,4 @@
-"""Arrow columns of any numeric type → floats."""
+"""Arrow columns of any type → one array; of any numeric type → floats."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ def one_array(column: pa.ChunkedArray) -> pa.Array:
     array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     array = array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
     return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether an Arrow type is one of the three of strings."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def as_floats(array: pa.Array) -> NDArray[Any]:

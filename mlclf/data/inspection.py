@@ -1,0 +1,523 @@
+"""What a data set holds: files, row groups, columns with their roles, labels, and what a fit would make of them."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import statistics
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mlclf.config import Settings
+from mlclf.data.decode import DECODE_ERRORS
+from mlclf.data.schema import EMBEDDING, NUMERIC, SPARSE, Schema, find_schema, matches
+from mlclf.data.shards import Plan, Shard, make_plan
+
+if TYPE_CHECKING:
+    from mlclf.data.features.table import Features
+
+FORMAT_VERSION = 1
+LIBRARY_BYTES = 400 << 20
+"""Resident memory of a process that has loaded the library and holds no data."""
+
+ROW_BYTES = 40
+"""Of an encoded row, beside its inputs and labels: where its ids begin, weight, row number, order."""
+
+MANY_GROUPS, SMALL_GROUP_ROWS = 100, 4_096
+MANY_LEVELS = 1_000
+SHOWN_LABELS = 30
+LONGEST_TEXT = 60
+PAGE_HEADER_BYTES = 64
+
+
+def inspect(
+    data: str | Sequence[str],
+    labels: Sequence[str] = (),
+    *,
+    features: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    weight: str | None = None,
+    key: str | None = None,
+    group: str | None = None,
+    settings: Settings | None = None,
+) -> dict[str, Any]:
+    """Return what a data set holds, as values that JSON can hold.
+
+    Without labels only footers are read, and 64 bytes of each file. With labels every row is decoded once, exactly as
+    the first step of a fit does it, so whatever a fit would refuse in the data is refused here too.
+
+    Args:
+        data: files, folders, globs or URIs.
+        labels: label columns or globs, or one list column of tags.
+        features, exclude, weight, key, group: as for `fit`.
+        settings: as for `fit`; None for the defaults.
+
+    Raises:
+        ConfigError: a name matches no column, or two parts claim one.
+        DataError: the data cannot be read, or a fit would refuse it.
+    """
+    settings = settings or Settings()
+    plan = make_plan(data)
+    columns = _columns_of_footers(plan)
+    schema = find_schema(
+        plan,
+        _usable_labels(columns, labels),
+        features=features,
+        exclude=exclude,
+        weight=weight,
+        key=key,
+        group=group,
+        roles=settings.features.roles,
+    )
+    found = _label_pass(plan, schema, settings) if labels and schema.features else None
+    report: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "rows": plan.rows,
+        "files": _files(plan),
+        "row_groups": _sizes([rows for shard in plan.shards for rows in shard.group_rows]),
+        "units": _sizes([unit.rows for unit in plan.units]),
+        "compression": _compression(plan),
+        "columns": [_column(name, column, _role(schema, name)) for name, column in columns.items()],
+        "ignored": [{"name": name, "reason": reason} for name, reason in schema.ignored],
+        "warnings": [*plan.warnings, *_size_warnings(plan)],
+    }
+    if found is not None:
+        report |= {"labels": found.labels, "inputs": found.inputs}
+        report["warnings"] += found.warnings
+    else:
+        report["warnings"] += _footer_warnings(schema, columns)
+    report["memory"] = _memory(plan, _row_bytes(schema, columns, found), settings)
+    return report
+
+
+@dataclass
+class _Column:
+    """What the footers say of one column.
+
+    Attributes:
+        types: Arrow types, in order of appearance.
+        nulls: null values, None where a footer does not say (as for lists).
+        items: values in all lists of the column.
+        bytes: compressed.
+    """
+
+    types: list[str] = field(default_factory=list)
+    rows: int = 0
+    nulls: int | None = 0
+    low: Any = None
+    high: Any = None
+    is_bounded: bool = True
+    items: int = 0
+    bytes: int = 0
+    files: int = 0
+
+
+@dataclass
+class _Pass:
+    """What the pass over the rows found."""
+
+    labels: dict[str, dict[str, Any]]
+    inputs: dict[str, int]
+    warnings: list[str]
+    row_bytes: float
+
+
+def _columns_of_footers(plan: Plan) -> dict[str, _Column]:
+    columns: dict[str, _Column] = {}
+    for shard in plan.shards:
+        leaves = _leaves(shard)
+        for column_field in shard.schema:
+            column = columns.setdefault(column_field.name, _Column())
+            column.files += 1
+            column.rows += shard.rows
+            text = str(column_field.type)
+            if text not in column.types:
+                column.types.append(text)
+            _add_footer(column, shard, leaves.get(column_field.name, range(0)), column_field.type)
+    return columns
+
+
+def _leaves(shard: Shard) -> dict[str, range]:
+    """Indices of the stored columns that each column of the schema has; none for one that the folders' names give."""
+    assert shard.metadata is not None
+    leaves, start = {}, 0
+    for column_field in shard.schema:
+        count = _leaf_count(column_field.type)
+        if start + count > shard.metadata.num_columns:
+            break
+        leaves[column_field.name] = range(start, start + count)
+        start += count
+    return leaves if start == shard.metadata.num_columns else {}
+
+
+def _leaf_count(kind: pa.DataType) -> int:
+    if isinstance(kind, pa.BaseExtensionType):
+        return _leaf_count(kind.storage_type)
+    if pa.types.is_map(kind):
+        return _leaf_count(kind.key_type) + _leaf_count(kind.item_type)
+    if pa.types.is_struct(kind):
+        return sum(_leaf_count(inner.type) for inner in kind)
+    return _leaf_count(kind.value_type) if pa.types.is_nested(kind) else 1
+
+
+def _add_footer(column: _Column, shard: Shard, leaves: range, kind: pa.DataType) -> None:
+    assert shard.metadata is not None
+    if not leaves or pa.types.is_nested(kind):
+        column.nulls, column.is_bounded = None, False
+    for group in range(shard.metadata.num_row_groups):
+        if not shard.group_rows[group]:
+            continue
+        for leaf in leaves:
+            try:
+                chunk = shard.metadata.row_group(group).column(leaf)
+                column.items += max(0, chunk.num_values)
+                column.bytes += max(0, chunk.total_compressed_size)
+                _add_statistics(column, chunk.statistics)
+            except DECODE_ERRORS:
+                column.nulls, column.is_bounded = None, False
+
+
+def _add_statistics(column: _Column, found: pq.Statistics | None) -> None:
+    if found is None or not found.has_null_count:
+        column.nulls = None
+    elif column.nulls is not None:
+        column.nulls += found.null_count
+    if found is None or not found.has_min_max:
+        empty = found is not None and found.has_null_count and found.num_values == 0
+        column.is_bounded = column.is_bounded and empty  # a chunk of nulls has no bounds and needs none
+    elif column.is_bounded:
+        try:
+            column.low = found.min if column.low is None else min(column.low, found.min)
+            column.high = found.max if column.high is None else max(column.high, found.max)
+        except TypeError:  # the types of the shards differ
+            column.is_bounded = False
+
+
+def _column(name: str, column: _Column, role: str) -> dict[str, Any]:
+    bounds = (column.low, column.high) if column.is_bounded else (None, None)
+    return {
+        "name": name,
+        "type": " / ".join(column.types),
+        "role": role,
+        "null_share": None if column.nulls is None else column.nulls / max(1, column.rows),
+        "min": _plain(bounds[0]),
+        "max": _plain(bounds[1]),
+        "bytes": column.bytes,
+    }
+
+
+def _plain(value: Any) -> bool | int | float | str | None:
+    """A value that JSON can hold."""
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    return str(value)
+
+
+def _usable_labels(columns: Mapping[str, _Column], labels: Sequence[str]) -> Sequence[str]:
+    """The labels, but none where every column is one: `find_schema` would refuse, and here that is no error."""
+    left = [name for name in columns if not any(matches(name, pattern) for pattern in labels)]
+    return labels if left else ()
+
+
+def _role(schema: Schema, name: str) -> str:
+    if name in schema.labels:
+        return "tags" if schema.tags else "label"
+    for role in ("weight", "key", "group"):
+        if name == getattr(schema, role):
+            return role
+    for column in schema.features:
+        if name == column.name:
+            return column.role
+        if name == column.values_column:
+            return "sparse values"
+    return "ignored" if any(name == ignored for ignored, _ in schema.ignored) else "excluded"
+
+
+def _files(plan: Plan) -> dict[str, Any]:
+    checksums = {shard.source.name: _has_page_checksums(shard) for shard in plan.shards}
+    return {
+        "count": len(plan.shards),
+        "bytes": sum(shard.source.size_bytes for shard in plan.shards),
+        "names": [shard.source.name for shard in plan.shards],
+        "with_page_checksums": sum(has is True for has in checksums.values()),
+        "without_page_checksums": [name for name, has in checksums.items() if has is False],
+        "empty": [shard.source.name for shard in plan.shards if not shard.rows],
+    }
+
+
+def _sizes(rows: Sequence[int]) -> dict[str, int]:
+    return {
+        "count": len(rows),
+        "min_rows": min(rows, default=0),
+        "median_rows": int(statistics.median(rows)) if rows else 0,
+        "max_rows": max(rows, default=0),
+    }
+
+
+def _compression(plan: Plan) -> dict[str, int]:
+    """Column chunks by codec."""
+    codecs: Counter[str] = Counter()
+    for shard in plan.shards:
+        assert shard.metadata is not None
+        for group in range(shard.metadata.num_row_groups):
+            for leaf in range(shard.metadata.num_columns):
+                try:
+                    codecs[shard.metadata.row_group(group).column(leaf).compression] += 1
+                except DECODE_ERRORS:
+                    codecs["unknown"] += 1
+    return dict(codecs.most_common())
+
+
+def _has_page_checksums(shard: Shard) -> bool | None:
+    """Whether the first page of a file has a checksum; None where its header cannot be read."""
+    assert shard.metadata is not None
+    try:
+        group = next(index for index, rows in enumerate(shard.group_rows) if rows)
+        chunk = shard.metadata.row_group(group).column(0)
+        offsets = (chunk.dictionary_page_offset, chunk.data_page_offset)
+        with shard.source.filesystem.open_input_file(shard.source.path) as file:
+            header = file.read_at(PAGE_HEADER_BYTES, min(offset for offset in offsets if offset))
+    except (*DECODE_ERRORS, StopIteration, IndexError):
+        return None
+    fields = dict(_leading_integers(header))
+    is_header = fields.get(1, -1) in range(4) and {2, 3} <= fields.keys() and min(fields[2], fields[3]) >= 0
+    return 4 in fields if is_header else None
+
+
+def _leading_integers(header: bytes) -> Iterator[tuple[int, int]]:
+    """Yield (field, value) of the 32-bit integers that a Thrift structure in the compact protocol begins with.
+
+    A page header begins with its type, two sizes and, where it has one, the checksum as field 4.
+    """
+    place, number = 0, 0
+    while place < len(header) and header[place] & 15 == 5 and header[place] >> 4:
+        number += header[place] >> 4
+        place, value, shift = place + 1, 0, 0
+        while place < len(header) and shift < 35:
+            value |= (header[place] & 127) << shift
+            place, shift = place + 1, shift + 7
+            if header[place - 1] < 128:
+                break
+        yield number, (value >> 1) ^ -(value & 1)
+
+
+def _size_warnings(plan: Plan) -> Iterator[str]:
+    """What the sizes of files and row groups give reason to say."""
+    empty = sum(not shard.rows for shard in plan.shards)
+    if empty:
+        yield f"{empty:,} of {len(plan.shards):,} files have no rows"
+    rows = [rows for shard in plan.shards for rows in shard.group_rows if rows]
+    if len(rows) > MANY_GROUPS and statistics.median(rows) < SMALL_GROUP_ROWS:
+        yield (
+            f"row groups are small ({int(statistics.median(rows)):,} rows in the middle), which makes reading "
+            "several times slower; write them with 50,000 rows or more"
+        )
+
+
+def _footer_warnings(schema: Schema, columns: Mapping[str, _Column]) -> Iterator[str]:
+    """What a pass over the rows would say of the columns, as far as the footers tell."""
+    if not schema.features:
+        yield "no column can be an input: every one is a label, left out, or of a type that cannot be read"
+    for feature in schema.features:
+        column = columns[feature.name]
+        bounds_differ = not column.is_bounded or column.low != column.high
+        if column.nulls is not None and column.nulls == column.rows:
+            yield f"column {feature.name!r} has no value in any row; a fit leaves it out"
+        elif feature.role == NUMERIC and column.nulls == 0 and not bounds_differ and column.low is not None:
+            yield f"column {feature.name!r} is constant ({_plain(column.low)}); a fit leaves it out"
+
+
+def _label_pass(plan: Plan, schema: Schema, settings: Settings) -> _Pass:
+    """Read every row once, as the first step of a fit."""
+    from mlclf.data.splits import Split
+    from mlclf.data.statistics import fit_statistics  # loads torch, which footers alone do not need
+
+    options = settings.features
+    found = None
+    for _, found in fit_statistics(  # noqa: B007  # the last one counts
+        plan,
+        schema,
+        Split(),
+        label_values=settings.data.label_values,
+        standardize=options.standardize,
+        vocabulary_levels=options.vocabulary_levels,
+        hash_limit=options.hash_limit,
+        hash_buckets=options.hash_buckets,
+        threads=settings.runtime.threads or 2,
+    ):
+        pass
+    assert found is not None
+    positives, observed = found.counts.positive_rows[0].tolist(), found.counts.rows[0].tolist()
+    labels = {
+        name: {
+            "positives": positives[index],
+            "observed": observed[index],
+            "nulls": plan.rows - observed[index],
+            "prevalence": positives[index] / observed[index] if observed[index] else None,
+        }
+        for index, name in enumerate(found.label_names)
+    }
+    inputs = {"dense": found.features.num_dense, "vocabulary": found.features.vocabulary_size}
+    warnings = [*found.warnings, *_identifiers(found.features, plan.rows), *_one_sided(labels)]
+    return _Pass(labels, inputs, warnings, found.row_bytes)
+
+
+def _identifiers(features: Features, rows: int) -> Iterator[str]:
+    """Columns whose values hardly ever repeat."""
+    from mlclf.data.features.vocabulary import LevelFeature
+
+    for feature in features.tokens:
+        distinct = len(feature.levels) if isinstance(feature, LevelFeature) and not feature.is_list else 0
+        if distinct > max(MANY_LEVELS, rows / 2):
+            yield (
+                f"column {feature.name!r} has {distinct:,} distinct values in {rows:,} rows; "
+                "if it names the row, give it as --key or --exclude"
+            )
+
+
+def _one_sided(labels: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Labels that nothing can be learned about, in one line each kind."""
+    kinds = {
+        "have no observed row": [name for name, found in labels.items() if not found["observed"]],
+        "have no positive row": [
+            name for name, found in labels.items() if found["observed"] and not found["positives"]
+        ],
+        "have no negative row": [
+            name for name, found in labels.items() if found["observed"] and found["positives"] == found["observed"]
+        ],
+    }
+    for what, names in kinds.items():
+        if names:
+            shown = ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+            yield f"{len(names)} of {len(labels)} labels {what}: {shown}"
+
+
+def _row_bytes(schema: Schema, columns: Mapping[str, _Column], found: _Pass | None) -> float:
+    """Bytes of an encoded row: as the pass found them, else from the roles and the counts in the footers."""
+    if found is not None:
+        return found.row_bytes
+    total = ROW_BYTES + float(len(schema.labels))
+    for column in schema.features:
+        items = max(1.0, columns[column.name].items / max(1, columns[column.name].rows))
+        if column.role in (NUMERIC, EMBEDDING):
+            total += 4 * max(1, column.width)
+        else:
+            total += (12 if column.role == SPARSE else 8) * items
+    return total
+
+
+def _memory(plan: Plan, row_bytes: float, settings: Settings) -> dict[str, Any]:
+    """About what a fit holds: the library, and the data as far as the budget lets it."""
+    budget = settings.runtime.memory_budget
+    encoded = int(plan.rows * row_bytes)
+    return {
+        "decoded_bytes": int(sum(shard.rows * shard.row_bytes for shard in plan.shards)),
+        "encoded_bytes": encoded,
+        "budget_bytes": budget,
+        "fit_bytes": LIBRARY_BYTES + min(budget, encoded),
+    }
+
+
+def summary_lines(report: Mapping[str, Any]) -> list[str]:
+    """Return the report of `inspect` as lines for people, safe for a terminal whatever the names hold."""
+    files, groups, units, memory = report["files"], report["row_groups"], report["units"], report["memory"]
+    lines = [
+        f"{_count(report['rows'], 'row')} in {_count(files['count'], 'file')}, {_bytes(files['bytes'])}",
+        _group_line(groups, units),
+        f"compression: {', '.join(report['compression']) or 'none'}",
+        _checksum_line(files),
+        "",
+        *_table([("column", "type", "role", "null", "min", "max"), *map(_column_row, report["columns"])]),
+    ]
+    if report["ignored"]:
+        lines += ["", "left out:", *(f"  {item['name']!r}: {item['reason']}" for item in report["ignored"])]
+    if "labels" in report:
+        inputs = report["inputs"]
+        lines += ["", *_label_lines(report["labels"]), ""]
+        lines += [f"inputs: {inputs['dense']:,} dense, {inputs['vocabulary']:,} in vocabularies"]
+    decoded, taken, budget = (_bytes(memory[f"{name}_bytes"]) for name in ("decoded", "fit", "budget"))
+    lines += ["", f"memory: {decoded} decoded; a fit takes about {taken} (runtime.memory_budget {budget})"]
+    if report["warnings"]:
+        lines += ["", "warnings:", *(f"  {warning}" for warning in report["warnings"])]
+    return [printable(line) for line in lines]
+
+
+def printable(text: str) -> str:
+    """Return `text` with control characters, line breaks and characters that change direction written as escapes."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _group_line(groups: Mapping[str, int], units: Mapping[str, int]) -> str:
+    low, high = f"{groups['min_rows']:,}", f"{groups['max_rows']:,}"
+    sizes = low if low == high else f"{low} to {high}"
+    return f"row groups: {groups['count']:,} of {sizes} rows, read as {_count(units['count'], 'unit')}"
+
+
+def _checksum_line(files: Mapping[str, Any]) -> str:
+    has, without = files["with_page_checksums"], len(files["without_page_checksums"])
+    unknown = files["count"] - has - without
+    rest = f", unknown in {unknown:,}" if unknown else ""
+    if not without:
+        return f"page checksums: in {_count(has, 'file')}{rest}"
+    return f"page checksums: none in {_count(without, 'file')}, so damage there can go unseen{rest}"
+
+
+def _column_row(column: Mapping[str, Any]) -> tuple[str, ...]:
+    share = column["null_share"]
+    return (
+        _short(column["name"]),
+        _short(column["type"]),
+        column["role"],
+        "?" if share is None else f"{share:.1%}",
+        _short(_number(column["min"])),
+        _short(_number(column["max"])),
+    )
+
+
+def _label_lines(labels: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    rows = [("label", "positives", "observed", "prevalence")]
+    for name, found in list(labels.items())[:SHOWN_LABELS]:
+        prevalence = "undefined" if found["prevalence"] is None else f"{found['prevalence']:.4%}"
+        rows.append((_short(name), f"{found['positives']:,}", f"{found['observed']:,}", prevalence))
+    more = len(labels) - SHOWN_LABELS
+    return [*_table(rows), *([f"… and {more:,} labels more"] if more > 0 else [])]
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    safe = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(len(row[index]) for row in safe) for index in range(len(safe[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in safe]
+
+
+def _number(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _short(text: str) -> str:
+    text = printable(text)
+    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
+
+
+def _bytes(count: float) -> str:
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"
+        count /= 1024
+    return f"{count:,.1f} TiB"

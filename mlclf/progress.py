@@ -1,0 +1,171 @@
+"""What a person sees while a job runs and when it has ended: progress on stderr, tables as lines of text."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Generator
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+PLAIN_SECONDS = 5.0
+"""Without a terminal, a line of progress is printed this often."""
+
+MAX_LABELS_SHOWN = 20
+
+
+def shown(steps: Generator[Any, None, T], safe: Callable[[str], str]) -> T:
+    """Run a job to its end, show its progress on stderr, and return its result.
+
+    Args:
+        steps: yields objects with `stage`, `done`, `total` (rows) and `note`.
+        safe: makes text fit for a terminal.
+    """
+    display = _Bar() if sys.stderr.isatty() else _Lines()
+    try:
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            if step.note:
+                display.note(safe(step.note))
+            elif step.total:
+                display.show(safe(step.stage), step.done, step.total)
+    finally:
+        display.close()
+
+
+class _Clock:
+    """Rows a second and time left of the stage that is shown."""
+
+    def __init__(self) -> None:
+        self.stage, self.started, self.first = "", 0.0, 0
+
+    def text(self, stage: str, done: int, total: int) -> str:
+        now = time.monotonic()
+        if stage != self.stage or done < self.first:
+            self.stage, self.started, self.first = stage, now, done
+        elapsed = now - self.started
+        if elapsed < 0.05 or done <= self.first:
+            return f"{done:,} of {total:,} rows"
+        rate = (done - self.first) / elapsed
+        left = max(0.0, (total - done) / rate)
+        return f"{done:,} of {total:,} rows, {rate:,.0f} rows/s, {_duration(left)} left"
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
+
+
+class _Lines:
+    """Plain lines, a few seconds apart, for pipes and logs."""
+
+    def __init__(self) -> None:
+        self._clock = _Clock()
+        self._last = time.monotonic()
+
+    def note(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def show(self, stage: str, done: int, total: int) -> None:
+        text = self._clock.text(stage, done, total)
+        now = time.monotonic()
+        if now - self._last >= PLAIN_SECONDS:
+            self._last = now
+            print(f"{stage}: {text}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class _Bar:
+    """A live line on a terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self._clock = _Clock()
+        self._console = Console(stderr=True, markup=False, highlight=False)
+        text = TextColumn("{task.fields[text]}", markup=False)
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False), BarColumn(30), text, console=self._console, transient=True
+        )
+        self._task = self._progress.add_task("", text="", visible=False)
+        self._progress.start()
+
+    def note(self, text: str) -> None:
+        self._console.print(text, soft_wrap=True)
+
+    def show(self, stage: str, done: int, total: int) -> None:
+        text = self._clock.text(stage, done, total)
+        self._progress.update(self._task, description=stage, completed=done, total=total, text=text, visible=True)
+
+    def close(self) -> None:
+        self._progress.stop()
+
+
+def metrics_table(report: dict[str, Any], what: str) -> list[str]:
+    """The metrics document as lines: the summary, then the first labels."""
+    lines = [
+        f"{report['rows']:,} rows ({what}), {report['scored_labels']} of {len(report['labels'])} labels scored",
+        f"  log-loss {_number(report['log_loss'])}   gain {_number(report['gain'])}   brier {_number(report['brier'])}"
+        f"   ece {_number(report['calibration']['ece'])}"
+        f"   observed/expected {_number(report['calibration']['observed_expected'])}",
+        f"  subset accuracy {_number(report['subset_accuracy'])}   hamming loss {_number(report['hamming_loss'])}"
+        f"   P@1 {_number(report['ranking']['p_at_1'])}   P@3 {_number(report['ranking']['p_at_3'])}"
+        f"   P@5 {_number(report['ranking']['p_at_5'])}",
+    ]
+    names = ["macro", "micro"] + list(report["labels"])[:MAX_LABELS_SHOWN]
+    width = min(40, max(12, *(len(_short(name)) for name in names)))
+    head = ("auroc", "ap", "f1", "precision", "recall", "f1@0.5", "threshold", "support")
+    lines.append(f"  {'':{width}}  " + "  ".join(f"{title:>9}" for title in head))
+    for name in names:
+        row = report[name] if name in ("macro", "micro") and name not in report["labels"] else report["labels"][name]
+        lines.append(f"  {_short(name):{width}}  " + "  ".join(f"{cell:>9}" for cell in _cells(row)))
+    hidden = len(report["labels"]) - MAX_LABELS_SHOWN
+    if hidden > 0:
+        lines.append(f"  … and {hidden} labels more")
+    if report["undefined_labels"]:
+        some = ", ".join(_short(name) for name in report["undefined_labels"][:5])
+        lines.append(f"  undefined (one class only): {len(report['undefined_labels'])} labels, such as {some}")
+    return lines
+
+
+def thresholds_table(document: dict[str, Any]) -> list[str]:
+    """The thresholds document as lines."""
+    labels = document["labels"]
+    width = min(40, max(12, *(len(_short(name)) for name in labels)))
+    lines = [f"objective {document['objective']}, method {document['method']}"]
+    head = ("threshold", "status", "support", "precision", "recall", "f1")
+    lines.append(f"  {'label':{width}}  " + "  ".join(f"{title:>12}" for title in head))
+    for name, entry in list(labels.items())[:MAX_LABELS_SHOWN]:
+        cells = [_number(entry["threshold"]), entry["status"], f"{entry['support']:,}"]
+        cells += [_number(entry[field]) for field in ("precision", "recall", "f1")]
+        lines.append(f"  {_short(name):{width}}  " + "  ".join(f"{cell:>12}" for cell in cells))
+    if len(labels) > MAX_LABELS_SHOWN:
+        lines.append(f"  … and {len(labels) - MAX_LABELS_SHOWN} labels more")
+    return lines
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    fields = ("auroc", "average_precision", "f1", "precision", "recall", "f1_at_half", "threshold")
+    support = row.get("support")
+    return [_number(row.get(field)) if field in row else "" for field in fields] + [
+        "" if support is None else f"{support:,}"
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _short(name: str) -> str:
+    text = name.encode("unicode_escape").decode() if not name.isprintable() else name
+    return text if len(text) <= 40 else text[:37] + "…"
