@@ -14,6 +14,11 @@ import typer
 
 T = TypeVar("T")
 
+SEVERAL = ("--labels", "--features", "--exclude", "--set", "--valid", "--scores", "--label-data")
+"""Options that take one or more values."""
+
+FLAGS = ("--resume", "--overwrite", "--debug", "--json", "--help")
+
 app = typer.Typer(
     name="mlclf",
     help="Binary and multi-label classification on Parquet data larger than memory.",
@@ -182,7 +187,7 @@ def main() -> None:
     """Run the command line and exit with the code of the contract."""
     signal.signal(signal.SIGTERM, _on_sigterm)
     try:
-        app(standalone_mode=False)
+        app(spread_arguments(sys.argv[1:]), standalone_mode=False)
     except KeyboardInterrupt:
         _complain("stopped by SIGINT")
         sys.exit(130)
@@ -195,6 +200,28 @@ def main() -> None:
         sys.exit(_explain(error))
 
 
+def spread_arguments(arguments: list[str]) -> list[str]:
+    """Repeat options that take several values: `DATA --labels a b` becomes `DATA --labels a --labels b`.
+
+    Where no DATA stands before the option it takes one value only, so that `--labels a DATA` keeps its DATA.
+    """
+    result: list[str] = []
+    option, has_data, value_is_next = "", False, False
+    for position, argument in enumerate(arguments):
+        if argument.startswith("--"):
+            name, equals, _ = argument.partition("=")
+            option = name if name in SEVERAL and not equals else ""
+            value_is_next = not equals and name not in FLAGS
+        elif option and not value_is_next and has_data:
+            result.append(option)
+        elif not value_is_next and position > 0:
+            has_data, option = True, ""
+        else:
+            value_is_next = False
+        result.append(argument)
+    return result
+
+
 class _Terminated(BaseException):
     """SIGTERM arrived: unwinds the stack so that temporary files are removed."""
 
@@ -205,19 +232,17 @@ def _on_sigterm(signum: int, frame: object) -> None:
 
 def _explain(error: BaseException) -> int:
     """Print one readable block for an error, and return the exit code."""
-    import click
-
     from mlclf.errors import MlclfError
 
-    if "--debug" in sys.argv:
+    if "--debug" in sys.argv and not isinstance(error, typer.Exit):
         traceback.print_exception(error)
-    if isinstance(error, click.exceptions.Exit):
-        return error.exit_code
-    if isinstance(error, click.exceptions.Abort):
+    if isinstance(error, typer.Exit):
+        return int(error.exit_code)
+    if isinstance(error, typer.Abort):
         _complain("stopped by SIGINT")
         return 130
-    if isinstance(error, click.ClickException):
-        error.show()
+    if hasattr(error, "format_message"):  # wrong usage, by typer's own classes, which it does not export
+        _complain(f"{error.format_message()}\nsee 'mlclf --help' and 'mlclf COMMAND --help'")
         return 2
     if isinstance(error, MlclfError):
         _complain(str(error))

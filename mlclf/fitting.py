@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mlclf.config import Arguments, RunFile, Settings
 from mlclf.data.batch import Batch
-from mlclf.data.loader import ParquetLoader, PoolShape, pool_shape
+from mlclf.data.loader import ParquetLoader, PoolShape, lanes_for, pool_shape, reader_bytes
 from mlclf.data.rows import RowEncoder
 from mlclf.data.schema import Schema, check_shards, find_schema
 from mlclf.data.shards import Plan, make_plan
@@ -172,7 +172,7 @@ class FitJob:
             roles=settings.features.roles,
             other_columns=others,
         )
-        self.schema = _without(self.schema, others)
+        self.schema = _without(self.schema, self.split.group)
         if self.valid_plan is not None:
             check_shards(self.valid_plan, self.schema)
         for name, reason in self.schema.ignored:
@@ -210,6 +210,7 @@ class FitJob:
             hash_limit=features.hash_limit,
             hash_buckets=features.hash_buckets,
             threads=self.threads,
+            lanes=lanes_for(self.budget, self._reader()),
         )
         statistics: Statistics | None = None
         for rows, statistics in passes:
@@ -231,7 +232,10 @@ class FitJob:
             names = ", ".join(repr(statistics.label_names[index]) for index in one_class[:5])
             yield Progress("statistics", note=f"{len(one_class)} labels have one class only in training: {names}")
         self.encoder = self._encoder(self.split)
-        self.pool = pool_shape(self.budget, statistics.row_bytes, self.plan.row_bytes)
+        self.pool = pool_shape(self.budget, statistics.row_bytes, self.plan.row_bytes, self._reader())
+
+    def _reader(self) -> float:
+        return reader_bytes(self.plan, len(self.schema.feature_columns) + len(self.schema.labels))
 
     def _encoder(self, split: Split) -> RowEncoder:
         return RowEncoder(
@@ -316,6 +320,7 @@ class FitJob:
             calibrated_loss,
             l1=self.settings.optimizer.l1,
         )
+        self._cut_logs(0)
         started = time.perf_counter()
         for number, progress in enumerate(fit.run(self._l2s())):
             seconds = time.perf_counter() - started
@@ -373,7 +378,8 @@ class FitJob:
         held_out = [training.heads.head(best * count + model, state).cpu() for model in range(count)]
         if not self.hold_out.refit:
             return Trained(held_out, held_out[0], self.pos_weight)
-        epochs = max(1, 1 + max(training.best_epoch[best * count : (best + 1) * count]))
+        best_epochs = training.best_epoch[best * count : (best + 1) * count]
+        epochs = self.settings.training.epochs or max(1, 1 + max(best_epochs))
         final = self._training(
             [Candidate((1.0,) * self.hold_out.trained.shape[1], candidates[best * count].l2)],
             self.hold_out.final(),
@@ -410,8 +416,8 @@ class FitJob:
         )
         totals = self.totals.of(trained)
         lr = settings.optimizer.lr
-        if lr is None:
-            heads.start_biases(totals.prior_logits(self.pos_weight).float())
+        constant, priors = totals.constant(), totals.prior_logits(self.pos_weight)
+        heads.start_biases(torch.where(constant | (lr is None), priors, 0.0).float())
         parts = training_parts(trained)
         drawn = sum(count for part, count in self.statistics.rows.items() if parts is None or part in parts)
         full_batch = settings.training.batch_rows == "all"
@@ -424,6 +430,7 @@ class FitJob:
             candidates,
             self.pos_weight,
             scale,
+            constant,
             self.algorithm if self.algorithm != "lbfgs" else "adam",
             lr,
             settings.optimizer.l1,
@@ -447,7 +454,7 @@ class FitJob:
             return chosen
         if chosen == "all":
             return max(1, min(CHUNK_ROWS, (1 << 24) // cells))
-        by_size = 2 ** max(5, min(12, int(math.log2(max(1, drawn) / 50 + 1))))
+        by_size = 1 << max(5, min(12, int(math.log2(max(1, drawn) / 50 + 1))))
         return max(1, min(by_size, (1 << 24) // cells))
 
     def _precision(self) -> str:
@@ -464,6 +471,8 @@ class FitJob:
         settings = self.settings.training
         loader = self._loader(self.batch_rows, shuffle=settings.shuffle, parts=parts)
         judged = judged and self.hold_out.chooses
+        if training.epoch < self.max_epochs and not self._stopped(training, judged):
+            self._cut_logs(self.epochs_before + training.epoch)
         while training.epoch < self.max_epochs and not self._stopped(training, judged):
             started = time.perf_counter()
             for record in training.run_epoch(loader):
@@ -472,11 +481,11 @@ class FitJob:
             seconds = time.perf_counter() - started
             losses = self._judge(training) if judged else []
             if judged:
-                training.keep_best(losses)
+                training.keep_best(losses, always=settings.epochs is not None)
             epoch = training.epoch - 1
             train_loss, valid_loss = float(training.train_loss.mean()), min(losses, default=math.nan)
-            save_checkpoint(self.checkpoints, training.tensors(), training.state() | self._identity())
             self._log(epoch + self.epochs_before, training.step, training.rows, seconds, train_loss, valid_loss)
+            save_checkpoint(self.checkpoints, training.tensors(), training.state() | self._identity())
             note = f"epoch {epoch}: training loss {train_loss:.5f}"
             note += f", held-out log-loss {valid_loss:.5f}" if math.isfinite(valid_loss) else ""
             yield Progress("training", training.rows, training.drawn_rows, note)
@@ -503,10 +512,14 @@ class FitJob:
                 "groups); put it back, or start again with --overwrite"
             )
         training.restore(tensors, state)
-        _cut_log(self.folder.file("log.jsonl"), self.epochs_before + training.epoch)
+
+    def _cut_logs(self, epochs: int) -> None:
+        """Leave what the first `epochs` epochs logged: later ones are trained again."""
+        for name in ("log.jsonl", "steps.jsonl"):
+            _cut_log(self.folder.file(name), epochs)
 
     def _log_step(self, record: StepRecord) -> None:
-        line = {"epoch": record.epoch, "step": record.step, "rows": record.rows, "loss": record.loss}
+        line = {"epoch": record.epoch + self.epochs_before, "step": record.step, "rows": record.rows, "loss": record.loss}
         append_line(self.folder.file("steps.jsonl"), log_line(line))
 
     def _judge(self, training: Training) -> list[float]:
@@ -629,9 +642,9 @@ def _mask(batch: Batch, rows: Tensor) -> Tensor | None:
     return None if batch.label_mask is None else batch.label_mask[rows]
 
 
-def _without(schema: Schema, columns: Sequence[str]) -> Schema:
-    """The schema with the columns of the split taken out of the inputs, where they are the group."""
-    kept = tuple(feature for feature in schema.features if feature.name not in columns or feature.name != schema.group)
+def _without(schema: Schema, group: str | None) -> Schema:
+    """The schema with the column that names the groups of the split taken out of the inputs."""
+    kept = tuple(feature for feature in schema.features if feature.name != group)
     return Schema(kept, schema.labels, schema.tags, schema.weight, schema.key, schema.group, schema.ignored)
 
 
@@ -655,5 +668,6 @@ def _cut_log(path: Path, epochs: int) -> None:
     if not path.exists():
         return
     lines = path.read_text(encoding="utf-8").splitlines()
-    kept = [line for line in lines if line.strip() and json.loads(line)["epoch"] < epochs]
+    whole = [line for line in lines if line.endswith("}")]  # a crash may have torn the last one
+    kept = [line for line in whole if json.loads(line)["epoch"] < epochs]
     write_text(path, "".join(line + "\n" for line in kept))

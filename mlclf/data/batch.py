@@ -129,6 +129,11 @@ class Slab:
         """Rows not yet drawn."""
         return len(self.order) - self.drawn
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the arrays."""
+        return sum(value.nbytes for value in vars(self).values() if isinstance(value, np.ndarray))
+
     def draw(self, num_rows: int) -> NDArray[np.int64]:
         """The next rows: [at most num_rows] int64."""
         picked = self.order[self.drawn : self.drawn + num_rows]
@@ -167,7 +172,8 @@ def spans(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.i
     """
     ends = np.cumsum(lengths)
     total = int(ends[-1]) if len(ends) else 0
-    return np.arange(total, dtype=np.int64) + np.repeat(starts - (ends - lengths), lengths)
+    begins = np.repeat(starts - (ends - lengths), lengths)
+    return np.asarray(np.arange(total) + begins, np.int64)
 
 
 def gather(slabs: Sequence[Slab], picks: Sequence[NDArray[np.int64]]) -> Batch:
@@ -201,14 +207,42 @@ def gather(slabs: Sequence[Slab], picks: Sequence[NDArray[np.int64]]) -> Batch:
         values=torch.from_numpy(np.concatenate(values)) if values else None,
         labels=torch.from_numpy(codes if complete else codes * observed),
         label_mask=None if complete else torch.from_numpy(observed),
-        weights=_joined([slab.weights[pick] for slab, pick in zip(slabs, picks, strict=True)]),
-        parts=_joined([slab.parts[pick] for slab, pick in zip(slabs, picks, strict=True)]),
-        rows=_joined([slab.numbers[pick] for slab, pick in zip(slabs, picks, strict=True)]),
+        weights=_tensor([slab.weights[pick] for slab, pick in zip(slabs, picks, strict=True)]),
+        parts=_tensor([slab.parts[pick] for slab, pick in zip(slabs, picks, strict=True)]),
+        rows=_tensor([slab.numbers[pick] for slab, pick in zip(slabs, picks, strict=True)]),
         keys=_joined_keys(slabs, picks),
     )
 
 
-def _joined(arrays: Sequence[NDArray[np.generic]]) -> Tensor:
+def joined(batches: Sequence[Batch]) -> Batch:
+    """One batch of the rows of several, one after the other."""
+    if len(batches) == 1:
+        return batches[0]
+    ends = np.cumsum([len(batch.ids) for batch in batches]).tolist()
+    offsets = [batch.offsets[1:] + start for batch, start in zip(batches, [0, *ends], strict=False)]
+    values = [batch.values for batch in batches if batch.values is not None]
+    keys = [batch.keys for batch in batches if batch.keys is not None]
+    masks = [batch.label_mask for batch in batches]
+    complete = all(mask is None for mask in masks)
+    filled = [
+        torch.ones_like(batch.labels, dtype=torch.bool) if mask is None else mask
+        for batch, mask in zip(batches, masks, strict=True)
+    ]
+    return Batch(
+        dense=torch.cat([batch.dense for batch in batches]),
+        ids=torch.cat([batch.ids for batch in batches]),
+        offsets=torch.cat([torch.zeros(1, dtype=torch.int64), *offsets]),
+        values=torch.cat(values) if values else None,
+        labels=torch.cat([batch.labels for batch in batches]),
+        label_mask=None if complete else torch.cat(filled),
+        weights=torch.cat([batch.weights for batch in batches]),
+        parts=torch.cat([batch.parts for batch in batches]),
+        rows=torch.cat([batch.rows for batch in batches]),
+        keys=pa.concat_tables(keys) if keys else None,
+    )
+
+
+def _tensor(arrays: Sequence[NDArray[np.generic]]) -> Tensor:
     return torch.from_numpy(np.concatenate(arrays))
 
 

@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from mlclf.data.shards import Plan, Shard, Unit, first_line
+from mlclf.data.shards import DECODE_ERRORS, Plan, Shard, Unit, first_line
 from mlclf.errors import DataError
 
-DECODE_ERRORS = (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError, ValueError, OverflowError)
-"""How pyarrow refuses a damaged file; none of them names the file."""
+__all__ = ["DECODE_ERRORS", "decode_unit"]
+
+LARGE_BYTES = 256 << 20
+"""Row groups that decode to more by their footer are looked at column by column before they are read."""
+
+MAX_EXPANSION = 5_000
+"""No codec but for made files packs so many bytes into one; with LARGE_BYTES it is taken for a decompression bomb."""
+
+MAX_ROW_BYTES = 16 << 20
+"""Mean bytes of a row beyond which a column cannot be read in pieces of bounded size."""
 
 
 def decode_unit(plan: Plan, unit: Unit, columns: Sequence[str], piece_rows: int) -> Iterator[tuple[int, pa.Table]]:
@@ -22,43 +31,83 @@ def decode_unit(plan: Plan, unit: Unit, columns: Sequence[str], piece_rows: int)
         DataError: the bytes cannot be decoded, or the rows differ from what the footer says; names file, row group
             and column.
     """
-    shard = plan.shards[unit.shard]
-    stored = [name for name in columns if name in shard.schema.names and not _is_partition(shard, name)]
-    row = unit.first_row
-    end = unit.first_row + unit.rows
     try:
-        for batch in _record_batches(shard, unit, stored, piece_rows):
-            table = _with_partitions(pa.Table.from_batches([batch]), shard, columns)
-            yield row, table
-            row += table.num_rows
+        yield from _pieces(plan, unit, columns, piece_rows)
+    except DataError:
+        if len(unit.groups) > 1:
+            for group in plan.groups_of(unit.first_row, unit.rows):
+                alone = Unit(unit.shard, (group.index,), group.rows, group.first_row)
+                for _ in _pieces(plan, alone, columns, piece_rows):
+                    pass  # until the one at fault names itself
+        raise
+
+
+def _pieces(plan: Plan, unit: Unit, columns: Sequence[str], piece_rows: int) -> Iterator[tuple[int, pa.Table]]:
+    shard = plan.shards[unit.shard]
+    stored = [name for name in columns if name in shard.schema.names and name not in shard.partition]
+    row = unit.first_row
+    try:
+        for batch in _record_batches(plan, unit, stored, piece_rows):
+            yield row, _with_partitions(pa.Table.from_batches([batch]), shard, columns)
+            row += batch.num_rows
     except DECODE_ERRORS as error:
         raise DataError(_decode_problem(plan, unit, stored, error)) from error
-    if row != end:
+    if row - unit.first_row != unit.rows:
         raise DataError(
-            f"{plan.place(unit)}: the footer says {unit.rows} rows but {row - unit.first_row} "
-            "were read; the file is damaged, write it again"
+            f"{plan.place(unit)}: the footer says {unit.rows:,} rows but {row - unit.first_row:,} were read; "
+            "the file is damaged, write it again"
         )
 
 
-def _is_partition(shard: Shard, name: str) -> bool:
-    return name in shard.partition
-
-
-def _record_batches(shard: Shard, unit: Unit, columns: Sequence[str], piece_rows: int) -> Iterator[pa.RecordBatch]:
+def _record_batches(plan: Plan, unit: Unit, columns: Sequence[str], piece_rows: int) -> Iterator[pa.RecordBatch]:
     if not columns:
         for start in range(0, unit.rows, piece_rows):
-            size = min(piece_rows, unit.rows - start)
-            yield pa.record_batch([pa.nulls(size)], names=["__rows__"])
+            yield pa.record_batch([pa.nulls(min(piece_rows, unit.rows - start))], names=["__rows__"])
         return
-    with shard.open() as file:
-        for batch in file.iter_batches(
-            batch_size=piece_rows, row_groups=list(unit.groups), columns=list(columns), use_threads=False
-        ):
-            missing = set(columns) - set(batch.schema.names)
+    with plan.shards[unit.shard].open() as file:
+        size = min(piece_rows, _safe_rows(plan, unit, columns, file.metadata))
+        groups, names = list(unit.groups), list(columns)
+        for batch in file.iter_batches(batch_size=size, row_groups=groups, columns=names, use_threads=False):
+            missing = set(names) - set(batch.schema.names)
             if missing:
                 raise ValueError(f"column {min(missing)!r} is missing")
             if batch.num_rows:
                 yield batch
+
+
+def _safe_rows(plan: Plan, unit: Unit, columns: Sequence[str], metadata: pq.FileMetaData) -> int:
+    """Rows that decode to about LARGE_BYTES by the footer.
+
+    Raises:
+        DataError: a column is declared so large that it cannot be decoded in bounded memory.
+    """
+    safe = unit.rows
+    for index in unit.groups:
+        group = metadata.row_group(index)
+        if group.total_byte_size > LARGE_BYTES or group.total_byte_size > MAX_ROW_BYTES * group.num_rows:
+            row_bytes = sum(_declared_bytes(plan, unit, group, index, name) for name in columns) / group.num_rows
+            safe = min(safe, int(LARGE_BYTES / max(1.0, row_bytes)))
+    return max(1, safe)
+
+
+def _declared_bytes(plan: Plan, unit: Unit, group: pq.RowGroupMetaData, index: int, name: str) -> int:
+    """Bytes of one column of a row group when decompressed, by the footer."""
+    chunks = [group.column(number) for number in range(group.num_columns)]
+    chunks = [chunk for chunk in chunks if chunk.path_in_schema == name or chunk.path_in_schema.startswith(name + ".")]
+    declared = int(sum(chunk.total_uncompressed_size for chunk in chunks))
+    stored = int(sum(chunk.total_compressed_size for chunk in chunks))
+    where = f"{plan.shards[unit.shard].source.name} row group {index} column {name!r}"
+    if declared > LARGE_BYTES and declared > MAX_EXPANSION * max(1, stored):
+        raise DataError(
+            f"{where}: {stored:,} bytes are declared to decompress to {declared:,}, which no honest file does; "
+            "the file is damaged or hostile, leave the column out with --exclude or write the file again"
+        )
+    if declared > MAX_ROW_BYTES * group.num_rows:
+        raise DataError(
+            f"{where}: a row must take at most {MAX_ROW_BYTES:,} bytes, the footer says "
+            f"{declared // group.num_rows:,}; leave the column out with --exclude"
+        )
+    return declared
 
 
 def _with_partitions(table: pa.Table, shard: Shard, columns: Sequence[str]) -> pa.Table:

@@ -5,18 +5,15 @@ from __future__ import annotations
 import datetime
 import math
 import statistics
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from mlclf.config import Settings
-from mlclf.data.decode import DECODE_ERRORS
+from mlclf.data.footers import ColumnFooter, Footers, read_footers
 from mlclf.data.schema import EMBEDDING, NUMERIC, SPARSE, Schema, find_schema, matches
-from mlclf.data.shards import Plan, Shard, make_plan
+from mlclf.data.shards import Plan, make_plan
 
 if TYPE_CHECKING:
     from mlclf.data.features.table import Features
@@ -32,7 +29,6 @@ MANY_GROUPS, SMALL_GROUP_ROWS = 100, 4_096
 MANY_LEVELS = 1_000
 SHOWN_LABELS = 30
 LONGEST_TEXT = 60
-PAGE_HEADER_BYTES = 64
 
 
 def inspect(
@@ -48,8 +44,8 @@ def inspect(
 ) -> dict[str, Any]:
     """Return what a data set holds, as values that JSON can hold.
 
-    Without labels only footers are read, and 64 bytes of each file. With labels every row is decoded once, exactly as
-    the first step of a fit does it, so whatever a fit would refuse in the data is refused here too.
+    Without labels only footers are read, and a few bytes of each file. With labels every row is decoded once, as the
+    first step of a fit does it, so whatever a fit would refuse in the data is refused here too.
 
     Args:
         data: files, folders, globs or URIs.
@@ -63,10 +59,12 @@ def inspect(
     """
     settings = settings or Settings()
     plan = make_plan(data)
-    columns = _columns_of_footers(plan)
-    schema = find_schema(
+    footers = read_footers(plan.shards)
+    names = dict.fromkeys(name for shard in plan.shards for name in shard.schema.names)
+    columns = {name: _column_footer(footers, name) for name in names}
+    find = partial(
+        find_schema,
         plan,
-        _usable_labels(columns, labels),
         features=features,
         exclude=exclude,
         weight=weight,
@@ -74,47 +72,30 @@ def inspect(
         group=group,
         roles=settings.features.roles,
     )
+    schema = _without_inputs(find(()), labels) or find(labels)
     found = _label_pass(plan, schema, settings) if labels and schema.features else None
     report: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "rows": plan.rows,
-        "files": _files(plan),
+        "files": _files(plan, footers),
         "row_groups": _sizes([rows for shard in plan.shards for rows in shard.group_rows]),
         "units": _sizes([unit.rows for unit in plan.units]),
-        "compression": _compression(plan),
-        "columns": [_column(name, column, _role(schema, name)) for name, column in columns.items()],
+        "compression": dict(footers.codecs.most_common()) if footers else {},
+        "columns": [_column(plan, name, column, _role(schema, name)) for name, column in columns.items()],
         "ignored": [{"name": name, "reason": reason} for name, reason in schema.ignored],
         "warnings": [*plan.warnings, *_size_warnings(plan)],
     }
+    if footers is None:
+        report["warnings"].append(
+            "the footers' statistics of the columns cannot be read: a file is damaged, or encrypted"
+        )
     if found is not None:
         report |= {"labels": found.labels, "inputs": found.inputs}
         report["warnings"] += found.warnings
     else:
-        report["warnings"] += _footer_warnings(schema, columns)
-    report["memory"] = _memory(plan, _row_bytes(schema, columns, found), settings)
+        report["warnings"] += _footer_warnings(plan, schema, columns)
+    report["memory"] = _memory(plan, _row_bytes(plan, schema, columns, found), settings)
     return report
-
-
-@dataclass
-class _Column:
-    """What the footers say of one column.
-
-    Attributes:
-        types: Arrow types, in order of appearance.
-        nulls: null values, None where a footer does not say (as for lists).
-        items: values in all lists of the column.
-        bytes: compressed.
-    """
-
-    types: list[str] = field(default_factory=list)
-    rows: int = 0
-    nulls: int | None = 0
-    low: Any = None
-    high: Any = None
-    is_bounded: bool = True
-    items: int = 0
-    bytes: int = 0
-    files: int = 0
 
 
 @dataclass
@@ -127,87 +108,17 @@ class _Pass:
     row_bytes: float
 
 
-def _columns_of_footers(plan: Plan) -> dict[str, _Column]:
-    columns: dict[str, _Column] = {}
-    for shard in plan.shards:
-        leaves = _leaves(shard)
-        for column_field in shard.schema:
-            column = columns.setdefault(column_field.name, _Column())
-            column.files += 1
-            column.rows += shard.rows
-            text = str(column_field.type)
-            if text not in column.types:
-                column.types.append(text)
-            _add_footer(column, shard, leaves.get(column_field.name, range(0)), column_field.type)
-    return columns
-
-
-def _leaves(shard: Shard) -> dict[str, range]:
-    """Indices of the stored columns that each column of the schema has; none for one that the folders' names give."""
-    assert shard.metadata is not None
-    leaves, start = {}, 0
-    for column_field in shard.schema:
-        count = _leaf_count(column_field.type)
-        if start + count > shard.metadata.num_columns:
-            break
-        leaves[column_field.name] = range(start, start + count)
-        start += count
-    return leaves if start == shard.metadata.num_columns else {}
-
-
-def _leaf_count(kind: pa.DataType) -> int:
-    if isinstance(kind, pa.BaseExtensionType):
-        return _leaf_count(kind.storage_type)
-    if pa.types.is_map(kind):
-        return _leaf_count(kind.key_type) + _leaf_count(kind.item_type)
-    if pa.types.is_struct(kind):
-        return sum(_leaf_count(inner.type) for inner in kind)
-    return _leaf_count(kind.value_type) if pa.types.is_nested(kind) else 1
-
-
-def _add_footer(column: _Column, shard: Shard, leaves: range, kind: pa.DataType) -> None:
-    assert shard.metadata is not None
-    if not leaves or pa.types.is_nested(kind):
-        column.nulls, column.is_bounded = None, False
-    for group in range(shard.metadata.num_row_groups):
-        if not shard.group_rows[group]:
-            continue
-        for leaf in leaves:
-            try:
-                chunk = shard.metadata.row_group(group).column(leaf)
-                column.items += max(0, chunk.num_values)
-                column.bytes += max(0, chunk.total_compressed_size)
-                _add_statistics(column, chunk.statistics)
-            except DECODE_ERRORS:
-                column.nulls, column.is_bounded = None, False
-
-
-def _add_statistics(column: _Column, found: pq.Statistics | None) -> None:
-    if found is None or not found.has_null_count:
-        column.nulls = None
-    elif column.nulls is not None:
-        column.nulls += found.null_count
-    if found is None or not found.has_min_max:
-        empty = found is not None and found.has_null_count and found.num_values == 0
-        column.is_bounded = column.is_bounded and empty  # a chunk of nulls has no bounds and needs none
-    elif column.is_bounded:
-        try:
-            column.low = found.min if column.low is None else min(column.low, found.min)
-            column.high = found.max if column.high is None else max(column.high, found.max)
-        except TypeError:  # the types of the shards differ
-            column.is_bounded = False
-
-
-def _column(name: str, column: _Column, role: str) -> dict[str, Any]:
-    bounds = (column.low, column.high) if column.is_bounded else (None, None)
+def _column(plan: Plan, name: str, footer: ColumnFooter, role: str) -> dict[str, Any]:
+    found = [shard for shard in plan.shards if name in shard.schema.names]
+    rows = sum(shard.rows for shard in found)
     return {
         "name": name,
-        "type": " / ".join(column.types),
+        "type": " / ".join(dict.fromkeys(str(shard.schema.field(name).type) for shard in found)),
         "role": role,
-        "null_share": None if column.nulls is None else column.nulls / max(1, column.rows),
-        "min": _plain(bounds[0]),
-        "max": _plain(bounds[1]),
-        "bytes": column.bytes,
+        "null_share": None if footer.nulls is None else footer.nulls / max(1, rows),
+        "min": _plain(footer.low),
+        "max": _plain(footer.high),
+        "bytes": footer.bytes,
     }
 
 
@@ -224,10 +135,12 @@ def _plain(value: Any) -> bool | int | float | str | None:
     return str(value)
 
 
-def _usable_labels(columns: Mapping[str, _Column], labels: Sequence[str]) -> Sequence[str]:
-    """The labels, but none where every column is one: `find_schema` would refuse, and here that is no error."""
-    left = [name for name in columns if not any(matches(name, pattern) for pattern in labels)]
-    return labels if left else ()
+def _without_inputs(schema: Schema, labels: Sequence[str]) -> Schema | None:
+    """The schema where nothing is left to learn from beside the labels, which a fit refuses and a report shows."""
+    named = [name for name in schema.feature_columns if any(matches(name, pattern) for pattern in labels)]
+    if any(column.name not in named for column in schema.features):
+        return None
+    return replace(schema, features=(), labels=tuple(named))
 
 
 def _role(schema: Schema, name: str) -> str:
@@ -244,8 +157,13 @@ def _role(schema: Schema, name: str) -> str:
     return "ignored" if any(name == ignored for ignored, _ in schema.ignored) else "excluded"
 
 
-def _files(plan: Plan) -> dict[str, Any]:
-    checksums = {shard.source.name: _has_page_checksums(shard) for shard in plan.shards}
+def _column_footer(footers: Footers | None, name: str) -> ColumnFooter:
+    unknown = ColumnFooter(nulls=None, is_bounded=False)
+    return footers.columns.get(name, unknown) if footers else unknown
+
+
+def _files(plan: Plan, footers: Footers | None) -> dict[str, Any]:
+    checksums = footers.checksums if footers else {}
     return {
         "count": len(plan.shards),
         "bytes": sum(shard.source.size_bytes for shard in plan.shards),
@@ -265,53 +183,6 @@ def _sizes(rows: Sequence[int]) -> dict[str, int]:
     }
 
 
-def _compression(plan: Plan) -> dict[str, int]:
-    """Column chunks by codec."""
-    codecs: Counter[str] = Counter()
-    for shard in plan.shards:
-        assert shard.metadata is not None
-        for group in range(shard.metadata.num_row_groups):
-            for leaf in range(shard.metadata.num_columns):
-                try:
-                    codecs[shard.metadata.row_group(group).column(leaf).compression] += 1
-                except DECODE_ERRORS:
-                    codecs["unknown"] += 1
-    return dict(codecs.most_common())
-
-
-def _has_page_checksums(shard: Shard) -> bool | None:
-    """Whether the first page of a file has a checksum; None where its header cannot be read."""
-    assert shard.metadata is not None
-    try:
-        group = next(index for index, rows in enumerate(shard.group_rows) if rows)
-        chunk = shard.metadata.row_group(group).column(0)
-        offsets = (chunk.dictionary_page_offset, chunk.data_page_offset)
-        with shard.source.filesystem.open_input_file(shard.source.path) as file:
-            header = file.read_at(PAGE_HEADER_BYTES, min(offset for offset in offsets if offset))
-    except (*DECODE_ERRORS, StopIteration, IndexError):
-        return None
-    fields = dict(_leading_integers(header))
-    is_header = fields.get(1, -1) in range(4) and {2, 3} <= fields.keys() and min(fields[2], fields[3]) >= 0
-    return 4 in fields if is_header else None
-
-
-def _leading_integers(header: bytes) -> Iterator[tuple[int, int]]:
-    """Yield (field, value) of the 32-bit integers that a Thrift structure in the compact protocol begins with.
-
-    A page header begins with its type, two sizes and, where it has one, the checksum as field 4.
-    """
-    place, number = 0, 0
-    while place < len(header) and header[place] & 15 == 5 and header[place] >> 4:
-        number += header[place] >> 4
-        place, value, shift = place + 1, 0, 0
-        while place < len(header) and shift < 35:
-            value |= (header[place] & 127) << shift
-            place, shift = place + 1, shift + 7
-            if header[place - 1] < 128:
-                break
-        yield number, (value >> 1) ^ -(value & 1)
-
-
 def _size_warnings(plan: Plan) -> Iterator[str]:
     """What the sizes of files and row groups give reason to say."""
     empty = sum(not shard.rows for shard in plan.shards)
@@ -325,14 +196,14 @@ def _size_warnings(plan: Plan) -> Iterator[str]:
         )
 
 
-def _footer_warnings(schema: Schema, columns: Mapping[str, _Column]) -> Iterator[str]:
+def _footer_warnings(plan: Plan, schema: Schema, columns: Mapping[str, ColumnFooter]) -> Iterator[str]:
     """What a pass over the rows would say of the columns, as far as the footers tell."""
     if not schema.features:
         yield "no column can be an input: every one is a label, left out, or of a type that cannot be read"
     for feature in schema.features:
         column = columns[feature.name]
         bounds_differ = not column.is_bounded or column.low != column.high
-        if column.nulls is not None and column.nulls == column.rows:
+        if column.nulls is not None and column.nulls == plan.rows:
             yield f"column {feature.name!r} has no value in any row; a fit leaves it out"
         elif feature.role == NUMERIC and column.nulls == 0 and not bounds_differ and column.low is not None:
             yield f"column {feature.name!r} is constant ({_plain(column.low)}); a fit leaves it out"
@@ -403,13 +274,13 @@ def _one_sided(labels: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
             yield f"{len(names)} of {len(labels)} labels {what}: {shown}"
 
 
-def _row_bytes(schema: Schema, columns: Mapping[str, _Column], found: _Pass | None) -> float:
+def _row_bytes(plan: Plan, schema: Schema, columns: Mapping[str, ColumnFooter], found: _Pass | None) -> float:
     """Bytes of an encoded row: as the pass found them, else from the roles and the counts in the footers."""
     if found is not None:
         return found.row_bytes
     total = ROW_BYTES + float(len(schema.labels))
     for column in schema.features:
-        items = max(1.0, columns[column.name].items / max(1, columns[column.name].rows))
+        items = max(1.0, columns[column.name].items / max(1, plan.rows))
         if column.role in (NUMERIC, EMBEDDING):
             total += 4 * max(1, column.width)
         else:
@@ -435,7 +306,7 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{_count(report['rows'], 'row')} in {_count(files['count'], 'file')}, {_bytes(files['bytes'])}",
         _group_line(groups, units),
-        f"compression: {', '.join(report['compression']) or 'none'}",
+        f"compression: {', '.join(report['compression']) or 'unknown'}",
         _checksum_line(files),
         "",
         *_table([("column", "type", "role", "null", "min", "max"), *map(_column_row, report["columns"])]),

@@ -9,14 +9,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from torchdata.nodes import BaseNode, Loader
 
-from mlclf.data.batch import Batch, Slab, gather
+from mlclf.data.batch import Batch, Slab, gather, joined
 from mlclf.data.decode import decode_unit
 from mlclf.data.rows import RowEncoder
 from mlclf.data.shards import Plan, Unit
-from mlclf.errors import ConfigError
+from mlclf.errors import ConfigError, DataError
 
 T = TypeVar("T")
 
@@ -28,16 +27,35 @@ MAX_SLAB_ROWS = 65_536
 MIN_SLAB_ROWS = 64
 
 
+READER_BYTES = 5 << 19
+"""What an open reader holds for each column of a row group: its dictionary, a page, that page compressed, a buffer."""
+
+
 @dataclass(frozen=True)
 class PoolShape:
-    """How much is held at once: `slabs` slabs of `slab_rows` rows; `num_bytes` is the bound on memory."""
+    """How much is held at once: `slabs` slabs of `slab_rows` rows, `lanes` open readers.
+
+    `num_bytes` is the bound on the memory of all of it.
+    """
 
     slabs: int
     slab_rows: int
     num_bytes: int
+    lanes: int = NUM_LANES
 
 
-def pool_shape(budget_bytes: int, row_bytes: float, decoded_row_bytes: float) -> PoolShape:
+def reader_bytes(plan: Plan, num_columns: int) -> float:
+    """The most that an open reader of the plan's largest row group holds."""
+    largest = max((max(shard.group_rows, default=0) * shard.row_bytes for shard in plan.shards), default=0.0)
+    return min(largest, num_columns * READER_BYTES)
+
+
+def lanes_for(budget_bytes: int, reader: float) -> int:
+    """Lanes of decoding: one where two readers would take more than a third of the budget."""
+    return NUM_LANES if NUM_LANES * reader <= budget_bytes / 3 else 1
+
+
+def pool_shape(budget_bytes: int, row_bytes: float, decoded_row_bytes: float, reader: float = 0.0) -> PoolShape:
     """The largest pool that the budget holds.
 
     A slab in flight costs its decoded columns and a column-major copy beside its own memory.
@@ -46,14 +64,17 @@ def pool_shape(budget_bytes: int, row_bytes: float, decoded_row_bytes: float) ->
         budget_bytes: bytes for pool and decoding together.
         row_bytes: bytes of an encoded row.
         decoded_row_bytes: bytes of a decoded row.
+        reader: bytes of an open reader, from `reader_bytes`.
 
     Raises:
         ConfigError: not even the smallest pool fits; names the smallest budget that does.
     """
-    in_flight = NUM_LANES * (2 * row_bytes + decoded_row_bytes)
+    row_bytes = max(row_bytes, 1.0)
+    lanes = lanes_for(budget_bytes, reader)
+    in_flight = lanes * (2 * row_bytes + decoded_row_bytes)
 
     def bytes_of(slabs: int, rows: int) -> int:
-        return int(rows * (slabs * row_bytes + in_flight))
+        return int(rows * (slabs * row_bytes + in_flight) + lanes * reader)
 
     smallest = bytes_of(MIN_SLABS, MIN_SLAB_ROWS)
     if smallest > budget_bytes:
@@ -61,10 +82,10 @@ def pool_shape(budget_bytes: int, row_bytes: float, decoded_row_bytes: float) ->
             f"runtime.memory_budget of {budget_bytes:,} bytes is too small for rows of {row_bytes:,.0f} bytes; "
             f"the smallest that works is {smallest:,}"
         )
-    rows = min(MAX_SLAB_ROWS, int(budget_bytes / (MIN_SLABS * row_bytes + in_flight)))
-    slabs = int((budget_bytes / rows - in_flight) / row_bytes) if row_bytes else MAX_SLABS
-    slabs = max(MIN_SLABS, min(MAX_SLABS, slabs))
-    return PoolShape(slabs, rows, bytes_of(slabs, rows))
+    left = budget_bytes - lanes * reader
+    rows = min(MAX_SLAB_ROWS, int(left / (MIN_SLABS * row_bytes + in_flight)))
+    slabs = max(MIN_SLABS, min(MAX_SLABS, int((left / rows - in_flight) / row_bytes)))
+    return PoolShape(slabs, rows, bytes_of(slabs, rows), lanes)
 
 
 def decoded_pieces(
@@ -107,12 +128,26 @@ def _lane(
     work: Callable[[int, pa.Table, str], T],
 ) -> Iterator[T]:
     for unit in units:
-        place = plan.place(unit)
         for first_row, table in decode_unit(plan, unit, columns, piece_rows):
-            yield work(first_row, table, place)
+            yield located(plan, first_row, table, work)
 
 
-class SlabNode(BaseNode[Slab]):
+def located(plan: Plan, first_row: int, table: pa.Table, work: Callable[[int, pa.Table, str], T]) -> T:
+    """work(first row, table, place); if it refuses the table, the error names the one row group at fault."""
+    groups = plan.groups_of(first_row, table.num_rows)
+    place = plan.place_of(groups)
+    try:
+        return work(first_row, table, place)
+    except DataError:
+        if len(groups) > 1:
+            for group in groups:
+                begin = max(group.first_row, first_row)
+                rows = table.slice(begin - first_row, group.first_row + group.rows - begin)
+                work(begin, rows, plan.place_of([group]))
+        raise
+
+
+class SlabNode(BaseNode[Slab]):  # type: ignore[misc]  # torchdata has no types
     """Slabs of an epoch in the order of (seed, epoch); rows inside a slab permuted by their own random numbers."""
 
     def __init__(self, loader: ParquetLoader) -> None:
@@ -129,7 +164,7 @@ class SlabNode(BaseNode[Slab]):
         def work(first_row: int, table: pa.Table, place: str) -> Slab:
             return loader.ordered(encoder.encode(first_row, table, place, capacity))
 
-        lanes = NUM_LANES if loader.shuffle else 1
+        lanes = loader.pool.lanes if loader.shuffle else 1
         self._pieces = decoded_pieces(
             loader.plan,
             loader.unit_order(),
@@ -150,7 +185,7 @@ class SlabNode(BaseNode[Slab]):
         return {"slabs": self._count}
 
 
-class BatchNode(BaseNode[Batch]):
+class BatchNode(BaseNode[Batch]):  # type: ignore[misc]  # torchdata has no types
     """Batches, each gathered from all slabs of the pool; a slab whose rows are used up is replaced."""
 
     def __init__(self, slabs: SlabNode, loader: ParquetLoader) -> None:
@@ -168,15 +203,21 @@ class BatchNode(BaseNode[Batch]):
         self._live, self._exhausted, self._filling, self._count = [], False, True, 0
 
     def next(self) -> Batch:
-        self._fill()
-        if not self._live:
+        parts: list[Batch] = []
+        missing = self._loader.batch_rows
+        while missing:
+            self._fill()
+            if not self._live:
+                break
+            counts = self._shares(missing)
+            drawn = [(slab, slab.draw(count)) for slab, count in zip(self._live, counts, strict=True) if count]
+            parts.append(gather([slab for slab, _ in drawn], [pick for _, pick in drawn]))
+            missing -= len(parts[-1])
+            self._retire()
+        if not parts:
             raise StopIteration
-        counts = self._shares(self._loader.batch_rows)
-        drawn = [(slab, slab.draw(count)) for slab, count in zip(self._live, counts, strict=True) if count]
-        batch = gather([slab for slab, _ in drawn], [pick for _, pick in drawn])
-        self._retire()
         self._count += 1
-        return batch
+        return joined(parts)
 
     def get_state(self) -> dict[str, Any]:
         return {"batches": self._count}
@@ -279,5 +320,5 @@ class ParquetLoader:
 
     def _random(self, stream: int) -> np.random.Generator:
         """Counter-based random numbers of their own for (seed, epoch, stream)."""
-        key: NDArray[np.uint64] = np.random.SeedSequence([self.seed, self.epoch, stream]).generate_state(2, np.uint64)
+        key = np.random.SeedSequence([self.seed, self.epoch, stream]).generate_state(2, np.uint64)
         return np.random.Generator(np.random.Philox(key=key))

@@ -158,11 +158,12 @@ def find_schema(
     columns = _column_families(plan)
     names = list(columns)
     label_columns = _match(names, labels, "label", "--labels")
-    for flag, name in (("--weight", weight), ("--key", key), ("--group", group)):
-        if name is not None:
-            _match(names, [name], "column", flag)
-    _match(names, other_columns, "column", "--valid-by")
+    _check_parts(columns, (("--weight", weight), ("--key", key), ("--group", group)), other_columns)
     tags = _is_tag_list(label_columns, columns)
+    if not tags:
+        _check_labels(plan, label_columns)
+    if weight in label_columns:
+        raise ConfigError(f"--weight: column {weight!r} is a label; name another column, or take it out of --labels")
     taken = {name for name in (weight, key, group) if name is not None} | set(label_columns)
     clash = [name for name in features if name in taken]
     if clash:
@@ -246,6 +247,43 @@ def _match(names: Sequence[str], patterns: Iterable[str], what: str, flag: str) 
 def matches(name: str, pattern: str) -> bool:
     """Whether a column name is the pattern, or matches it as a glob (case counts)."""
     return name == pattern or re.fullmatch(fnmatch.translate(pattern), name) is not None
+
+
+def _check_parts(
+    columns: Mapping[str, str], parts: Sequence[tuple[str, str | None]], other_columns: Sequence[str]
+) -> None:
+    """Refuse columns of weights, keys, groups and splits that are not there, or of a type that cannot serve."""
+    problems = []
+    for flag, name in [*parts, *(("--valid-by", name) for name in other_columns)]:
+        if name is None:
+            continue
+        allowed = {"--weight": ("number", "null"), "--key": tuple(FAMILY_WORDS)}.get(flag, ("number", "string", "null"))
+        if name not in columns:
+            near = difflib.get_close_matches(name, list(columns), n=3, cutoff=0.5) or list(columns)[:5]
+            problems.append(f"{flag}: no column {name!r}; the nearest columns are {', '.join(map(repr, near))}")
+        elif columns[name].partition(":")[0] not in allowed:
+            words = " or ".join(FAMILY_WORDS[kind] for kind in allowed if kind != "null")
+            found = FAMILY_WORDS[columns[name].partition(":")[0]]
+            problems.append(f"{flag}: column {name!r} must hold {words}, found {found}; name another column")
+    if problems:
+        raise ConfigError(listed(problems))
+
+
+def _check_labels(plan: Plan, labels: Sequence[str]) -> None:
+    """Refuse label columns of a type that cannot hold labels: all of them at once."""
+    problems: dict[str, str] = {}
+    for shard in plan.shards:
+        for column in shard.schema:
+            kind = column.type
+            good = family(kind) in ("number", "string", "null") and not pa.types.is_temporal(kind)
+            if column.name in labels and not good:
+                problems.setdefault(
+                    column.name,
+                    f"label {column.name!r} must be bool, numbers or strings, got {kind} in {shard.source.name}; "
+                    "convert it where the data is written, or name another column with --labels",
+                )
+    if problems:
+        raise DataError(listed(list(problems.values())))
 
 
 def _is_tag_list(labels: Sequence[str], columns: Mapping[str, str]) -> bool:

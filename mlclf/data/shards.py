@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,7 +17,10 @@ from mlclf.errors import DataError
 UNIT_ROWS = 16_384
 """Consecutive row groups of a file are read as one unit until it has this many rows."""
 
-READ_BUFFER_BYTES = 1 << 20
+DECODE_ERRORS = (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError, ValueError, OverflowError)
+"""How pyarrow refuses a damaged file; none of them names the file."""
+
+READ_BUFFER_BYTES = 1 << 16
 MAX_LISTED_PROBLEMS = 12
 
 
@@ -66,6 +70,16 @@ class Unit:
 
 
 @dataclass(frozen=True)
+class RowGroup:
+    """A row group of a shard, with the number of its first row in the plan."""
+
+    shard: int
+    index: int
+    first_row: int
+    rows: int
+
+
+@dataclass(frozen=True)
 class Plan:
     """Every row of the data, in order: arguments as given, folders sorted by path bytes.
 
@@ -93,20 +107,28 @@ class Plan:
 
     def place(self, unit: Unit) -> str:
         """Name the file and the row groups of a unit."""
-        first, last = unit.groups[0], unit.groups[-1]
-        groups = f"row group {first}" if first == last else f"row groups {first}–{last}"
-        return f"{self.shards[unit.shard].source.name} {groups}"
+        return self.place_of(self.groups_of(unit.first_row, unit.rows))
 
     def locate(self, row: int) -> str:
         """Name the file and row group that hold row number `row`."""
-        unit = max((unit for unit in self.units if unit.first_row <= row), key=lambda unit: unit.first_row)
-        offset = row - unit.first_row
-        shard = self.shards[unit.shard]
-        for group in unit.groups:
-            if offset < shard.group_rows[group]:
-                return f"{shard.source.name} row group {group}"
-            offset -= shard.group_rows[group]
-        return shard.source.name
+        return self.place_of(self.groups_of(row, 1))
+
+    def groups_of(self, first_row: int, num_rows: int) -> list[RowGroup]:
+        """The row groups that hold `num_rows` rows of one unit from number `first_row`, the empty ones left out."""
+        unit = self.units[bisect_right(self.units, first_row, key=lambda unit: unit.first_row) - 1]
+        start, found = unit.first_row, []
+        for index in unit.groups:
+            rows = self.shards[unit.shard].group_rows[index]
+            if start < first_row + num_rows and start + rows > first_row:
+                found.append(RowGroup(unit.shard, index, start, rows))
+            start += rows
+        return found
+
+    def place_of(self, groups: Sequence[RowGroup]) -> str:
+        """Name the file and the row groups, which are of one file."""
+        first, last = groups[0].index, groups[-1].index
+        words = f"row group {first}" if first == last else f"row groups {first}–{last}"
+        return f"{self.shards[groups[0].shard].source.name} {words}"
 
 
 def make_plan(data: str | Sequence[str]) -> Plan:
@@ -153,7 +175,7 @@ def _read_footer(source: Source) -> Shard | str:
         return f"{source.name}: no such file; check the path"
     except PermissionError:
         return f"{source.name}: permission denied; check who may read the file"
-    except Exception as error:
+    except DECODE_ERRORS as error:
         return f"{source.name}: {_footer_problem(source, error)}"
     doubled = sorted({name for name in schema.names if schema.names.count(name) > 1})
     if doubled:
@@ -168,12 +190,30 @@ def _read_footer(source: Source) -> Shard | str:
             f"{source.name}: the footer says {metadata.num_rows} rows but its row groups hold {sum(rows)}; "
             "the file is damaged, write it again"
         )
-    row_bytes = sum(max(0, group.total_byte_size) for group in groups) / max(1, sum(rows))
-    return Shard(source, schema, tuple(rows), row_bytes, dict(source.partition), metadata)
+    encoded = sum(max(0, group.total_byte_size) for group in groups) / max(1, sum(rows))
+    return Shard(source, schema, tuple(rows), max(encoded, _fixed_bytes(schema)), dict(source.partition), metadata)
+
+
+def _fixed_bytes(schema: pa.Schema) -> float:
+    """Bytes that a row takes at least when decoded: a dictionary can make it much smaller in the file."""
+    return sum(_width_bytes(field.type) for field in schema)
+
+
+def _width_bytes(kind: pa.DataType) -> float:
+    if pa.types.is_fixed_size_list(kind):
+        return int(kind.list_size) * _width_bytes(kind.value_type)
+    try:
+        return float(kind.bit_width / 8)
+    except ValueError:
+        return 4.0  # of varying length: an offset
 
 
 def _footer_problem(source: Source, error: Exception) -> str:
     head, tail = source.magic()
+    if source.size_bytes == 0:
+        return "the file is empty (0 bytes); copy or write it again"
+    if b"PARE" in (head, tail):
+        return "the file is encrypted; write it without encryption"
     if head != b"PAR1" and tail != b"PAR1":
         return "not a Parquet file (it does not begin and end with PAR1); give Parquet files, or convert it first"
     if tail != b"PAR1":
@@ -193,16 +233,16 @@ def _with_partition_columns(shards: Sequence[Shard]) -> list[Shard]:
     if not names:
         return list(shards)
     types = {name: _partition_type(shard.partition.get(name) for shard in shards) for name in names}
-    result = []
-    for shard in shards:
-        schema = shard.schema
-        for name in names:
-            if name in shard.partition and name not in schema.names:
-                schema = schema.append(pa.field(name, types[name]))
-        result.append(
-            Shard(shard.source, schema, shard.group_rows, shard.row_bytes, shard.partition, shard.metadata),
-        )
-    return result
+    return [_with_columns(shard, types) for shard in shards]
+
+
+def _with_columns(shard: Shard, types: dict[str, pa.DataType]) -> Shard:
+    """Add the partition's columns; a column that the file itself holds is read from the file."""
+    partition = {name: value for name, value in shard.partition.items() if name not in shard.schema.names}
+    schema = shard.schema
+    for name in partition:
+        schema = schema.append(pa.field(name, types[name]))
+    return replace(shard, schema=schema, partition=partition)
 
 
 def _partition_type(values: Iterable[str | None]) -> pa.DataType:

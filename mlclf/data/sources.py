@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -26,8 +26,8 @@ class Source:
     Attributes:
         name: path or URI as the user would write it.
         path: path inside `filesystem`.
-        relative: path below the argument that named it; outputs mirror it.
-        partition: values of hive folders (`key=value`) between the argument and the file.
+        relative: path below the argument that named it, unique; outputs mirror it.
+        partition: values of hive folders (`key=value`) in the path as given.
     """
 
     name: str
@@ -69,15 +69,23 @@ def find_sources(arguments: Sequence[str]) -> tuple[list[Source], list[str]]:
     sources: list[Source] = []
     warnings: list[str] = []
     seen: set[tuple[str, str]] = set()
+    problems: list[str] = []
     for argument in arguments:
-        for source in _resolve(os.fspath(argument)):
-            identity = (type(source.filesystem).__name__, _identity(source))
+        try:
+            resolved = _resolve(os.fspath(argument))
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        for source in resolved:
+            identity = (source.filesystem.type_name, _identity(source))
             if identity in seen:
                 warnings.append(f"{source.name} was given more than once; it is read once")
             else:
                 seen.add(identity)
                 sources.append(source)
-    return sources, warnings
+    if problems:
+        raise DataError("\n".join(problems))
+    return _with_own_outputs(sources), warnings
 
 
 def _identity(source: Source) -> str:
@@ -85,31 +93,71 @@ def _identity(source: Source) -> str:
     return os.path.realpath(source.path) if local else source.path
 
 
+def _with_own_outputs(sources: Sequence[Source]) -> list[Source]:
+    """Number the relative paths that two arguments share: `part.parquet`, `part-2.parquet`."""
+    taken: set[str] = set()
+    result = []
+    for source in sources:
+        stem, dot, suffix = source.relative.rpartition(".")
+        relative, number = source.relative, 1
+        while relative in taken:
+            number += 1
+            relative = f"{stem}-{number}{dot}{suffix}"
+        taken.add(relative)
+        result.append(replace(source, relative=relative))
+    return result
+
+
 def _resolve(argument: str) -> list[Source]:
-    if "://" in argument and not argument.startswith("file://"):
+    is_file_uri = argument.startswith("file://")
+    if "://" in argument and not is_file_uri:
         return _resolve_uri(argument)
-    path = unquote(argument.removeprefix("file://")) if argument.startswith("file://") else argument
+    path = unquote(argument.removeprefix("file://").removeprefix("localhost")) if is_file_uri else argument
     local = pafs.LocalFileSystem()
     if Path(path).is_dir():
-        return _in_folder(path, local, argument, prefix="")
+        sources = _in_folder(path, local, prefix="")
+        if not sources:
+            raise DataError(_no_parquet(argument))
+        return sources
     if Path(path).exists():
         return [_local_file(path)]
-    if glob.has_magic(path):
-        found = sorted(glob.glob(path, recursive=True), key=os.fsencode)
-        sources = [
-            source
-            for match in found
-            for source in (_in_folder(match, local, match, prefix="") if Path(match).is_dir() else [_local_file(match)])
-        ]
-        if sources:
-            return sources
-        raise DataError(f"no file matches {argument!r}; check the pattern, and quote it so that the shell leaves it")
+    if has_magic(path):
+        return _resolve_glob(path)
     raise DataError(f"{argument}: no such file; check the path")
+
+
+def _resolve_glob(pattern: str) -> list[Source]:
+    """Files that a pattern matches and those in the folders that it matches; hidden names only if it names them."""
+    base = _without_magic(pattern)
+    asked = any(_is_hidden(part) for part in pattern[len(base) :].split("/"))
+    found: dict[str, Source] = {}
+    for match in glob(pattern, recursive=True):  # noqa: PTH207  # Path.glob refuses absolute patterns
+        is_folder = Path(match).is_dir()
+        for source in _in_folder(match, pafs.LocalFileSystem(), prefix="") if is_folder else [_local_file(match)]:
+            relative = source.path[len(base) :].lstrip("/")
+            if asked or not any(_is_hidden(part) for part in relative.split("/")):
+                found[source.path] = replace(source, relative=relative)
+    if not found:
+        raise DataError(
+            f"no Parquet file matches {pattern!r}; check the pattern, and quote it so that the shell leaves it"
+        )
+    return sorted(found.values(), key=lambda source: os.fsencode(source.path))
+
+
+def _without_magic(pattern: str) -> str:
+    """The folders of a pattern before the first that has a wildcard.
+
+    >>> _without_magic("data/day=*/part-?.parquet")
+    'data/'
+    """
+    parts = pattern.split("/")
+    first = next(index for index, part in enumerate(parts) if has_magic(part))
+    return "".join(part + "/" for part in parts[:first])
 
 
 def _local_file(path: str) -> Source:
     size = Path(path).stat().st_size
-    return Source(path, path, Path(path).name, pafs.LocalFileSystem(), size, _partition_of(Path(path).parts[:-1]))
+    return Source(path, path, Path(path).name, pafs.LocalFileSystem(), size, _partition_of(path))
 
 
 def _resolve_uri(uri: str) -> list[Source]:
@@ -120,16 +168,22 @@ def _resolve_uri(uri: str) -> list[Source]:
     except (OSError, ValueError) as error:
         raise DataError(f"{_without_credentials(uri)}: cannot be reached ({_plain(error)})") from error
     if info.type == pafs.FileType.Directory:
-        return _in_folder(path, filesystem, uri, prefix=scheme)
+        sources = _in_folder(path, filesystem, prefix=scheme)
+        if not sources:
+            raise DataError(_no_parquet(_without_credentials(uri)))
+        return sources
     if info.type == pafs.FileType.File:
-        return [Source(_without_credentials(uri), path, Path(path).name, filesystem, info.size or 0)]
-    raise DataError(f"{_without_credentials(uri)}: no such file; check the path")
+        name = _without_credentials(uri)
+        return [Source(name, path, Path(path).name, filesystem, info.size or 0, _partition_of(path))]
+    hint = "; patterns are for local files: name the folder instead" if has_magic(path) else "; check the path"
+    raise DataError(f"{_without_credentials(uri)}: no such file{hint}")
 
 
 def _open_filesystem(uri: str) -> tuple[Any, str]:
     """Open a URI with pyarrow's own filesystems, else with fsspec."""
     try:
-        return pafs.FileSystem.from_uri(uri)
+        filesystem, path = pafs.FileSystem.from_uri(uri)
+        return filesystem, path
     except (OSError, ValueError, NotImplementedError):
         pass
     try:
@@ -157,28 +211,35 @@ def _plain(error: BaseException) -> str:
     return text[0][:200] if text else type(error).__name__
 
 
-def _in_folder(path: str, filesystem: Any, argument: str, prefix: str) -> list[Source]:
+def _in_folder(path: str, filesystem: Any, prefix: str) -> list[Source]:
     """Parquet files below a folder, sorted by the bytes of their paths; hidden names are passed over."""
-    infos = filesystem.get_file_info(pafs.FileSelector(path, recursive=True))
+    try:
+        infos = filesystem.get_file_info(pafs.FileSelector(path, recursive=True))
+    except OSError as error:
+        raise DataError(
+            f"{prefix}{path}: the folder cannot be listed ({_plain(error)}); check who may read it"
+        ) from None
     root = path.rstrip("/")
     sources = []
     for info in infos:
         relative = info.path[len(root) :].lstrip("/") if info.path.startswith(root) else info.base_name
-        parts = relative.split("/")
-        hidden = any(part.startswith((".", "_")) and "=" not in part for part in parts)
+        hidden = any(_is_hidden(part) for part in relative.split("/"))
         if info.type == pafs.FileType.File and not hidden and info.path.endswith(SUFFIXES):
-            name = prefix + info.path
-            sources.append(
-                Source(name, info.path, relative, filesystem, info.size or 0, _partition_of(parts[:-1])),
-            )
-    if not sources:
-        raise DataError(
-            f"{_without_credentials(argument)}: no Parquet file in this folder "
-            f"(looked for {', '.join('*' + suffix for suffix in SUFFIXES)}, also in its folders)"
-        )
+            partition = _partition_of(info.path)
+            sources.append(Source(prefix + info.path, info.path, relative, filesystem, info.size or 0, partition))
     return sorted(sources, key=lambda source: os.fsencode(source.path))
 
 
-def _partition_of(parts: Sequence[str]) -> tuple[tuple[str, str | None], ...]:
-    pairs = [part.split("=", 1) for part in parts if "=" in part and not part.startswith("=")]
+def _no_parquet(folder: str) -> str:
+    suffixes = ", ".join("*" + suffix for suffix in SUFFIXES)
+    return f"{folder}: no Parquet file in this folder (looked for {suffixes}, also in its folders); check the path"
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith((".", "_")) and "=" not in name
+
+
+def _partition_of(path: str) -> tuple[tuple[str, str | None], ...]:
+    """Values of the folders called `key=value`, as far as the path is written out."""
+    pairs = [part.split("=", 1) for part in path.split("/")[:-1] if "=" in part and not part.startswith("=")]
     return tuple((unquote(key), None if value == HIVE_NULL else unquote(value)) for key, value in pairs)

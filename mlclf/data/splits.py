@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from mlclf.data.arrays import as_floats, one_array
 from mlclf.data.hashing import murmur3_32
 
 TRAIN, CHOICE, DECISION = 0, 1, 2
@@ -87,10 +88,9 @@ def group_hashes(column: pa.ChunkedArray, seed: int) -> NDArray[np.uint64]:
 
 
 def time_values(column: pa.ChunkedArray) -> NDArray[np.float64]:
-    """Times as float64 in the column's own unit; nulls become -inf, so they are never held out: [n]."""
-    kind = column.type
-    if pa.types.is_temporal(kind):
-        width = pa.int32() if kind.bit_width == 32 else pa.int64()
-        column = pc.cast(column, width)
-    values = pc.cast(column, pa.float64(), safe=False).to_numpy()
+    """Times as float64, seconds where the type says so; nulls become -inf, so they are never held out: [n].
+
+    Files may keep one time in different units. Two times of today that are less than 2e-7 seconds apart are the same.
+    """
+    values = as_floats(one_array(column)).astype(np.float64, copy=False)
     return np.where(np.isnan(values), -np.inf, values)

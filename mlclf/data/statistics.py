@@ -7,19 +7,21 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from mlclf.data.features.table import Features
 from mlclf.data.labels import ColumnCounter, LabelColumns, LabelCounts, Labels, TagCounter, TagList, make_labels
-from mlclf.data.loader import decoded_pieces
+from mlclf.data.loader import decoded_pieces, located
 from mlclf.data.rows import RowEncoder, row_weights
 from mlclf.data.schema import Schema
-from mlclf.data.shards import Plan
+from mlclf.data.shards import Plan, listed
 from mlclf.data.splits import TRAIN, Split, time_values
 from mlclf.errors import DataError
 
 PIECE_BYTES = 16 << 20
 PIECE_ROWS = 65_536
 TIME_SAMPLE = 1_000_000
+SAMPLE_ROWS = 4096
 
 
 @dataclass
@@ -31,7 +33,8 @@ class Statistics:
         label_names: [K].
         counts: label weights by part of the split.
         rows: rows of each part.
-        row_bytes: bytes of an encoded row, from the largest piece sampled.
+        row_bytes: bytes of an encoded row, from the rows that took most among those sampled.
+        decoded_row_bytes: the same of a decoded row.
         warnings: what was left out or changed, one line each.
     """
 
@@ -41,6 +44,7 @@ class Statistics:
     counts: LabelCounts
     rows: dict[int, int]
     row_bytes: float
+    decoded_row_bytes: float
     warnings: list[str] = field(default_factory=list)
 
 
@@ -60,6 +64,7 @@ def fit_statistics(
     hash_limit: int,
     hash_buckets: int,
     threads: int,
+    lanes: int = 1,
 ) -> Iterator[tuple[int, Statistics | None]]:
     """Read every row once; yield (rows read so far, None) and at the end (rows, Statistics).
 
@@ -72,82 +77,106 @@ def fit_statistics(
         hash_limit=hash_limit,
         hash_buckets=hash_buckets,
     )
-    labels = make_labels(schema, label_values)
-    encoder = RowEncoder(schema, features, labels, 0, split, schema.weight)
-    counter = (
-        TagCounter(labels, split.num_parts) if isinstance(labels, TagList) else ColumnCounter(labels, split.num_parts)
-    )
-    rows: dict[int, int] = dict.fromkeys(range(split.num_parts), 0)
-    read = 0
-    sample: tuple[int, pa.Table, str] | None = None
+    found = _Pass(schema, split, features, make_labels(schema, label_values))
     pieces = decoded_pieces(
         plan,
         range(len(plan.units)),
-        encoder.columns,
+        found.encoder.columns,
         piece_rows(plan),
-        lambda first_row, table, place: (first_row, table, place),
+        lambda first_row, table, place: (first_row, table),
+        lanes=lanes,
         threads=threads,
     )
-    for first_row, table, place in pieces:
-        weights = row_weights(table, schema.weight, place)
-        parts = split.parts(first_row, table)
-        counter.add(table, place, weights, parts)
-        for part, number in zip(*np.unique(parts, return_counts=True), strict=True):
-            rows[int(part)] += int(number)
-        if split.kind == "held_out":
-            trained = parts == TRAIN
-            _fit_rows(features, table, place, weights, trained, schema.weight)
-        else:
-            features.fit(table, place, weights if schema.weight else None)
-        if sample is None or table.num_rows > sample[1].num_rows:
-            sample = (first_row, table.slice(0, 4096), place)
+    read = 0
+    for first_row, table in pieces:
+        located(plan, first_row, table, found.add)
         read += table.num_rows
         yield read, None
-    warnings = features.finish()
-    if features.num_dense + features.vocabulary_size == 0:
-        raise DataError("no column is left to learn from:\n" + "\n".join(warnings))
-    counts = counter.finish()
-    if isinstance(labels, LabelColumns):
-        warnings += labels.mappings()
-    if not labels.names:
-        raise DataError(f"column {schema.labels[0]!r} holds no tag in any row; name another column with --labels")
-    assert sample is not None
-    slab = replace(encoder, num_labels=len(labels.names)).encode(*sample, capacity=0)
-    size = slab.dense.nbytes + slab.ids.nbytes + slab.offsets.nbytes + slab.codes.nbytes + 24 * len(slab.numbers)
-    size += 0 if slab.values is None else slab.values.nbytes
-    features.counted()
-    yield read, Statistics(features, labels, labels.names, counts, rows, size / max(1, len(slab.numbers)), warnings)
+    yield read, found.finish(read)
 
 
-def _fit_rows(
-    features: Features,
-    table: pa.Table,
-    place: str,
-    weights: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
-    chosen: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
-    weight_column: str | None,
-) -> None:
-    if chosen.all():
-        features.fit(table, place, weights if weight_column else None)
-    elif chosen.any():
-        features.fit(table.filter(pa.array(chosen)), place, weights[chosen] if weight_column else None)
+class _Pass:
+    """What the pass of statistics has found so far."""
+
+    def __init__(self, schema: Schema, split: Split, features: Features, labels: Labels) -> None:
+        self.schema, self.split, self.features, self.labels = schema, split, features, labels
+        self.encoder = RowEncoder(schema, features, labels, 0, split, schema.weight)
+        if isinstance(labels, TagList):
+            self.counter: TagCounter | ColumnCounter = TagCounter(labels, split.num_parts)
+        else:
+            self.counter = ColumnCounter(labels, split.num_parts)
+        self.rows: dict[int, int] = dict.fromkeys(range(split.num_parts), 0)
+        self.trained_weight = 0.0
+        self.sample: tuple[int, pa.Table, str] | None = None
+
+    def add(self, first_row: int, table: pa.Table, place: str) -> None:
+        """Add the rows of a table."""
+        weights = row_weights(table, self.schema.weight, place)
+        parts = self.split.parts(first_row, table)
+        self.counter.add(table, place, weights, parts)
+        trained = parts == TRAIN if self.split.kind == "held_out" else np.ones(len(parts), np.bool_)
+        self.trained_weight += float(weights[trained].sum())
+        self._fit(table, place, weights, trained)
+        for part, number in zip(*np.unique(parts, return_counts=True), strict=True):
+            self.rows[int(part)] += int(number)
+        if self.sample is None or _heavier(table, self.sample[1]):
+            self.sample = (first_row, table.slice(0, SAMPLE_ROWS), place)
+
+    def _fit(self, table: pa.Table, place: str, weights: NDArray[np.float64], chosen: NDArray[np.bool_]) -> None:
+        given = None if self.schema.weight is None else weights
+        if chosen.all():
+            self.features.fit(table, place, given)
+        elif chosen.any():
+            self.features.fit(table.filter(pa.array(chosen)), place, None if given is None else given[chosen])
+
+    def finish(self, read: int) -> Statistics:
+        """Fix the features and the labels."""
+        if not self.trained_weight:
+            weightless = "" if self.schema.weight is None else f" or has weight 0 in {self.schema.weight!r}"
+            raise DataError(
+                f"no row is left to train on: each of the {read:,} rows is held out{weightless}; hold out fewer"
+            )
+        warnings = self.features.finish()
+        if self.features.num_dense + self.features.vocabulary_size == 0:
+            raise DataError(listed(["no column is left to learn from:", *warnings]))
+        counts = self.counter.finish()
+        names = self.labels.names
+        if not names:
+            column = self.schema.labels[0]
+            raise DataError(f"column {column!r} holds no tag in any row; name another column with --labels")
+        if isinstance(self.labels, LabelColumns):
+            warnings += self.labels.mappings()
+        encoded, decoded = self._row_bytes(len(names))
+        self.features.counted()
+        return Statistics(self.features, self.labels, names, counts, self.rows, encoded, decoded, warnings)
+
+    def _row_bytes(self, num_labels: int) -> tuple[float, float]:
+        """Bytes of an encoded and of a decoded row of the sample."""
+        assert self.sample is not None
+        table = self.sample[1]
+        slab = replace(self.encoder, num_labels=num_labels).encode(*self.sample, capacity=0)
+        return slab.num_bytes / table.num_rows, table.nbytes / table.num_rows
+
+
+def _heavier(table: pa.Table, other: pa.Table) -> bool:
+    """Whether rows of the first table take more bytes; a table of few rows says little."""
+    if min(table.num_rows, SAMPLE_ROWS) != min(other.num_rows, SAMPLE_ROWS):
+        return bool(table.num_rows > other.num_rows)
+    return bool(table.nbytes / table.num_rows > other.nbytes / other.num_rows)
 
 
 def time_cut(plan: Plan, column: str, fraction: float, threads: int) -> float:
     """The time after which about `fraction` of the rows lie, from an even sample of at most a million rows."""
     step = max(1, plan.rows // TIME_SAMPLE)
-    samples = [
-        values
-        for values in decoded_pieces(
-            plan,
-            range(len(plan.units)),
-            [column],
-            PIECE_ROWS,
-            lambda first_row, table, place: time_values(table.column(column))[::step],
-            threads=threads,
-        )
-    ]
-    values = np.concatenate(samples)
+    samples = decoded_pieces(
+        plan,
+        range(len(plan.units)),
+        [column],
+        PIECE_ROWS,
+        lambda first_row, table, place: time_values(table.column(column))[::step],
+        threads=threads,
+    )
+    values = np.concatenate(list(samples))
     values = values[np.isfinite(values)]
     if not len(values) or values.min() == values.max():
         raise DataError(f"--valid-by time:{column}: the column has fewer than two distinct times; split another way")

@@ -235,6 +235,8 @@ class FullBatchFit:
         loss = float(self.held_out_loss(labels, models).nanmean()) if hold_out.chooses else float("nan")
         final = models[:, :count]
         if hold_out.refit:
+            constant = self.totals.of(hold_out.final()).constant()[0, labels]
+            final = torch.where(constant, self._start(labels, hold_out.final()), final)
             final = self._solve(self._problems(labels, hold_out.final(), l2), final, FINAL_TOLERANCE)
         stacked = models.reshape(self.num_inputs, hold_out.num_models, count).permute(1, 0, 2)
         train_loss = self._data_term(labels, final)

@@ -16,6 +16,9 @@ MEMORY_PAIRS = 8
 CELLS = 1 << 22
 """Rows × problems that are worked on at a time."""
 
+LEFT_OUT_AT = 0.25
+"""Share of ended problems at which the others are copied together."""
+
 
 @dataclass
 class Chunk:
@@ -227,7 +230,7 @@ def lbfgs(
 
 
 class _Search:
-    """The state of `lbfgs`: active problems only; ended ones are moved to the result."""
+    """The state of `lbfgs`. Ended problems stand still until enough have ended for it to pay to leave them out."""
 
     def __init__(self, chunks: Chunks, problems: Problems, start: Tensor, squares: Tensor) -> None:
         self.chunks, self.problems = chunks, problems
@@ -243,10 +246,11 @@ class _Search:
         self.scale = torch.ones_like(self.values)
         self.history: list[tuple[Tensor, Tensor, Tensor]] = []
         self.failed = torch.zeros_like(self.values, dtype=torch.bool)
+        self.ended = torch.zeros_like(self.failed)
 
     @property
     def active(self) -> bool:
-        return len(self.index) > 0
+        return not bool(self.ended.all())
 
     def _evaluate(self, columns: Tensor, problems: Problems) -> tuple[Tensor, Tensor]:
         self.passes += 1
@@ -266,33 +270,35 @@ class _Search:
     def step(self, tolerance: float) -> None:
         pseudo = _pseudo_gradient(self.columns, self.gradient, self.problems.l1)
         direction = self._direction(pseudo)
-        slope = (pseudo * direction).sum(0)
+        slope = _dots(pseudo, direction)
         wrong = slope > 0
         if wrong.any():
             direction[:, wrong] = -(self.metric * pseudo)[:, wrong]
-            slope = (pseudo * direction).sum(0)
-        ended = (-slope / 2 <= tolerance) | self.failed
-        if ended.any():
-            self._retire(ended, -slope / 2, -slope / 2 <= max(tolerance, 1e-9))
-            keep = ~ended
+            slope = _dots(pseudo, direction)
+        gaps = -slope / 2
+        ending = ((gaps <= tolerance) | self.failed) & ~self.ended
+        self._record(ending, gaps, gaps <= max(tolerance, 1e-9))
+        self.ended |= ending
+        if not self.active:
+            return
+        if self.ended.float().mean() > LEFT_OUT_AT:
+            keep = (~self.ended).nonzero()[:, 0]
+            self._keep(keep)
             direction, slope, pseudo = direction[:, keep], slope[keep], pseudo[:, keep]
-            if not self.active:
-                return
-        self._move(direction, slope, pseudo)
+        direction[:, self.ended] = 0
+        self._move(direction, slope.masked_fill(self.ended, 0), pseudo)
 
     def _direction(self, pseudo: Tensor) -> Tensor:
-        """Two-loop recursion on every problem at once."""
+        """Two-loop recursion on every problem at once; a pair of no use has infinite curvature, so factor 0."""
         direction = -pseudo
         factors = []
         for step, change, curvature in reversed(self.history):
-            factor = (step * direction).sum(0) / curvature
-            factor = torch.where(curvature < torch.inf, factor, 0.0)
+            factor = _dots(step, direction) / curvature
             factors.append(factor)
-            direction -= factor * change
+            direction.addcmul_(change, factor, value=-1)
         direction *= self.metric * self.scale
         for (step, change, curvature), factor in zip(self.history, reversed(factors), strict=True):
-            other = torch.where(curvature < torch.inf, (change * direction).sum(0) / curvature, 0.0)
-            direction += (factor - other) * step
+            direction.addcmul_(step, factor - _dots(change, direction) / curvature)
         if self.problems.l1:
             weights = direction[:-1]
             weights[weights * pseudo[:-1] >= 0] = 0
@@ -305,7 +311,7 @@ class _Search:
         values, gradient = self._evaluate(columns, self.problems)
         for _ in range(25):
             limit = self.values + 1e-4 * lengths * slope
-            worse = ~(values <= limit) | ~torch.isfinite(values)
+            worse = (~(values <= limit) | ~torch.isfinite(values)) & ~self.ended
             if not worse.any():
                 break
             index = worse.nonzero()[:, 0]
@@ -314,42 +320,54 @@ class _Search:
             values[index], gradient[:, index] = self._evaluate(some, self.problems.chosen(index))
             columns[:, index] = some
         self.failed = ~(values < self.values)
-        columns[:, self.failed] = self.columns[:, self.failed]
-        values[self.failed], gradient[:, self.failed] = self.values[self.failed], self.gradient[:, self.failed]
+        if self.failed.any():
+            columns = torch.where(self.failed, self.columns, columns)
+            gradient = torch.where(self.failed, self.gradient, gradient)
+            values = torch.where(self.failed, self.values, values)
         self._remember(columns - self.columns, gradient - self.gradient)
         self.columns, self.values, self.gradient = columns, values, gradient
 
     def _projected(self, columns: Tensor, direction: Tensor, lengths: Tensor, pseudo: Tensor) -> Tensor:
-        moved = columns + direction * lengths
+        moved = torch.addcmul(columns, direction, lengths)
         if self.problems.l1:
             orthant = torch.where(columns[:-1] != 0, columns[:-1].sign(), -pseudo[:-1].sign())
             moved[:-1] = torch.where(moved[:-1].sign() == orthant, moved[:-1], 0.0)
         return moved
 
     def _remember(self, step: Tensor, change: Tensor) -> None:
-        curvature = (step * change).sum(0)
+        curvature = _dots(step, change)
         usable = curvature > 1e-300
         self.history.append((step, change, torch.where(usable, curvature, torch.inf)))
         if len(self.history) > MEMORY_PAIRS:
             self.history.pop(0)
-        size = (change.square() * self.metric).sum(0)
+        size = _dots(change * self.metric, change)
         self.scale = torch.where(usable & (size > 0), curvature / size.clamp_min(1e-300), self.scale)
 
-    def _retire(self, ended: Tensor, gaps: Tensor, converged: Tensor) -> None:
-        places = self.index[ended]
-        self.result[:, places] = self.columns[:, ended]
-        self.final_values[places], self.final_gaps[places] = self.values[ended], gaps[ended]
-        self.converged[places] = converged[ended]
-        keep = ~ended
-        self.index, self.problems = self.index[keep], self.problems.chosen(keep.nonzero()[:, 0])
+    def _record(self, ending: Tensor, gaps: Tensor, converged: Tensor) -> None:
+        """Write problems that have ended into the result."""
+        if ending.any():
+            places = self.index[ending]
+            self.result[:, places] = self.columns[:, ending]
+            self.final_values[places], self.final_gaps[places] = self.values[ending], gaps[ending]
+            self.converged[places] = converged[ending]
+
+    def _keep(self, keep: Tensor) -> None:
+        """Go on with some of the problems."""
+        self.index, self.problems = self.index[keep], self.problems.chosen(keep)
         self.columns, self.values, self.gradient = self.columns[:, keep], self.values[keep], self.gradient[:, keep]
         self.metric, self.scale, self.failed = self.metric[:, keep], self.scale[keep], self.failed[keep]
+        self.ended = self.ended[keep]
         self.history = [(a[:, keep], b[:, keep], c[keep]) for a, b, c in self.history]
 
     def finish(self) -> Solution:
-        self.result[:, self.index] = self.columns
-        self.final_values[self.index] = self.values
+        self._record(~self.ended, self.final_gaps[self.index], torch.zeros_like(self.ended))
         return Solution(self.result, self.final_values, self.final_gaps, self.passes, self.converged)
+
+
+def _dots(left: Tensor, right: Tensor) -> Tensor:
+    """Dot product of each column: [F, P] × [F, P] → [P]."""
+    products: Tensor = torch.linalg.vecdot(left, right, dim=0)
+    return products
 
 
 def _pseudo_gradient(columns: Tensor, gradient: Tensor, l1: float) -> Tensor:

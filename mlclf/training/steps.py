@@ -120,6 +120,7 @@ class Training:
     Attributes:
         drawn_rows: rows drawn an epoch.
         scale: [R, K] float64, drawn rows ÷ weight that trains each candidate and label.
+        constant: [R, K] bool, labels of one class: they keep the bias that they start with.
         full_batch: one step an epoch, its gradient summed over the stream.
         total_steps: length of the schedule of the default rate; None keeps the rate (an explicit one) constant.
     """
@@ -128,6 +129,7 @@ class Training:
     candidates: Sequence[Candidate]
     pos_weight: Tensor
     scale: Tensor
+    constant: Tensor
     optimizer_name: str
     lr: float | None
     l1: float
@@ -152,6 +154,8 @@ class Training:
         count = len(self.candidates)
         weight = self.pos_weight.repeat(count, 1).float()
         self.loss = MaskedLoss(weight, self.scale.float()).to(self.device)
+        self.learned = (~self.constant).float().to(self.device)
+        self.unchecked: list[tuple[int, int, Tensor]] = []
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         if not self.best_loss:
             self.best_loss, self.best_epoch = [math.inf] * count, [-1] * count
@@ -170,17 +174,18 @@ class Training:
             if not self.full_batch:
                 self._set_rate()
             loss = self._backward(batch)
+            self.unchecked.append((self.step, int(batch.rows[0]), loss))
             if not self.full_batch:
                 self._apply()
             self.sums += loss * len(batch)
             self.rows += len(batch)
             if count % log_every == 0:
-                yield StepRecord(self.epoch, self.step, self.rows, self._checked(loss, batch, loader))
+                self._check(loader)
+                yield StepRecord(self.epoch, self.step, self.rows, float(loss.mean()))
         if self.full_batch and self.rows:
             self._set_rate()
             self._apply()
-        if self.rows and not bool(torch.isfinite(self.sums).all()):
-            raise TrainingError(f"the loss of epoch {self.epoch} is not finite; lower optimizer.lr")
+        self._check(loader)
         self.epoch += 1
 
     @property
@@ -199,7 +204,7 @@ class Training:
         labels = batch.labels[:, None, :].expand(-1, len(self.candidates), -1)
         losses = self.loss(logits, labels, weights)
         divisor = self.drawn_rows if self.full_batch else len(batch)
-        self.scaler.scale(losses.sum() / divisor).backward()
+        self.scaler.scale((losses * self.learned).sum() / divisor).backward()
         mean: Tensor = losses.detach().double().mean(1) / len(batch)
         return mean
 
@@ -217,21 +222,27 @@ class Training:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.rate * rate_factor(self.step, self.total_steps)
 
-    def _checked(self, loss: Tensor, batch: Batch, loader: ParquetLoader) -> float:
-        value = float(loss.mean())
+    def _check(self, loader: ParquetLoader) -> None:
+        """Refuse a loss that is not finite among the steps since the last check, the one wait for the device."""
+        unchecked, self.unchecked = self.unchecked, []
+        if not unchecked:
+            return
+        bad = ~torch.isfinite(torch.stack([loss for _, _, loss in unchecked])).all(1)
         stuck = self.scaler.is_enabled() and self.scaler.get_scale() < MIN_SCALE
-        if not math.isfinite(value) or stuck:
-            raise TrainingError(
-                f"the loss of step {self.step} is not finite; the rows of its batch begin in "
-                f"{loader.plan.locate(int(batch.rows[0]))}. Lower optimizer.lr, or set training.precision=float32"
-            )
-        return value
+        if not (stuck or bool(bad.any())):
+            return
+        step, row, _ = unchecked[int(bad.int().argmax()) if bad.any() else -1]
+        what = "loss" if bad.any() else "gradient"
+        raise TrainingError(
+            f"the {what} of step {step} is not finite; the rows of its batch begin in {loader.plan.locate(row)}. "
+            "Lower optimizer.lr, or set training.precision=float32"
+        )
 
-    def keep_best(self, losses: Sequence[float]) -> None:
-        """Keep the weights of each candidate whose held-out loss is its least so far."""
+    def keep_best(self, losses: Sequence[float], *, always: bool = False) -> None:
+        """Keep the weights of each candidate whose held-out loss is its least so far, or the latest ones (`always`)."""
         state = self.heads.state_dict()
         for index, loss in enumerate(losses):
-            if loss < self.best_loss[index]:
+            if always or loss < self.best_loss[index]:
                 self.best_loss[index], self.best_epoch[index] = loss, self.epoch - 1
                 self._copy(state, index)
 

@@ -58,15 +58,15 @@ class Moments:
         complete = bool((num_present == len(values)).all())
         self.low = np.fmin(self.low, values.min(0) if complete else np.fmin.reduce(values, axis=0))
         self.high = np.fmax(self.high, values.max(0) if complete else np.fmax.reduce(values, axis=0))
+        self._widen()
+        middle = np.nan_to_num(self.low / 2 + self.high / 2)
         cells = (np.ones(len(values)) if weights is None else weights)[:, None]
         if not complete:
-            values = np.where(present, values, 0.0)
+            values = np.where(present, values, middle)
             cells = cells * present
         totals = cells.sum(0) if cells.shape[1] > 1 else np.full(values.shape[1], cells.sum())
         shares = cells / np.maximum(totals, np.finfo(np.float64).tiny)
-        self._widen()
         # Half the values and half the middle: their difference cannot overflow.
-        middle = np.nan_to_num(self.low / 2 + self.high / 2)
         offsets = (values / 2 - middle / 2) * np.ldexp(1.0, 1 - self.exponent)
         mean = (offsets * shares).sum(0)
         squares = ((offsets - mean) ** 2 * cells).sum(0)

@@ -1,0 +1,28 @@
+# make test and make demo set everything up by themselves: Python 3.11 or newer is all that has to be there.
+
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/.installed
+
+.PHONY: install test demo lint types
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+test: install
+	$(VENV)/bin/python -m pytest
+
+demo: install
+	$(VENV)/bin/mlclf demo --out runs/demo
+
+lint: install
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: install
+	$(VENV)/bin/mypy

@@ -1,0 +1,90 @@
+"""What footers say, read where nothing that they do can harm."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyarrow.parquet.encryption as pe
+import pytest
+
+from mlclf.data.footers import ColumnFooter, Footers, _leading_integers, footers_of, read_footers
+from mlclf.data.inspection import inspect, summary_lines
+from mlclf.data.shards import make_plan
+
+
+class OpenSafe(pe.KmsClient):
+    """A key service that guards nothing."""
+
+    def __init__(self, config: object) -> None:
+        pe.KmsClient.__init__(self)
+
+    def wrap_key(self, key: bytes, name: str) -> bytes:
+        return base64.b64encode(key)
+
+    def unwrap_key(self, key: bytes, name: str) -> bytes:
+        return base64.b64decode(key)
+
+
+def write_encrypted(path: Path, table: pa.Table, secret: str) -> None:
+    """Write a file whose footer can be read and one of whose columns cannot."""
+    options = pe.EncryptionConfiguration(footer_key="f", column_keys={"k": [secret]}, plaintext_footer=True)
+    properties = pe.CryptoFactory(OpenSafe).file_encryption_properties(pe.KmsConnectionConfig(), options)
+    with pq.ParquetWriter(path, table.schema, encryption_properties=properties) as writer:
+        writer.write_table(table)
+
+
+def test_the_child_process_gives_what_this_one_gives(tmp_path: Path) -> None:
+    for name, values in (("a", [1, None, 3]), ("b", [5, 4, 4])):
+        table = pa.table({"x": pa.array(values), "words": [["p", "q"], None, []]})
+        pq.write_table(table, tmp_path / f"{name}.parquet", row_group_size=2, write_page_checksum=name == "a")
+    shards = make_plan(str(tmp_path)).shards
+    expected = Footers()
+    for shard in shards:
+        expected.add(footers_of(shard.source, shard.schema))
+    found = read_footers(shards)
+    assert found == expected
+    assert found.columns["x"] == ColumnFooter(1, 1, 5, True, 6, found.columns["x"].bytes)
+    assert found.columns["words"].nulls is None
+    assert found.columns["words"].items == 8  # two, a null list and an empty one, in each file
+    assert found.codecs == {"SNAPPY": 8}
+    assert found.checksums == {str(tmp_path / "a.parquet"): True, str(tmp_path / "b.parquet"): False}
+
+
+def test_a_footer_that_ends_the_process_does_not_end_this_one(tmp_path: Path) -> None:
+    path = tmp_path / "secret.parquet"
+    write_encrypted(path, pa.table({"x": [1.0, 2.0], "secret": [1, 2]}), "secret")
+    assert read_footers(make_plan(str(path)).shards) is None
+    report = inspect(str(path))
+    assert report["warnings"] == [
+        "the footers' statistics of the columns cannot be read: a file is damaged, or encrypted"
+    ]
+    assert [column["name"] for column in report["columns"]] == ["x", "secret"]
+    assert "compression: unknown" in summary_lines(report)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        (ColumnFooter(1, 2, 3), ColumnFooter(2, 1, 5), ColumnFooter(3, 1, 5)),
+        (ColumnFooter(1, 2, 3), ColumnFooter(None, 1, 5), ColumnFooter(None, 1, 5)),
+        (ColumnFooter(0), ColumnFooter(2, "a", "b"), ColumnFooter(2, "a", "b")),
+        (ColumnFooter(0, 1, 2), ColumnFooter(2, "a", "b"), ColumnFooter(2, None, None, False)),
+        (ColumnFooter(0, 1, 2), ColumnFooter(4), ColumnFooter(4, 1, 2)),
+        (ColumnFooter(0, 1, 2), ColumnFooter(0, None, None, False), ColumnFooter(0, None, None, False)),
+    ],
+)
+def test_columns_are_joined(one: ColumnFooter, other: ColumnFooter, expected: ColumnFooter) -> None:
+    one.add(other)
+    assert one == expected
+
+
+def test_page_headers_are_read_to_their_checksum() -> None:
+    # Compact protocol: field 1 (type) = 0, field 2 = 300, field 3 = 200, field 4 (checksum) = -1, field 5 a structure.
+    header = bytes([0x15, 0x00, 0x15, 0xD8, 0x04, 0x15, 0x90, 0x03, 0x15, 0x01, 0x1C])
+    assert dict(_leading_integers(header)) == {1: 0, 2: 300, 3: 200, 4: -1}
+    assert dict(_leading_integers(header[:8] + b"\x2c")) == {1: 0, 2: 300, 3: 200}
+    assert dict(_leading_integers(b"")) == {}
+    assert dict(_leading_integers(b"PAR1")) == {}
