@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mlclf.data.batch import Slab
-from mlclf.data.features.numeric import numeric_values
+from mlclf.data.features.numeric import LARGEST, numeric_values
 from mlclf.data.features.table import Features
 from mlclf.data.labels import UNOBSERVED, Labels
 from mlclf.data.schema import Schema
@@ -97,8 +97,15 @@ def row_weights(table: pa.Table, column: str | None, place: str) -> NDArray[np.f
     weights = numeric_values(table.column(column), where).astype(np.float64)
     bad = ~(weights >= 0)
     if bad.any():
+        first = float(weights[bad][0])
         raise DataError(
-            f"{where}: row weights must be 0 or more, found {float(weights[bad][0])!r} "
+            f"{where}: row weights must be 0 or more, found {'null' if np.isnan(first) else first} "
             f"in {int(bad.sum())} rows; fill or drop them where the data is written"
+        )
+    large = weights > LARGEST
+    if large.any():
+        raise DataError(
+            f"{where}: row weights must be 0 or more and fit float32 (up to 3.4e38), found {float(weights[large][0])} "
+            f"in {int(large.sum())} rows; scale them where the data is written"
         )
     return weights

@@ -99,14 +99,18 @@ class ScoreFiles:
         column = table.column(name)
         scores = numeric_values(column, where) if self.kind == PROBABILITY else _with_infinities(column)
         if np.isnan(scores).any():
-            raise DataError(f"{where}: scores must be numbers, found {int(np.isnan(scores).sum())} null or NaN; "
-                            "drop these rows or score them again")
+            raise DataError(
+                f"{where}: scores must be numbers, found {int(np.isnan(scores).sum())} null or NaN; "
+                "drop these rows or score them again"
+            )
         if self.kind == LOGIT:
             return np.clip(scores, -1e30, 1e30).astype(np.float32)
         outside = (scores < 0) | (scores > 1)
         if outside.any():
-            raise DataError(f"{where}: probabilities must be in [0, 1], found {float(scores[outside][0])!r}; "
-                            "if these are logits, say --score-kind logit")
+            raise DataError(
+                f"{where}: probabilities must be in [0, 1], found {float(scores[outside][0])!r}; "
+                "if these are logits, say --score-kind logit"
+            )
         clipped = np.clip(scores.astype(np.float64), CLIP, 1 - CLIP)
         return (np.log(clipped) - np.log1p(-clipped)).astype(np.float32)
 

@@ -28,7 +28,9 @@ def numeric_values(column: pa.ChunkedArray, where: str) -> NDArray[Any]:
         DataError: a value is infinite.
     """
     values = as_floats(one_array(column))
-    if values.size and not np.isfinite(values.sum(dtype=np.float64)):
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = values.sum(dtype=np.float64)
+    if not np.isfinite(total):
         infinite = np.isinf(values)
         if infinite.any():
             raise DataError(

@@ -1,0 +1,113 @@
+"""The order of a fit's stages, and the folder that appears whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import torch
+
+from mlclf.config import RunFile
+from mlclf.decisions.thresholds import parse_objective
+from mlclf.errors import ConfigError
+from mlclf.files import folder_is_empty, swap_folder
+from mlclf.fitting.decided import Decided
+from mlclf.fitting.full_batch import train_full_batch
+from mlclf.fitting.mini_batch import MiniBatchFit
+from mlclf.fitting.prepared import PreparedData
+from mlclf.fitting.trained import Progress, Trained
+from mlclf.runs import RunFolder
+from mlclf.training.losses import pos_weights
+
+
+class FitJob:
+    """One fit, from arguments to a finished run folder."""
+
+    def __init__(self, run_file: RunFile, *, resume: bool, overwrite: bool) -> None:
+        self.run_file, self.resume, self.overwrite = run_file, resume, overwrite
+        self.arguments, self.settings = run_file
+        self.device = _device(self.settings.runtime.device)
+
+    def steps(self) -> Iterator[Progress]:
+        """Do the job; yields progress, and leaves the run folder finished."""
+        self._check()
+        out = Path(self.arguments.out or "")
+        self.data = PreparedData(self.arguments, self.settings)
+        yield from self.data.prepare()
+        replaces = self.overwrite and out.exists()
+        work = Path(tempfile.mkdtemp(prefix=f".{out.name}.new-", dir=out.resolve().parent)) if replaces else out
+        existed = work.exists()
+        self.folder = RunFolder(work)
+        try:
+            work.mkdir(parents=True, exist_ok=True)
+            self.folder.write_config(self.run_file.to_yaml())
+            trained = yield from self._train()
+            yield from Decided(self.data, self.settings, trained, self.folder).steps()
+            if replaces:
+                swap_folder(work, out)
+        except BaseException:
+            self._clean_up(replaces, existed)
+            raise
+        yield Progress("done", note=f"run written to {out}")
+
+    def _check(self) -> None:
+        """Refuse what can be refused before any data is read."""
+        parse_objective(self.settings.thresholds.objective)
+        if not self.arguments.train or not self.arguments.labels:
+            raise ConfigError("fit needs data and --labels; see 'mlclf fit --help'")
+        if self.settings.data.where is not None:
+            raise ConfigError("data.where is not available in this release; filter the rows where the data is written")
+        if self.settings.data.on_corrupt == "skip":
+            raise ConfigError("data.on_corrupt=skip is not available in this release; only 'error' is")
+        out = Path(self.arguments.out or "")
+        if not (self.resume or self.overwrite) and not folder_is_empty(out):
+            raise ConfigError(f"{out}: the folder is not empty; give another --out, or --resume or --overwrite")
+        if self.overwrite and not folder_is_empty(out) and not RunFolder(out).started:
+            raise ConfigError(f"{out}: --overwrite replaces runs only, and this folder is none; give another --out")
+
+    def _clean_up(self, replaces: bool, existed: bool) -> None:
+        """After a failure leave what was there before, and a checkpoint to resume from if there is one."""
+        if replaces:
+            shutil.rmtree(self.folder.path, ignore_errors=True)
+        elif not self.resume and not self.folder.file("checkpoints").exists():
+            for name in ("config.yaml", "log.jsonl", "steps.jsonl"):
+                self.folder.file(name).unlink(missing_ok=True)
+            if not existed:
+                shutil.rmtree(self.folder.path, ignore_errors=True)
+
+    def _train(self) -> Generator[Progress, None, Trained]:
+        data, settings = self.data, self.settings
+        final = data.totals.of(data.hold_out.final())
+        names = data.statistics.label_names
+        pos_weight = pos_weights(settings.loss.pos_weight, final.positives[0], final.totals[0], names)
+        data.hold()
+        algorithm = self._algorithm()
+        yield Progress("training", note=data.summary(algorithm))
+        if algorithm == "lbfgs":
+            return (yield from train_full_batch(data, settings, pos_weight, self.folder.file("log.jsonl")))
+        fit = MiniBatchFit(
+            data, settings, pos_weight, self.folder, algorithm=algorithm, device=self.device, resume=self.resume
+        )
+        return (yield from fit.run())
+
+    def _algorithm(self) -> str:
+        """The optimizer: where none is named, the exact solver for data in memory, else mini-batches."""
+        settings = self.settings
+        name, training = settings.optimizer.name, settings.training
+        if name != "auto":
+            return name
+        stepwise = settings.optimizer.lr is not None or training.epochs is not None or bool(settings.model.hidden)
+        if stepwise or training.batch_rows not in (None, "all"):
+            return "adam"
+        return "lbfgs" if self.data.resident is not None or training.batch_rows == "all" else "adam"
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"runtime.device={name}: torch finds no CUDA device here; use 'auto' or 'cpu'")
+    return device

@@ -1,0 +1,266 @@
+"""Mini-batch training: candidates of l2 and folds beside each other, early stopping, checkpoints."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlclf.config import Settings
+from mlclf.data.batch import Batch
+from mlclf.errors import ConfigError
+from mlclf.files import append_line, write_text
+from mlclf.fitting.prepared import CHUNK_ROWS, PreparedData
+from mlclf.fitting.trained import Progress, Trained, log_epoch
+from mlclf.runs import RunFolder, log_line
+from mlclf.training.checkpoint import load_checkpoint, save_checkpoint
+from mlclf.training.steps import Candidate, CandidateHeads, StepRecord, Training
+
+MINI_BATCH_CS = (1e-2, 1e-1, 1.0, 1e1, 1e2)
+"""C of the candidates of l2 that are run beside each other."""
+
+MAX_CANDIDATE_CELLS = 1 << 23
+TARGET_STEPS = 20_000
+MAX_EPOCHS = 50
+
+
+class MiniBatchFit:
+    """Trains all candidates in one stream, keeps the best, and refits on all rows where folds were used."""
+
+    def __init__(
+        self,
+        data: PreparedData,
+        settings: Settings,
+        pos_weight: Tensor,
+        folder: RunFolder,
+        *,
+        algorithm: str,
+        device: torch.device,
+        resume: bool,
+    ) -> None:
+        self.data, self.settings, self.pos_weight, self.folder = data, settings, pos_weight, folder
+        self.algorithm, self.device, self.resume = algorithm, device, resume
+        self.hold_out = data.hold_out
+        self.epochs_before = 0
+        self.log = folder.file("log.jsonl")
+
+    def run(self) -> Generator[Progress, None, Trained]:
+        """Train all candidates beside each other, keep the best, and refit where folds were used."""
+        candidates = self._candidates()
+        training = self._training(candidates, self.hold_out.trained, "search" if self.hold_out.refit else "final")
+        yield from self._epochs(training, self.hold_out.trained, training_parts(self.hold_out.trained))
+        best = self._best_candidate(training)
+        count = self.hold_out.num_models
+        state = training.best or training.heads.state_dict()
+        held_out = [training.heads.head(best * count + model, state).cpu() for model in range(count)]
+        if not self.hold_out.refit:
+            return Trained(held_out, held_out[0], self.pos_weight, self.algorithm)
+        best_epochs = training.best_epoch[best * count : (best + 1) * count]
+        epochs = self.settings.training.epochs or max(1, 1 + max(best_epochs))
+        final = self._training(
+            [Candidate((1.0,) * self.hold_out.trained.shape[1], candidates[best * count].l2)],
+            self.hold_out.final(),
+            "final",
+            epochs=epochs,
+        )
+        yield from self._epochs(final, self.hold_out.final(), None, judged=False)
+        return Trained(held_out, final.heads.head(0).cpu(), self.pos_weight, self.algorithm)
+
+    def _candidates(self) -> list[Candidate]:
+        """For each l2, the models of the hold-out: candidate = index of l2 · R + model."""
+        l2 = self.settings.optimizer.l2
+        total = max(self.data.mean_total(), 1e-300)
+        if l2 != "auto":
+            strengths = [float(l2)]
+        elif not self.hold_out.chooses:
+            strengths = [1 / total]
+        else:
+            inputs = self.data.statistics.features.num_dense + self.data.statistics.features.vocabulary_size
+            width = self.data.num_labels * self.hold_out.num_models * inputs
+            count = max(1, min(len(MINI_BATCH_CS), MAX_CANDIDATE_CELLS // max(1, width)))
+            middle = len(MINI_BATCH_CS) // 2
+            start = max(0, middle - (count - 1) // 2)
+            strengths = [1 / (c * total) for c in MINI_BATCH_CS[start : start + count]]
+        rows = [tuple(row) for row in self.hold_out.trained.tolist()]
+        return [Candidate(row, strength) for strength in strengths for row in rows]
+
+    def _training(self, candidates: list[Candidate], trained: Tensor, name: str, epochs: int | None = None) -> Training:
+        settings, features = self.settings, self.data.statistics.features
+        trained = torch.tensor([candidate.trained for candidate in candidates], dtype=torch.float64)
+        torch.manual_seed(settings.training.seed)
+        heads = CandidateHeads(
+            len(candidates), features.num_dense, features.vocabulary_size, self.data.num_labels, settings.model.hidden
+        )
+        totals = self.data.totals.of(trained)
+        lr = settings.optimizer.lr
+        constant, priors = totals.constant(), totals.prior_logits(self.pos_weight)
+        heads.start_biases(torch.where(constant | (lr is None), priors, 0.0).float())
+        parts = training_parts(trained)
+        drawn = sum(count for part, count in self.data.statistics.rows.items() if parts is None or part in parts)
+        full_batch = settings.training.batch_rows == "all"
+        self.batch_rows = self._batch_rows(drawn, len(candidates))
+        self.max_epochs = epochs or settings.training.epochs or self._default_epochs(drawn, full_batch)
+        steps = self.max_epochs * (1 if full_batch else math.ceil(drawn / self.batch_rows))
+        scale = torch.where(totals.totals > 0, drawn / totals.totals.clamp_min(1e-300), 0.0)
+        training = Training(
+            heads,
+            candidates,
+            self.pos_weight,
+            scale,
+            constant,
+            self.algorithm,
+            lr,
+            settings.optimizer.l1,
+            steps if lr is None else None,
+            drawn,
+            self.device,
+            self._precision(),
+            full_batch,
+        )
+        self.checkpoints = self.folder.file("checkpoints") / name
+        return training
+
+    def _default_epochs(self, drawn: int, full_batch: bool) -> int:
+        steps_per_epoch = 1 if full_batch else math.ceil(drawn / self.batch_rows)
+        return max(3, min(MAX_EPOCHS if not full_batch else 500, math.ceil(TARGET_STEPS / steps_per_epoch)))
+
+    def _batch_rows(self, drawn: int, num_candidates: int) -> int:
+        chosen = self.settings.training.batch_rows
+        cells = self.data.num_labels * num_candidates
+        if isinstance(chosen, int):
+            return chosen
+        if chosen == "all":
+            return max(1, min(CHUNK_ROWS, (1 << 24) // cells))
+        by_size = 1 << max(5, min(12, int(math.log2(max(1, drawn) / 50 + 1))))
+        return max(1, min(by_size, (1 << 24) // cells))
+
+    def _precision(self) -> str:
+        precision = self.settings.training.precision
+        if precision != "auto":
+            return precision
+        return "bf16" if self.device.type == "cuda" else "float32"
+
+    def _epochs(
+        self, training: Training, trained: Tensor, parts: list[int] | None, judged: bool = True
+    ) -> Iterator[Progress]:
+        """Epochs until the schedule ends or the held-out loss has stopped falling; a checkpoint after each."""
+        self._resume(training)
+        settings = self.settings.training
+        loader = self.data.loader(self.batch_rows, shuffle=settings.shuffle, parts=parts)
+        judged = judged and self.hold_out.chooses
+        if training.epoch < self.max_epochs and not self._stopped(training, judged):
+            self._cut_logs(self.epochs_before + training.epoch)
+        while training.epoch < self.max_epochs and not self._stopped(training, judged):
+            started = time.perf_counter()
+            for record in training.run_epoch(loader):
+                yield Progress(f"epoch {record.epoch}", record.rows, training.drawn_rows)
+                self._log_step(record)
+            seconds = time.perf_counter() - started
+            losses = self._judge(training) if judged else []
+            if judged:
+                training.keep_best(losses, always=settings.epochs is not None)
+            epoch = training.epoch - 1
+            number = epoch + self.epochs_before
+            train_loss, valid_loss = float(training.train_loss.mean()), min(losses, default=math.nan)
+            log_epoch(
+                self.log, epoch + self.epochs_before, training.step, training.rows, seconds, train_loss, valid_loss
+            )
+            save_checkpoint(self.checkpoints, training.tensors(), training.state() | self._identity())
+            note = f"epoch {epoch}: training loss {train_loss:.5f}"
+            note += f", held-out log-loss {valid_loss:.5f}" if math.isfinite(valid_loss) else ""
+            yield Progress("training", training.rows, training.drawn_rows, note)
+        self.epochs_before += training.epoch
+
+    def _stopped(self, training: Training, judged: bool) -> bool:
+        if not judged or self.settings.training.epochs is not None or training.epoch == 0:
+            return False
+        return training.epoch - 1 - max(training.best_epoch) >= self.settings.training.patience
+
+    def _identity(self) -> dict[str, Any]:
+        return {"plan": self.data.plan.digest}
+
+    def _resume(self, training: Training) -> None:
+        found = load_checkpoint(self.checkpoints) if self.resume else None
+        if found is None:
+            return
+        tensors, state = found
+        if state.get("plan") != self.data.plan.digest:
+            raise ConfigError(
+                "the data has changed since the checkpoint was written (other files, sizes or row "
+                "groups); put it back, or start again with --overwrite"
+            )
+        training.restore(tensors, state)
+
+    def _cut_logs(self, epochs: int) -> None:
+        """Leave what the first `epochs` epochs logged: later ones are trained again."""
+        for name in ("log.jsonl", "steps.jsonl"):
+            _cut_log(self.folder.file(name), epochs)
+
+    def _log_step(self, record: StepRecord) -> None:
+        line = {
+            "epoch": record.epoch + self.epochs_before,
+            "step": record.step,
+            "rows": record.rows,
+            "loss": record.loss,
+        }
+        append_line(self.folder.file("steps.jsonl"), log_line(line))
+
+    def _judge(self, training: Training) -> list[float]:
+        """Held-out log-loss of every candidate, mean over labels, after the shift for pos_weight."""
+        heads, count = training.heads.eval(), self.hold_out.num_models
+        shift = self.pos_weight.log()
+        sums = torch.zeros(len(training.candidates), self.data.num_labels, dtype=torch.float64)
+        totals = torch.zeros_like(sums)
+        with torch.inference_mode():
+            for batch in self.data.batches():
+                model = self.hold_out.judge[batch.parts.long()]
+                if not (model >= 0).any():
+                    continue
+                for piece in _pieces(batch, self.data.num_labels * len(training.candidates)):
+                    model = self.hold_out.judge[piece.parts.long()]
+                    logits = heads(piece.to(self.device)).double().cpu() - shift
+                    loss = -torch.nn.functional.logsigmoid(-logits) - piece.labels[:, None, :] * logits
+                    cells = piece.weights[:, None].double() * (1 if piece.label_mask is None else piece.label_mask)
+                    own = (model[:, None] == torch.arange(len(training.candidates)) % count).double()
+                    sums += torch.einsum("brk,bk,br->rk", loss, cells.expand(-1, self.data.num_labels), own)
+                    totals += torch.einsum("bk,br->rk", cells.expand(-1, self.data.num_labels), own)
+        means = torch.where(totals > 0, sums / totals, torch.nan).nanmean(1)
+        return [value if math.isfinite(value) else math.inf for value in means.tolist()]
+
+    def _best_candidate(self, training: Training) -> int:
+        """Index of the l2 whose models have the least mean held-out loss."""
+        count = self.hold_out.num_models
+        losses = torch.tensor(training.best_loss).reshape(-1, count).mean(1)
+        return int(losses.argmin()) if self.hold_out.chooses else 0
+
+
+def training_parts(trained: Tensor) -> list[int] | None:
+    """Parts of the split that any of the models is trained on; None for all of them."""
+    used = (trained > 0).any(0)
+    return None if bool(used.all()) else used.nonzero()[:, 0].tolist()
+
+
+def _pieces(batch: Batch, cells_per_row: int) -> Iterator[Batch]:
+    """A batch in slices of rows whose logits take at most 32 MiB in float64."""
+    step = max(1, (1 << 22) // max(1, cells_per_row))
+    if len(batch) <= step:
+        yield batch
+        return
+    for start in range(0, len(batch), step):
+        yield batch.slice(start, min(start + step, len(batch)))
+
+
+def _cut_log(path: Path, epochs: int) -> None:
+    """Leave the lines of the first `epochs` epochs: those after the checkpoint are written again."""
+    if not path.exists():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines()
+    whole = [line for line in lines if line.endswith("}")]  # a crash may have torn the last one
+    kept = [line for line in whole if json.loads(line)["epoch"] < epochs]
+    write_text(path, "".join(line + "\n" for line in kept))

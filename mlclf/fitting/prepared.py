@@ -1,0 +1,205 @@
+"""Prepared data: plan, schema, split, statistics, and the streams of batches that every stage reads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+import torch
+
+from mlclf.config import Arguments, Settings
+from mlclf.data.batch import Batch
+from mlclf.data.loader import ParquetLoader, PoolShape, lanes_for, pool_shape, reader_bytes
+from mlclf.data.rows import RowEncoder
+from mlclf.data.schema import Schema, check_shards, find_schema
+from mlclf.data.shards import Plan, make_plan
+from mlclf.data.splits import CHOICE, Split
+from mlclf.data.statistics import Statistics, fit_statistics, time_cut
+from mlclf.errors import ConfigError
+from mlclf.fitting.trained import Progress
+from mlclf.training.candidates import HoldOut, LabelTotals
+
+FOLDS_UP_TO_ROWS = 200_000
+DEFAULT_FOLDS = 5
+DEFAULT_FRACTION = 0.1
+CHUNK_ROWS = 65_536
+RESIDENT_SHARE = 4
+"""Data is held in memory where its encoded rows take less than the budget divided by this."""
+
+
+class PreparedData:
+    """The rows of a fit and everything that one pass over them tells.
+
+    Attributes:
+        plan, valid_plan: training data, and validation data where it is given.
+        schema, split, hold_out: roles of the columns, parts of the rows, and what each part is for.
+        statistics, totals: what the pass of statistics found.
+        pool: bound on the rows held while streaming.
+        resident: all rows, once `hold` has found that they fit.
+    """
+
+    def __init__(self, arguments: Arguments, settings: Settings) -> None:
+        self.arguments, self.settings = arguments, settings
+        self.threads = settings.runtime.threads or min(os.cpu_count() or 1, 16)
+        self.budget = settings.runtime.memory_budget
+
+    def prepare(self) -> Iterator[Progress]:
+        """Footers, schema, split, and the one pass of statistics."""
+        arguments, settings = self.arguments, self.settings
+        if not arguments.train or not arguments.labels:
+            raise ConfigError("fit needs data and --labels; see 'mlclf fit --help'")
+        self.plan = make_plan(list(arguments.train))
+        self.valid_plan = make_plan(list(arguments.valid)) if arguments.valid else None
+        for plan in filter(None, (self.plan, self.valid_plan)):
+            for warning in plan.warnings:
+                yield Progress("data", note=warning)
+        self.split = resolve_split(arguments, settings, self.plan, self.valid_plan is not None)
+        others = [name for name in (self.split.time, self.split.group) if name is not None]
+        self.schema = find_schema(
+            self.plan,
+            list(arguments.labels),
+            features=list(arguments.columns or ()),
+            exclude=list(arguments.exclude or ()),
+            weight=arguments.weight,
+            key=arguments.key,
+            group=arguments.group,
+            roles=settings.features.roles,
+            other_columns=others,
+        )
+        self.schema = _without(self.schema, self.split.group)
+        if self.valid_plan is not None:
+            check_shards(self.valid_plan, self.schema)
+        for name, reason in self.schema.ignored:
+            yield Progress("data", note=f"column {name!r} is left out: {reason}")
+        if self.split.time is not None:
+            cut = time_cut(self.plan, self.split.time, self.split.fraction, self.threads)
+            self.split = replace(self.split, cut=cut)
+        self.hold_out = self._hold_out()
+        yield from self._statistics()
+
+    def _hold_out(self) -> HoldOut:
+        if self.valid_plan is not None:
+            return HoldOut.given()
+        if self.split.kind == "folds":
+            return HoldOut.folds(self.split.num_folds)
+        return HoldOut.halves() if self.split.kind == "held_out" else HoldOut.nothing()
+
+    def _statistics(self) -> Iterator[Progress]:
+        features = self.settings.features
+        passes = fit_statistics(
+            self.plan,
+            self.schema,
+            self.split,
+            label_values=self.settings.data.label_values,
+            standardize=features.standardize,
+            vocabulary_levels=features.vocabulary_levels,
+            hash_limit=features.hash_limit,
+            hash_buckets=features.hash_buckets,
+            threads=self.threads,
+            lanes=lanes_for(self.budget, self._reader()),
+        )
+        statistics: Statistics | None = None
+        for rows, found in passes:
+            statistics = found
+            yield Progress("statistics", rows, self.plan.rows)
+        assert statistics is not None
+        self.statistics = statistics
+        for warning in statistics.warnings:
+            yield Progress("statistics", note=warning)
+        counts = statistics.counts
+        self.totals = LabelTotals(torch.from_numpy(counts.positives), torch.from_numpy(counts.totals))
+        if self.hold_out.trained.shape[1] > counts.positives.shape[0]:
+            nothing = torch.zeros_like(self.totals.positives)
+            self.totals = LabelTotals(
+                torch.cat([self.totals.positives, nothing]), torch.cat([self.totals.totals, nothing])
+            )
+        self.num_labels = len(statistics.label_names)
+        one_class = self.totals.of(self.hold_out.final()).constant()[0].nonzero()[:, 0].tolist()
+        if one_class:
+            names = ", ".join(repr(statistics.label_names[index]) for index in one_class[:5])
+            yield Progress("statistics", note=f"{len(one_class)} labels have one class only in training: {names}")
+        self.encoder = self._encoder(self.split)
+        self.pool = pool_shape(self.budget, statistics.row_bytes, self.plan.row_bytes, self._reader())
+
+    def _reader(self) -> float:
+        return reader_bytes(self.plan, len(self.schema.feature_columns) + len(self.schema.labels))
+
+    def _encoder(self, split: Split) -> RowEncoder:
+        return RowEncoder(
+            self.schema, self.statistics.features, self.statistics.labels, self.num_labels, split, self.schema.weight
+        )
+
+    def loader(self, batch_rows: int, *, shuffle: bool = False, parts: Sequence[int] | None = None) -> ParquetLoader:
+        return ParquetLoader(
+            self.plan,
+            self.encoder,
+            self.pool,
+            batch_rows=batch_rows,
+            seed=self.settings.training.seed,
+            shuffle=shuffle,
+            parts=parts,
+            threads=self.threads,
+        )
+
+    def _stream(self) -> Iterator[Batch]:
+        """All rows in plan order, those of given validation data after them as part 1."""
+        rows = min(CHUNK_ROWS, max(256, (1 << 25) // self.num_labels))
+        yield from self.loader(rows)
+        if self.valid_plan is not None:
+            encoder = self._encoder(Split(kind="none", part=CHOICE))
+            shape = PoolShape(1, self.pool.slab_rows, 0)
+            yield from ParquetLoader(self.valid_plan, encoder, shape, batch_rows=rows, shuffle=False)
+
+    def batches(self) -> Iterable[Batch]:
+        """The stream, from memory where it is held there."""
+        return self.resident if self.resident is not None else self._stream()
+
+    resident: list[Batch] | None = None
+
+    def hold(self) -> None:
+        """Hold all rows in memory from here on, where they take little of the budget."""
+        rows = self.plan.rows + (self.valid_plan.rows if self.valid_plan else 0)
+        if rows * self.statistics.row_bytes <= self.budget / RESIDENT_SHARE:
+            self.resident = list(self._stream())
+
+    def mean_total(self) -> float:
+        """Mean over labels of the row weights that observe them, of the final model."""
+        return float(self.totals.of(self.hold_out.final()).totals.mean())
+
+    def summary(self, algorithm: str) -> str:
+        """One line on the size of the problem and how it is solved."""
+        features = self.statistics.features
+        held = "in memory" if self.resident is not None else f"streamed, at most {self.pool.num_bytes >> 20} MiB"
+        return (
+            f"{self.plan.rows:,} rows, {features.num_dense:,} dense inputs, {features.vocabulary_size:,} ids, "
+            f"{self.num_labels:,} labels; {algorithm}, {held}"
+        )
+
+
+def resolve_split(arguments: Arguments, settings: Settings, plan: Plan, has_valid: bool) -> Split:
+    """The split that the arguments ask for, or the default for this number of rows."""
+    seed = settings.training.seed
+    if has_valid:
+        return Split(kind="none")
+    if arguments.valid_by is not None:
+        kind, _, column = arguments.valid_by.partition(":")
+        column_of = {
+            "group": column if kind == "group" else arguments.group,
+            "time": column if kind == "time" else None,
+        }
+        return Split("held_out", fraction=DEFAULT_FRACTION, seed=seed, group=column_of["group"], time=column_of["time"])
+    if arguments.folds is not None:
+        return Split("folds", num_folds=arguments.folds, seed=seed, group=arguments.group)
+    fraction = arguments.valid_fraction
+    if fraction is None and plan.rows <= FOLDS_UP_TO_ROWS:
+        return Split("folds", num_folds=min(DEFAULT_FOLDS, max(2, plan.rows)), seed=seed, group=arguments.group)
+    if fraction == 0:
+        return Split(kind="none")
+    return Split("held_out", fraction=fraction or DEFAULT_FRACTION, seed=seed, group=arguments.group)
+
+
+def _without(schema: Schema, group: str | None) -> Schema:
+    """The schema with the column that names the groups of the split taken out of the inputs."""
+    kept = tuple(feature for feature in schema.features if feature.name != group)
+    return Schema(kept, schema.labels, schema.tags, schema.weight, schema.key, schema.group, schema.ignored)

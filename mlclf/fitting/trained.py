@@ -1,0 +1,54 @@
+"""What the stages of a fit hand on: progress to the caller, trained models to the decisions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from mlclf.files import append_line
+from mlclf.runs import log_line
+from mlclf.training.models import LinearHead
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a job is: `done` of `total` rows (0: unknown) of a stage, and a line to show, if any."""
+
+    stage: str
+    done: int = 0
+    total: int = 0
+    note: str = ""
+
+
+@dataclass
+class Trained:
+    """What training leaves.
+
+    Attributes:
+        held_out: the R models that saw only some parts; they score the held-out rows.
+        final: the model of the run.
+        pos_weight: [K] float64.
+        algorithm: name of the optimizer that was used.
+    """
+
+    held_out: Sequence[LinearHead]
+    final: LinearHead
+    pos_weight: Tensor
+    algorithm: str
+
+
+def log_epoch(path: Path, epoch: int, step: int, rows: int, seconds: float, train: float, valid: float) -> None:
+    """Append the line of an epoch to `log.jsonl`; a loss that is NaN is written as null."""
+    record = {
+        "epoch": epoch,
+        "step": step,
+        "rows": rows,
+        "seconds": round(seconds, 6),
+        "train_loss": train if math.isfinite(train) else None,
+        "valid_loss": valid if math.isfinite(valid) else None,
+    }
+    append_line(path, log_line(record))
