@@ -113,16 +113,20 @@ class _Bar:
 
 def metrics_table(report: dict[str, Any], what: str) -> list[str]:
     """The metrics document as lines: the summary, then the first labels."""
-    lines = [
-        f"{report['rows']:,} rows ({what}), {report['scored_labels']} of {len(report['labels'])} labels scored",
-        f"  log-loss {_number(report['log_loss'])}   gain {_number(report['gain'])}   brier {_number(report['brier'])}"
-        f"   ece {_number(report['calibration']['ece'])}"
-        f"   observed/expected {_number(report['calibration']['observed_expected'])}",
-        f"  subset accuracy {_number(report['subset_accuracy'])}   hamming loss {_number(report['hamming_loss'])}"
-        f"   P@1 {_number(report['ranking']['p_at_1'])}   P@3 {_number(report['ranking']['p_at_3'])}"
-        f"   P@5 {_number(report['ranking']['p_at_5'])}",
-    ]
-    names = ["macro", "micro"] + list(report["labels"])[:MAX_LABELS_SHOWN]
+    labels, calibration, ranking = report["labels"], report["calibration"], report["ranking"]
+    summary = {
+        "log-loss": report["log_loss"],
+        "gain": report["gain"],
+        "brier": report["brier"],
+        "ece": calibration["ece"],
+        "observed/expected": calibration["observed_expected"],
+    }
+    across = {"subset accuracy": report["subset_accuracy"], "hamming loss": report["hamming_loss"]}
+    across |= {f"P@{k}": ranking[f"p_at_{k}"] for k in (1, 3, 5)}
+    lines = [f"{report['rows']:,} rows ({what}), {report['scored_labels']} of {len(labels)} labels scored"]
+    for values in (summary, across):
+        lines.append("  " + "   ".join(f"{name} {_number(value)}" for name, value in values.items()))
+    names = ["macro", "micro", *list(labels)[:MAX_LABELS_SHOWN]]
     width = min(40, max(12, *(len(_short(name)) for name in names)))
     head = ("auroc", "ap", "f1", "precision", "recall", "f1@0.5", "threshold", "support")
     lines.append(f"  {'':{width}}  " + "  ".join(f"{title:>9}" for title in head))

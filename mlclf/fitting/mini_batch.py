@@ -166,7 +166,6 @@ class MiniBatchFit:
             if judged:
                 training.keep_best(losses, always=settings.epochs is not None)
             epoch = training.epoch - 1
-            number = epoch + self.epochs_before
             train_loss, valid_loss = float(training.train_loss.mean()), min(losses, default=math.nan)
             log_epoch(
                 self.log, epoch + self.epochs_before, training.step, training.rows, seconds, train_loss, valid_loss
