@@ -187,7 +187,9 @@ def main() -> None:
     """Run the command line and exit with the code of the contract."""
     signal.signal(signal.SIGTERM, _on_sigterm)
     try:
-        app(spread_arguments(sys.argv[1:]), standalone_mode=False)
+        code = app(spread_arguments(sys.argv[1:]), standalone_mode=False)
+        if code == 130:  # typer has caught the KeyboardInterrupt
+            raise KeyboardInterrupt
     except KeyboardInterrupt:
         _complain("stopped by SIGINT")
         sys.exit(130)
@@ -242,6 +244,9 @@ def _explain(error: BaseException) -> int:
         _complain("stopped by SIGINT")
         return 130
     if hasattr(error, "format_message"):  # wrong usage, by typer's own classes, which it does not export
+        if not sys.argv[1:]:
+            print(error.format_message(), file=sys.stderr)  # the help
+            return 2
         _complain(f"{error.format_message()}\nsee 'mlclf --help' and 'mlclf COMMAND --help'")
         return 2
     if isinstance(error, MlclfError):

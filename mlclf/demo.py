@@ -43,7 +43,7 @@ LEVEL_SCALES = np.array([0.8, 0.7, 0.6, 0.5, 0.35, 0.3])
 NUMBERS = ("age", "income", "visits", "discount", "premium", "joined", "last_seen")
 MISSING_SHARES = {"age": 0.08, "income": 0.12}
 PLANS = ("free", "basic", "family", "business")
-NUM_CITIES, NUM_WORDS, MAX_WORDS = 1_500, 400, 8
+NUM_CITIES, NUM_WORDS, MAX_WORDS = 600, 200, 8
 SECOND = 1_000_000  # microseconds
 FIRST_DAY = 18_262  # 2020-01-01, counted from 1970-01-01
 

@@ -160,6 +160,17 @@ def test_bad_rows_are_placed(tmp_path: Path, columns: dict[str, Any], message: s
         statistics_of(plan, schema)
 
 
+def test_text_that_is_not_utf8_is_placed(tmp_path: Path) -> None:
+    raw = pa.array([b"a", b"b", b"\xff\xfe", b"c"])
+    text = pa.Array.from_buffers(pa.string(), 4, raw.buffers())
+    plan = write(tmp_path, {"x": range(4), "s": text, "y": [0, 1, 0, 1]}, shards=1, row_group_size=1)
+    path = tmp_path / "0.parquet"
+    message = rf"^{re.escape(str(path))} row group 2 column 's': holds values that cannot be read \(.+\); "
+    message += "write the file again, text as UTF-8$"
+    with pytest.raises(DataError, match=message):
+        statistics_of(plan, find_schema(plan, ["y"]))
+
+
 def test_no_tag_at_all(tmp_path: Path) -> None:
     plan = write(tmp_path, {"x": [1, 2], "tags": pa.array([[], None], pa.list_(pa.string()))}, shards=1)
     message = "column 'tags' holds no tag in any row; name another column with --labels"

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from mlclf.data.shards import DECODE_ERRORS, Plan, Shard, Unit, first_line
 from mlclf.errors import DataError
 
-__all__ = ["DECODE_ERRORS", "decode_unit"]
+__all__ = ["DECODE_ERRORS", "check_values", "decode_unit"]
 
 LARGE_BYTES = 256 << 20
 """Row groups that decode to more by their footer are looked at column by column before they are read."""
@@ -108,6 +108,22 @@ def _declared_bytes(plan: Plan, unit: Unit, group: pq.RowGroupMetaData, index: i
             f"{declared // group.num_rows:,}; leave the column out with --exclude"
         )
     return declared
+
+
+def check_values(table: pa.Table, place: str) -> None:
+    """Look at every value of a table, which decoding does not: UTF-8, and codes beyond their dictionary.
+
+    Raises:
+        DataError: names the column.
+    """
+    for name in table.column_names:
+        try:
+            table.column(name).validate(full=True)
+        except pa.ArrowException as error:
+            raise DataError(
+                f"{place} column {name!r}: holds values that cannot be read ({first_line(error)}); "
+                "write the file again, text as UTF-8"
+            ) from error
 
 
 def _with_partitions(table: pa.Table, shard: Shard, columns: Sequence[str]) -> pa.Table:

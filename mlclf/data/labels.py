@@ -19,8 +19,8 @@ from mlclf.errors import DataError
 UNOBSERVED = 2
 """Code of a cell whose label is null."""
 
-COUNTED_CELLS = 1 << 22
-"""Rows × labels that are counted at a time; the product in float64 takes eight bytes a cell."""
+NUM_CODES = 3
+"""0, 1 and UNOBSERVED."""
 
 NUMBER_TEXTS: Mapping[str, tuple[int, str]] = {"0": (0, "zero"), "1": (1, ""), "-1": (0, "minus")}
 """Text of a number → code, kind."""
@@ -70,16 +70,20 @@ class LabelColumns:
         """
         codes = np.empty((table.num_rows, len(self.names)), np.uint8)
         for index, name in enumerate(self.names):
-            codes[:, index] = self._encode_column(name, one_array(table.column(name)), where)
+            codes[:, index] = self.encode_column(name, table, where)
         return codes
 
-    def _encode_column(self, name: str, array: pa.Array, where: str) -> NDArray[np.uint8]:
+    def encode_column(self, name: str, table: pa.Table, where: str) -> NDArray[np.uint8]:
+        """Codes of one label: [n] uint8."""
+        array = one_array(table.column(name))
         if pa.types.is_null(array.type):
             return np.full(len(array), UNOBSERVED, np.uint8)
         if is_text(array.type):
             return self._from_texts(name, array, where)
         if pa.types.is_boolean(array.type):
             array = array.cast(pa.uint8())
+            if not self.declared:
+                return np.asarray(pc.fill_null(array, UNOBSERVED).to_numpy(zero_copy_only=False))
         if pa.types.is_decimal(array.type) or pa.types.is_float16(array.type):
             array = pc.cast(array, pa.float64(), safe=False)
         if self.declared:
@@ -273,18 +277,18 @@ class ColumnCounter:
     def add(self, table: pa.Table, where: str, weights: NDArray[np.float64], parts: NDArray[np.int8]) -> None:
         """Count the rows of a table: weights [n], parts [n]."""
         counts = self._counts
-        step = max(1, COUNTED_CELLS // max(1, len(self._labels.names)))
-        for start in range(0, table.num_rows, step):
-            codes = self._labels.encode(table.slice(start, step), where)
-            rows = slice(start, start + step)
-            for part, chosen in _by_part(parts[rows]):
-                cells, row_weights = codes[chosen], weights[rows][chosen]
-                positive, observed = cells == 1, cells != UNOBSERVED
-                counts.positives[part] += row_weights @ positive
-                counts.totals[part] += row_weights @ observed
-                counted = row_weights > 0
-                counts.positive_rows[part] += positive[counted].sum(0)
-                counts.rows[part] += observed[counted].sum(0)
+        num_parts = len(counts.rows)
+        first_cells = parts.astype(np.int64) * NUM_CODES
+        counted = weights > 0
+        for index, name in enumerate(self._labels.names):
+            cells = first_cells + self._labels.encode_column(name, table, where)
+            size = num_parts * NUM_CODES
+            summed = np.bincount(cells, weights, size).reshape(num_parts, NUM_CODES)
+            number = np.bincount(cells[counted], minlength=size).reshape(num_parts, NUM_CODES)
+            counts.positives[:, index] += summed[:, 1]
+            counts.totals[:, index] += summed[:, 0] + summed[:, 1]
+            counts.positive_rows[:, index] += number[:, 1]
+            counts.rows[:, index] += number[:, 0] + number[:, 1]
 
     def finish(self) -> LabelCounts:
         return self._counts

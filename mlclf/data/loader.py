@@ -12,7 +12,7 @@ import pyarrow as pa
 from torchdata.nodes import BaseNode, Loader
 
 from mlclf.data.batch import Batch, Slab, gather, joined
-from mlclf.data.decode import decode_unit
+from mlclf.data.decode import check_values, decode_unit
 from mlclf.data.rows import RowEncoder
 from mlclf.data.shards import Plan, Unit
 from mlclf.errors import ConfigError, DataError
@@ -133,17 +133,23 @@ def _lane(
 
 
 def located(plan: Plan, first_row: int, table: pa.Table, work: Callable[[int, pa.Table, str], T]) -> T:
-    """work(first row, table, place); if it refuses the table, the error names the one row group at fault."""
+    """work(first row, table, place); if it refuses the table, the error names the one row group at fault.
+
+    Raises:
+        DataError: `work` refuses the rows, or cannot do them because a column is damaged inside.
+    """
     groups = plan.groups_of(first_row, table.num_rows)
     place = plan.place_of(groups)
     try:
         return work(first_row, table, place)
-    except DataError:
+    except (DataError, pa.ArrowException, UnicodeDecodeError) as error:
         if len(groups) > 1:
             for group in groups:
                 begin = max(group.first_row, first_row)
                 rows = table.slice(begin - first_row, group.first_row + group.rows - begin)
-                work(begin, rows, plan.place_of([group]))
+                located(plan, begin, rows, work)
+        if not isinstance(error, DataError):
+            check_values(table, place)
         raise
 
 

@@ -141,7 +141,7 @@ class _Pass:
             raise DataError(listed(["no column is left to learn from:", *warnings]))
         counts = self.counter.finish()
         names = self.labels.names
-        if not names:
+        if not names and self.schema.tags:
             column = self.schema.labels[0]
             raise DataError(f"column {column!r} holds no tag in any row; name another column with --labels")
         if isinstance(self.labels, LabelColumns):

@@ -30,5 +30,5 @@ class Scorer:
     @torch.inference_mode()
     def logits(self, batch: Batch) -> Tensor:
         """[B, K] float32 on the CPU."""
-        logits = self.model.batch_logits(batch.to(self.device)).float().cpu()
+        logits = self.model.scoring_logits(batch.to(self.device)).cpu()
         return self.bounds.apply(logits)

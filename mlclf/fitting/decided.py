@@ -73,7 +73,7 @@ class Decided:
             if not (model >= 0).any():
                 continue
             with torch.inference_mode():
-                logits = torch.stack([head.batch_logits(batch) for head in heads])
+                logits = torch.stack([head.scoring_logits(batch) for head in heads])
             rows = (model >= 0).nonzero()[:, 0]
             yield logits[model[rows], rows].clone(), batch, rows
 

@@ -11,7 +11,7 @@ import torch
 
 from mlclf.config import RunFile
 from mlclf.decisions.thresholds import parse_objective
-from mlclf.errors import ConfigError
+from mlclf.errors import ConfigError, MlclfError
 from mlclf.files import folder_is_empty, swap_folder
 from mlclf.fitting.decided import Decided
 from mlclf.fitting.full_batch import train_full_batch
@@ -47,8 +47,8 @@ class FitJob:
             yield from Decided(self.data, self.settings, trained, self.folder).steps()
             if replaces:
                 swap_folder(work, out)
-        except BaseException:
-            self._clean_up(replaces, existed)
+        except BaseException as error:
+            self._clean_up(replaces, existed, refused=isinstance(error, MlclfError))
             raise
         yield Progress("done", note=f"run written to {out}")
 
@@ -67,11 +67,11 @@ class FitJob:
         if self.overwrite and not folder_is_empty(out) and not RunFolder(out).started:
             raise ConfigError(f"{out}: --overwrite replaces runs only, and this folder is none; give another --out")
 
-    def _clean_up(self, replaces: bool, existed: bool) -> None:
-        """After a failure leave what was there before, and a checkpoint to resume from if there is one."""
+    def _clean_up(self, replaces: bool, existed: bool, refused: bool) -> None:
+        """Leave what was there before; but a new run that was stopped, or has a checkpoint, stays to be resumed."""
         if replaces:
             shutil.rmtree(self.folder.path, ignore_errors=True)
-        elif not self.resume and not self.folder.file("checkpoints").exists():
+        elif refused and not self.resume and not self.folder.file("checkpoints").exists():
             for name in ("config.yaml", "log.jsonl", "steps.jsonl"):
                 self.folder.file(name).unlink(missing_ok=True)
             if not existed:

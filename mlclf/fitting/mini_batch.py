@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +166,7 @@ class MiniBatchFit:
             if judged:
                 training.keep_best(losses, always=settings.epochs is not None)
             epoch = training.epoch - 1
-            train_loss, valid_loss = float(training.train_loss.mean()), min(losses, default=math.nan)
+            train_loss, valid_loss = float(training.train_loss.mean()), self._best_loss(losses)
             log_epoch(
                 self.log, epoch + self.epochs_before, training.step, training.rows, seconds, train_loss, valid_loss
             )
@@ -231,6 +231,12 @@ class MiniBatchFit:
                     totals += torch.einsum("bk,br->rk", cells.expand(-1, self.data.num_labels), own)
         means = torch.where(totals > 0, sums / totals, torch.nan).nanmean(1)
         return [value if math.isfinite(value) else math.inf for value in means.tolist()]
+
+    def _best_loss(self, losses: Sequence[float]) -> float:
+        """Least over l2 of the mean over models; NaN where nothing is held out."""
+        if not losses:
+            return math.nan
+        return float(torch.tensor(losses, dtype=torch.float64).reshape(-1, self.hold_out.num_models).mean(1).min())
 
     def _best_candidate(self, training: Training) -> int:
         """Index of the l2 whose models have the least mean held-out loss."""

@@ -12,7 +12,7 @@ from mlclf.config import Arguments, Settings
 from mlclf.data.batch import Batch
 from mlclf.data.loader import ParquetLoader, PoolShape, lanes_for, pool_shape, reader_bytes
 from mlclf.data.rows import RowEncoder
-from mlclf.data.schema import Schema, check_shards, find_schema
+from mlclf.data.schema import Schema, check_shards, drift, find_schema
 from mlclf.data.shards import Plan, make_plan
 from mlclf.data.splits import CHOICE, Split
 from mlclf.data.statistics import Statistics, fit_statistics, time_cut
@@ -55,7 +55,7 @@ class PreparedData:
             for warning in plan.warnings:
                 yield Progress("data", note=warning)
         self.split = resolve_split(arguments, settings, self.plan, self.valid_plan is not None)
-        others = [name for name in (self.split.time, self.split.group) if name is not None]
+        others = [name for name in (self.split.time, self.split.group) if name and name != arguments.group]
         self.schema = find_schema(
             self.plan,
             list(arguments.labels),
@@ -72,6 +72,8 @@ class PreparedData:
             check_shards(self.valid_plan, self.schema)
         for name, reason in self.schema.ignored:
             yield Progress("data", note=f"column {name!r} is left out: {reason}")
+        unused = tuple((name, "excluded, or not among the features") for name in drift(self.plan, self.schema))
+        self.schema = replace(self.schema, ignored=self.schema.ignored + unused)
         if self.split.time is not None:
             cut = time_cut(self.plan, self.split.time, self.split.fraction, self.threads)
             self.split = replace(self.split, cut=cut)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from mlclf.training.models import FAR
 from mlclf.training.solvers import Chunks, Problems, input_squares, label_groups, lbfgs, smooth_objective
 
 SHRINKAGE_POSITIVES = 100
@@ -287,7 +288,7 @@ class FullBatchFit:
             truth = chunk.labels[rows][:, labels]
             mask = torch.ones_like(truth) if chunk.mask is None else chunk.mask[rows][:, labels]
             cells = chunk.weights[rows, None] * mask
-            kept.append(HeldOutCells(logits[rows, model[rows]].float(), truth, cells))
+            kept.append(HeldOutCells(logits[rows, model[rows]].clamp(-FAR, FAR).float(), truth, cells))
         return self.loss_of(kept, self.pos_weight[labels].log())
 
     def _data_term(self, labels: Tensor, columns: Tensor) -> Tensor:

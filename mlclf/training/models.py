@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from mlclf.data.batch import Batch
 
+FAR = 1e30
+"""Inputs and logits beyond it would leave float32: ∞ − ∞ is NaN."""
+
 
 class LinearHead(nn.Module):
     """nn.Linear over dense inputs + nn.EmbeddingBag (sum) over token ids → logits [B, K].
@@ -61,6 +64,14 @@ class LinearHead(nn.Module):
     def batch_logits(self, batch: Batch) -> Tensor:
         """Logits [B, K] of a batch."""
         logits: Tensor = self(batch.dense, batch.ids, batch.offsets, batch.values)
+        return logits
+
+    @torch.inference_mode()
+    def scoring_logits(self, batch: Batch) -> Tensor:
+        """Logits [B, K] float32, finite also for inputs far beyond those of training, which are cut at ±1e30."""
+        dense = batch.dense.clamp(-FAR, FAR)
+        values = None if batch.values is None else batch.values.clamp(-FAR, FAR)
+        logits: Tensor = self(dense, batch.ids, batch.offsets, values).float().clamp(-FAR, FAR)
         return logits
 
     @property

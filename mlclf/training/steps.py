@@ -93,17 +93,6 @@ def _own_state(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 @dataclass
-class EpochRecord:
-    """What an epoch ends with: counts, seconds of training alone, mean data term [R]."""
-
-    epoch: int
-    step: int
-    rows: int
-    seconds: float
-    train_loss: Tensor
-
-
-@dataclass
 class StepRecord:
     """Sent after a step at log time: its number, rows so far in the epoch, and the loss (mean over candidates)."""
 

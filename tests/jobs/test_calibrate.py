@@ -174,8 +174,10 @@ def test_the_files_of_predict_say_their_kind(fitted: Any, tmp_path: Path) -> Non
         ({"score_kind": "odds"}, "--score-kind must be 'probability' or 'logit': got 'odds'"),
         (
             {"score_kind": "logit", "labels": "nope_*"},
-            "no score column belongs to a label: scores are ['score_label_a', 'score_label_b'], labels []; "
-            "'score_X' belongs to label 'X' (see --scores, --labels, --label-data)",
+            (
+                "no score column belongs to a label: scores are ['score_label_a', 'score_label_b'], labels []; "
+                "'score_X' belongs to label 'X' (see --scores, --labels, --label-data)"
+            ),
         ),
         (
             {"score_kind": "logit", "weight": "w"},
@@ -246,7 +248,9 @@ def test_extreme_probabilities_and_infinite_logits_count(tmp_path: Path) -> None
     assert written["labels"]["label"]["f1"] == 1.0
     assert 0 < written["labels"]["label"]["threshold"] <= 1
     infinite = with_column(table, "score_label", np.where(truth, np.inf, -np.inf))
-    written = calibrated(write(tmp_path / "l.parquet", infinite), tmp_path / "t.json", score_kind="logit", labels="label")
+    written = calibrated(
+        write(tmp_path / "l.parquet", infinite), tmp_path / "t.json", score_kind="logit", labels="label"
+    )
     assert written["labels"]["label"]["f1"] == 1.0
 
 

@@ -410,9 +410,7 @@ def test_masked_labels_do_not_count(tmp_path: Path) -> None:
     hidden = np.arange(500) % 2 == 0
     half = write(tmp_path / "half.parquet", with_column(table, "label_a", pa.array(truth, mask=hidden)))
     settings = {"optimizer.l2": 0.01}
-    run = mlclf.fit(
-        half, "label_a", tmp_path / "run", exclude=["id", "label_b"], valid_fraction=0, settings=settings
-    )
+    run = mlclf.fit(half, "label_a", tmp_path / "run", exclude=["id", "label_b"], valid_fraction=0, settings=settings)
     kept = write(tmp_path / "kept.parquet", table.filter(pa.array(~hidden)))
     alone = mlclf.fit(
         kept,
@@ -563,11 +561,15 @@ def test_a_failing_fit_leaves_nothing(data: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"data.where": "a > 1"}, "data.where is not available in this release; filter the rows where the data is "
-         "written"),
+        (
+            {"data.where": "a > 1"},
+            ("data.where is not available in this release; filter the rows where the data is written"),
+        ),
         ({"data.on_corrupt": "skip"}, "data.on_corrupt=skip is not available in this release; only 'error' is"),
-        ({"loss.pos_weight": {"nope": 2}}, "loss.pos_weight names labels that do not exist: 'nope'; "
-         "the labels are 'label_a', 'label_b' …"),
+        (
+            {"loss.pos_weight": {"nope": 2}},
+            ("loss.pos_weight names labels that do not exist: 'nope'; the labels are 'label_a', 'label_b' …"),
+        ),
         ({"runtime.device": "cuda:99"}, None),
     ],
 )

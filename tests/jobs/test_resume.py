@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,10 @@ import mlclf
 from mlclf.errors import CheckpointError, ConfigError
 
 SAME_FILES = ("model.safetensors", "thresholds.json", "metrics.json", "histograms.parquet", "features.json")
+PLACES = {
+    "checkpoint": "mlclf.fitting.mini_batch.save_checkpoint",
+    "log line": "mlclf.fitting.trained.append_line",
+}
 SLOW: dict[str, Any] = {"training.epochs": 4, "optimizer.name": "adam", "optimizer.l2": 0.001}
 
 
@@ -31,10 +36,10 @@ def exactly(message: str) -> str:
 
 
 def killed_after(monkeypatch: pytest.MonkeyPatch, target: str, calls: int) -> Callable[[], None]:
-    """Make the given call of a function of mlclf.fitting raise `Killed` once its work is done; returns the undoing."""
-    import mlclf.fitting as fitting
-
-    original, count = getattr(fitting, target), 0
+    """Make the given call of a function raise `Killed` once its work is done; returns the undoing."""
+    module_name, _, name = PLACES[target].rpartition(".")
+    module = import_module(module_name)
+    original, count = getattr(module, name), 0
 
     def counted(*arguments: Any, **options: Any) -> Any:
         nonlocal count
@@ -44,8 +49,8 @@ def killed_after(monkeypatch: pytest.MonkeyPatch, target: str, calls: int) -> Ca
             raise Killed
         return result
 
-    monkeypatch.setattr(fitting, target, counted)
-    return lambda: monkeypatch.setattr(fitting, target, original)
+    monkeypatch.setattr(module, name, counted)
+    return lambda: monkeypatch.setattr(module, name, original)
 
 
 def logged(run: Path) -> list[dict[str, Any]]:
@@ -54,7 +59,7 @@ def logged(run: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("arguments", [{"valid_fraction": 0.3}, {"folds": 2}])
-@pytest.mark.parametrize("target", ["save_checkpoint", "append_line"])
+@pytest.mark.parametrize("target", ["checkpoint", "log line"])
 @pytest.mark.parametrize("calls", [1, 3, 4, 5])
 def test_a_run_killed_at_an_epoch_ends_like_one_that_was_not(
     data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, calls: int, arguments: dict[str, Any]
@@ -69,7 +74,7 @@ def test_a_run_killed_at_an_epoch_ends_like_one_that_was_not(
         mlclf.fit(data, "label_*", stopped, exclude="id", settings=SLOW, **arguments)
     undo()
     if not (stopped / "config.yaml").exists():
-        assert target == "append_line"  # no checkpoint yet: nothing is left behind
+        assert target == "log line"  # no checkpoint yet: nothing is left behind
         assert calls == 1
         return
     mlclf.fit(data, "label_*", stopped, resume=True)
@@ -83,7 +88,7 @@ def test_early_stopping_resumes_where_it_was(data: str, tmp_path: Path, monkeypa
     settings = {"optimizer.name": "sgd", "optimizer.lr": 2.0, "training.patience": 1}
     mlclf.fit(data, "label_*", whole, exclude="id", settings=settings, valid_fraction=0.3)
     epochs = len(logged(whole))
-    undo = killed_after(monkeypatch, "save_checkpoint", epochs)
+    undo = killed_after(monkeypatch, "checkpoint", epochs)
     with pytest.raises(Killed):
         mlclf.fit(data, "label_*", stopped, exclude="id", settings=settings, valid_fraction=0.3)
     undo()
@@ -92,19 +97,17 @@ def test_early_stopping_resumes_where_it_was(data: str, tmp_path: Path, monkeypa
     assert (whole / "model.safetensors").read_bytes() == (stopped / "model.safetensors").read_bytes()
 
 
-def test_a_full_batch_run_that_was_stopped_starts_its_log_anew(
-    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    stopped.mkdir()
-    mlclf.fit(data, "label_*", whole, exclude="id")
-    undo = killed_after(monkeypatch, "append_line", 3)
-    with pytest.raises(Killed):
-        mlclf.fit(data, "label_*", stopped, exclude="id")
-    undo()
-    mlclf.fit(data, "label_*", stopped, resume=True)
-    assert logged(whole) == logged(stopped)
-    assert (whole / "model.safetensors").read_bytes() == (stopped / "model.safetensors").read_bytes()
+def test_a_full_batch_run_that_was_cut_off_starts_its_log_anew(data: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    mlclf.fit(data, "label_*", run, exclude="id")
+    before, model = logged(run), (run / "model.safetensors").read_bytes()
+    for path in run.iterdir():  # what a power cut in the third line of the log leaves
+        if path.name not in ("config.yaml", "log.jsonl"):
+            path.unlink()
+    (run / "log.jsonl").write_bytes((run / "log.jsonl").read_bytes()[:200])
+    mlclf.fit(data, "label_*", run, resume=True)
+    assert logged(run) == before
+    assert (run / "model.safetensors").read_bytes() == model
 
 
 def test_a_finished_run_has_nothing_left_to_do(fitted: Any, mlclf_command: Any) -> None:
@@ -142,7 +145,7 @@ def test_there_must_be_a_run_to_resume(data: str, tmp_path: Path) -> None:
 @pytest.fixture
 def stopped(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run that was killed after its second epoch."""
-    undo = killed_after(monkeypatch, "save_checkpoint", 2)
+    undo = killed_after(monkeypatch, "checkpoint", 2)
     with pytest.raises(Killed):
         mlclf.fit(data, "label_*", tmp_path / "run", exclude="id", settings=SLOW, valid_fraction=0.3)
     undo()

@@ -52,23 +52,20 @@ class Moments:
         """Add rows: values [n, W] float64 with NaN for missing, weights [n] float64 or None for 1."""
         if not len(values):
             return
-        present = ~np.isnan(values)
-        num_present = present.sum(0)
-        self.missing += len(values) - num_present
-        complete = bool((num_present == len(values)).all())
-        self.low = np.fmin(self.low, values.min(0) if complete else np.fmin.reduce(values, axis=0))
-        self.high = np.fmax(self.high, values.max(0) if complete else np.fmax.reduce(values, axis=0))
+        self.low = np.fmin(self.low, np.fmin.reduce(values, axis=0))
+        self.high = np.fmax(self.high, np.fmax.reduce(values, axis=0))
         self._widen()
         middle = np.nan_to_num(self.low / 2 + self.high / 2)
-        cells = (np.ones(len(values)) if weights is None else weights)[:, None]
-        if not complete:
-            values = np.where(present, values, middle)
-            cells = cells * present
-        totals = cells.sum(0) if cells.shape[1] > 1 else np.full(values.shape[1], cells.sum())
-        shares = cells / np.maximum(totals, np.finfo(np.float64).tiny)
         # Half the values and half the middle: their difference cannot overflow.
-        offsets = (values / 2 - middle / 2) * np.ldexp(1.0, 1 - self.exponent)
-        mean = (offsets * shares).sum(0)
+        with np.errstate(invalid="ignore"):  # a signalling NaN
+            offsets = (values / 2 - middle / 2) * np.ldexp(1.0, 1 - self.exponent)
+        present = ~np.isnan(values)
+        self.missing += len(values) - present.sum(0)
+        cells = present if weights is None else weights[:, None] * present
+        offsets[~present] = 0.0
+        totals = cells.sum(0, dtype=np.float64)
+        safe = np.where(totals > 0, totals, 1.0)
+        mean = (offsets * cells).sum(0) / safe
         squares = ((offsets - mean) ** 2 * cells).sum(0)
         self._merge(totals, middle, mean, squares)
 

@@ -66,7 +66,9 @@ class NumericFeature:
 
     def fit(self, table: pa.Table, where: str, weights: NDArray[np.float64] | None) -> None:
         values = self._values(table, where)
-        self.moments.update(values.astype(np.float64, copy=False).reshape(len(values), self.width), weights)
+        with np.errstate(invalid="ignore"):  # a signalling NaN
+            wide = values.astype(np.float64, copy=False)
+        self.moments.update(wide.reshape(len(values), self.width), weights)
 
     @property
     def has_value(self) -> bool:

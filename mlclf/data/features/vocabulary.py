@@ -101,7 +101,8 @@ class LevelFeature:
         if not self.levels:
             return f"column {self.name!r} has no {'token' if self.is_list else 'value'} in any row; it is left out"
         if self.is_constant:
-            return f"column {self.name!r} is constant ({self.levels[0]!r}); it is left out"
+            level = self.levels[0] if len(self.levels[0]) <= 40 else self.levels[0][:39] + "…"
+            return f"column {self.name!r} is constant ({level!r}); it is left out"
         if self.dropped_levels:
             return f"column {self.name!r}: {self.dropped_levels:,} rarest levels count as 'other'"
         return None

@@ -1,0 +1,104 @@
+"""The README keeps its word: its Python runs, its commands exist, and it names every pipeline, config and benchmark."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).parents[1]
+DOCUMENTS = [TOP / "README.md", TOP / "benchmarks" / "README.md", TOP / "examples" / "README.md"]
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", document.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def commands(document: Path) -> list[list[str]]:
+    """The commands of the shell blocks, each as its words; continued lines are joined, comments dropped."""
+    lines = "".join(blocks(document, "sh")).replace("\\\n", " ").splitlines()
+    words = [shlex.split(line, comments=True) for line in lines]
+    return [command for command in words if command]
+
+
+ALL_COMMANDS = [(document.parent.name, command) for document in DOCUMENTS for command in commands(document)]
+
+
+def test_the_first_example_runs_and_is_ten_lines(tmp_path: Path) -> None:
+    first, *others = blocks(TOP / "README.md", "python")
+    assert len([line for line in first.splitlines() if line.strip()]) <= 10
+    script = tmp_path / "readme.py"
+    script.write_text("\n".join([first, *others]))
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "manifest.json").is_file()
+    assert (tmp_path / "scores" / "_SUCCESS").is_file()
+
+
+def test_there_are_commands_to_check() -> None:
+    assert len(ALL_COMMANDS) >= 10
+    assert ["make", "test"] in commands(TOP / "README.md")
+    assert ["make", "demo"] in commands(TOP / "README.md")
+
+
+@pytest.mark.parametrize("command", [command for _, command in ALL_COMMANDS], ids=" ".join)
+def test_a_command_exists(command: list[str]) -> None:
+    program, *words = command
+    if program == "make":
+        targets = re.findall(r"^([a-z]+):", (TOP / "Makefile").read_text(), re.MULTILINE)
+        assert set(words) <= set(targets)
+    elif Path(program).name == "python":
+        assert (TOP / words[0]).is_file()
+        assert_options(help_of([sys.executable, str(TOP / words[0])]), words[1:])
+    elif Path(program).name == "mlclf":
+        assert_options(help_of([sys.executable, "-m", "mlclf", words[0]]), words[1:])
+    else:
+        assert program in ("pip", "git", ".ci/run")
+
+
+def help_of(command: list[str]) -> str:
+    """What a command prints with --help, wide enough that no option is cut."""
+    done = subprocess.run(
+        [*command, "--help"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=os.environ | {"COLUMNS": "200", "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def assert_options(text: str, words: list[str]) -> None:
+    options = {word.partition("=")[0] for word in words if word.startswith("--")}
+    assert {option for option in options if not re.search(rf"{option}\b", text)} == set()
+
+
+def test_everything_that_can_be_run_is_named() -> None:
+    readme = "\n".join(document.read_text() for document in DOCUMENTS)
+    for folder, pattern in (("pipelines", "*.py"), ("configs", "*.yaml"), ("benchmarks", "*.py"), ("examples", "*.py")):
+        names = [path.name for path in (TOP / folder).glob(pattern)]
+        assert names
+        assert [name for name in names if name not in readme] == []
+
+
+def test_links_lead_somewhere() -> None:
+    for document in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document}: {target}"
+
+
+def test_the_pinned_tree_has_torch_without_a_build() -> None:
+    pins = [line for line in (TOP / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    assert "torch==2.13.0" in pins
+    assert [pin for pin in pins if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", pin)] == []
+    names = [pin.partition("==")[0].lower() for pin in pins]
+    assert len(set(names)) == len(names) > 40
