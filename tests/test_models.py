@@ -91,7 +91,17 @@ def test_rescale_maps_every_logit(hidden: tuple[int, ...]) -> None:
 
 def test_a_solution_becomes_a_head() -> None:
     columns = torch.randn(DENSE + VOCABULARY + 1, LABELS, dtype=torch.float64)
-    head = head_from_columns(columns, DENSE, VOCABULARY)
+    head = head_from_columns(columns, DENSE, VOCABULARY, torch.arange(VOCABULARY))
     dense, ids, offsets, values = inputs()
     row = torch.cat([dense, one_hot(ids, offsets, values), torch.ones(ROWS, 1)], 1).double()
     torch.testing.assert_close(head(dense, ids, offsets, values).double(), row @ columns, rtol=1e-5, atol=1e-5)
+
+
+def test_ids_that_no_row_has_get_no_weight() -> None:
+    used = torch.tensor([1, VOCABULARY - 1])
+    columns = torch.randn(DENSE + 2 + 1, LABELS, dtype=torch.float64)
+    head = head_from_columns(columns, DENSE, VOCABULARY, used)
+    assert head.embedding is not None
+    expected = torch.zeros(VOCABULARY, LABELS)
+    expected[used] = columns[DENSE:-1].float()
+    torch.testing.assert_close(head.embedding.weight.detach(), expected, rtol=0, atol=0)

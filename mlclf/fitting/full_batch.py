@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator, Iterable
+from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from mlclf.config import Settings
+from mlclf.data.batch import Batch
 from mlclf.decisions.calibration import calibrated_loss
 from mlclf.fitting.prepared import PreparedData
 from mlclf.fitting.trained import Progress, Trained, log_epoch
@@ -24,9 +27,11 @@ def train_full_batch(
     """Solve the convex problem; `log` gets a line for every amount of l2 that is solved, and one for the end."""
     log.unlink(missing_ok=True)
     features = data.statistics.features
-    vocabulary, dense = features.vocabulary_size, features.num_dense
+    dense = features.num_dense
+    used = _used_ids(data, features.vocabulary_size)
+    vocabulary = len(used)
     fit = FullBatchFit(
-        _chunks(data, vocabulary),
+        _chunks(data, used, features.vocabulary_size),
         data.totals,
         data.hold_out,
         pos_weight,
@@ -46,14 +51,31 @@ def train_full_batch(
     if not fit.result.converged:
         note = "some labels stopped short of the optimum: inputs separate their classes, and optimizer.l2 is too small"
         yield Progress("training", note=note)
-    held_out = [head_from_columns(model, dense, vocabulary) for model in fit.result.models]
-    return Trained(held_out, head_from_columns(fit.result.final, dense, vocabulary), pos_weight, "lbfgs")
+    held_out = [head_from_columns(model, dense, features.vocabulary_size, used) for model in fit.result.models]
+    final = head_from_columns(fit.result.final, dense, features.vocabulary_size, used)
+    return Trained(held_out, final, pos_weight, "lbfgs")
 
 
-def _chunks(data: PreparedData, vocabulary: int) -> Callable[[], Iterable[Chunk]]:
+def _used_ids(data: PreparedData, vocabulary: int) -> Tensor:
+    """Ids that some row has, [U] int64: the weights of all others stay 0, and hashed text leaves most unused."""
+    seen = torch.zeros(vocabulary, dtype=torch.bool)
+    if vocabulary:
+        for batch in data.batches():
+            seen[batch.ids] = True
+    return seen.nonzero()[:, 0]
+
+
+def _chunks(data: PreparedData, used: Tensor, vocabulary: int) -> Callable[[], Iterable[Chunk]]:
+    """The rows in float64, with the used ids numbered anew."""
+    numbers = torch.zeros(vocabulary, dtype=torch.int64)
+    numbers[used] = torch.arange(len(used))
+
+    def chunk(batch: Batch) -> Chunk:
+        return Chunk.of(replace(batch, ids=numbers[batch.ids] if vocabulary else batch.ids), len(used))
+
     if data.resident is None:
-        return lambda: (Chunk.of(batch, vocabulary) for batch in data.batches())
-    held = [Chunk.of(batch, vocabulary) for batch in data.resident]
+        return lambda: map(chunk, data.batches())
+    held = [chunk(batch) for batch in data.resident]
     return lambda: held
 
 

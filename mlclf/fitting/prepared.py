@@ -122,7 +122,8 @@ class PreparedData:
             names = ", ".join(repr(statistics.label_names[index]) for index in one_class[:5])
             yield Progress("statistics", note=f"{len(one_class)} labels have one class only in training: {names}")
         self.encoder = self._encoder(self.split)
-        self.pool = pool_shape(self.budget, statistics.row_bytes, self.plan.row_bytes, self._reader())
+        decoded = max(self.plan.row_bytes, statistics.decoded_row_bytes)
+        self.pool = pool_shape(self.budget, statistics.row_bytes, decoded, self._reader())
 
     def _reader(self) -> float:
         return reader_bytes(self.plan, len(self.schema.feature_columns) + len(self.schema.labels))

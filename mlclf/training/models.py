@@ -94,12 +94,16 @@ class LinearHead(nn.Module):
             self.embedding.weight.mul_(slope)
 
 
-def head_from_columns(columns: Tensor, num_dense: int, vocabulary_size: int) -> LinearHead:
-    """A head without hidden layers from a solution [D + V + 1, K]: dense weights, embedding rows, biases."""
+def head_from_columns(columns: Tensor, num_dense: int, vocabulary_size: int, used: Tensor) -> LinearHead:
+    """A head without hidden layers from a solution [D + U + 1, K]: dense weights, embedding rows, biases.
+
+    Args:
+        used: [U] int64, the ids whose rows the solution has; all others are 0.
+    """
     head = LinearHead(num_dense, vocabulary_size, columns.shape[1])
     with torch.no_grad():
         head.linear.weight.copy_(columns[:num_dense].T)
         head.linear.bias.copy_(columns[-1])
         if head.embedding is not None:
-            head.embedding.weight.copy_(columns[num_dense:-1])
+            head.embedding.weight[used] = columns[num_dense:-1].float()
     return head
