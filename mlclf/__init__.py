@@ -12,6 +12,7 @@ The map, in the order in which a row travels; imports only point up it:
     fitting             the fit job, stage by stage
     jobs                fit(), class Run (evaluate, predict, calibrate)
     demo                the data set with a known answer
+    progress            progress and tables as lines of text
     cli                 argv and printing
 
 The public names below are imported when they are first used, so that `import mlclf` costs nothing.

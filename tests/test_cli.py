@@ -449,51 +449,57 @@ def test_debug_shows_the_traceback(folder: Path, mlclf_command: Any) -> None:
     assert called.err.endswith("error: nope.parquet: no such file; check the path\n")
 
 
-def test_a_defect_is_exit_code_1_in_one_block(
-    folder: Path, mlclf_command: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object) -> None:
+def stopped_fit(mlclf_command: Any, monkeypatch: pytest.MonkeyPatch, stop: Callable[[], None]) -> Any:
+    """A fit that meets `stop` when it writes its model; what it leaves can go on."""
+
+    def write_model(*_: object) -> None:
+        stop()
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mlclf.runs.RunFolder.write_model", write_model)
+        called = mlclf_command("fit", "ok.parquet", *FIT)
+    assert not Path("run/manifest.json").exists()
+    assert mlclf_command("evaluate", "run", "ok.parquet").err == (
+        "error: run: the fit of this run has not finished; go on with 'mlclf fit --resume --out run'\n"
+    )
+    assert mlclf_command("fit", "--resume", "--out", "run").code == 0
+    assert mlclf_command("evaluate", "run", "ok.parquet").code == 0
+    return called
+
+
+def test_a_defect_is_exit_code_1_in_one_block(mlclf_command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
         raise ZeroDivisionError("half\x1b[31m way")
 
-    monkeypatch.setattr("mlclf.runs.RunFolder.write_model", fail)
-    before = everything(folder)
-    called = mlclf_command("fit", "ok.parquet", *FIT)
+    called = stopped_fit(mlclf_command, monkeypatch, fail)
     assert called.code == 1
     assert called.err.endswith(
         "error: unexpected ZeroDivisionError: half\\x1b[31m way\n"
         "  this is a defect of mlclf; --debug shows where it happened\n"
     )
     assert "Traceback" not in called.err
-    assert everything(folder) == before
 
 
-def test_a_full_disk_is_exit_code_1(folder: Path, mlclf_command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+def test_a_full_disk_is_exit_code_1(mlclf_command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
         raise OSError(28, "No space left on device", "run/model.safetensors")
 
-    monkeypatch.setattr("mlclf.runs.RunFolder.write_model", fail)
-    called = mlclf_command("fit", "ok.parquet", *FIT)
+    called = stopped_fit(mlclf_command, monkeypatch, fail)
     assert called.code == 1
     assert called.err.endswith("error: run/model.safetensors: No space left on device\n")
-    assert not Path("run").exists()
 
 
-@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), ("SIGTERM", 143)])
-def test_signals_in_this_process(
-    folder: Path, mlclf_command: Any, monkeypatch: pytest.MonkeyPatch, error: Any, code: int
-) -> None:
-    def stop(*_: object) -> None:
-        if error == "SIGTERM":
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_signals_in_this_process(mlclf_command: Any, monkeypatch: pytest.MonkeyPatch, name: str, code: int) -> None:
+    def stop() -> None:
+        if name == "SIGTERM":
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(5)
-        raise error
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr("mlclf.runs.RunFolder.write_model", stop)
-    before = everything(folder)
-    called = mlclf_command("fit", "ok.parquet", *FIT)
+    called = stopped_fit(mlclf_command, monkeypatch, stop)
     assert called.code == code
-    assert called.err.endswith(f"error: stopped by {'SIGTERM' if code == 143 else 'SIGINT'}\n")
-    assert everything(folder) == before
+    assert called.err.endswith(f"error: stopped by {name}\n")
 
 
 # ── the process itself ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -152,11 +152,11 @@ def _column(metadata: pq.FileMetaData, leaves: range, kind: pa.DataType) -> Colu
     for group in range(metadata.num_row_groups):
         if metadata.row_group(group).num_rows:
             for leaf in leaves:
-                column.add(_chunk(metadata, group, leaf))
+                column.add(_chunk(metadata, group, leaf, kind))
     return column
 
 
-def _chunk(metadata: pq.FileMetaData, group: int, leaf: int) -> ColumnFooter:
+def _chunk(metadata: pq.FileMetaData, group: int, leaf: int, kind: pa.DataType) -> ColumnFooter:
     """What the footer says of one column in one row group."""
     found = ColumnFooter(nulls=None, is_bounded=False)
     try:
@@ -166,12 +166,25 @@ def _chunk(metadata: pq.FileMetaData, group: int, leaf: int) -> ColumnFooter:
         if statistics is not None and statistics.has_null_count:
             found.nulls = statistics.null_count
         if statistics is not None and statistics.has_min_max:
-            found.low, found.high, found.is_bounded = statistics.min, statistics.max, True
+            found.low, found.high = _bounds(statistics, kind)
+            found.is_bounded = True
         else:
             found.is_bounded = found.nulls is not None and found.nulls == found.items  # nulls alone have no bounds
     except DECODE_ERRORS:
         pass
     return found
+
+
+def _bounds(statistics: pq.Statistics, kind: pa.DataType) -> tuple[Any, Any]:
+    """Least and greatest value; nanoseconds, which Python's times do not have, are cut to microseconds."""
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        coarse = pa.timestamp("us", kind.tz)
+    elif pa.types.is_time64(kind) and kind.unit == "ns":
+        coarse = pa.time64("us")
+    else:
+        return statistics.min, statistics.max
+    low, high = (pa.scalar(raw, kind) for raw in (statistics.min_raw, statistics.max_raw))
+    return low.cast(coarse, safe=False).as_py(), high.cast(coarse, safe=False).as_py()
 
 
 def _codec(metadata: pq.FileMetaData, group: int, leaf: int) -> str:
