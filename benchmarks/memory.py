@@ -1,6 +1,6 @@
 """Peak memory of a fit with default settings, on data of twice the memory budget and on ten times as much.
 
-    python benchmarks/memory.py [--rows N] [--groups default|small] [--data DIR]
+    python benchmarks/memory.py [--groups default|small] [--budget MIB] [--rows N] [--data DIR]
 
 Makes rows of 100 float32 columns and 5 labels that decode to twice runtime.memory_budget, and ten times the rows by
 linking the same files under ten names. Fits each in its own process. Goals: at most 1.5 GiB, and the larger within 5%
@@ -20,8 +20,7 @@ from pathlib import Path
 
 COLUMNS, LABELS, SHARDS, TIMES = 100, 5, 4, 10
 ROW_BYTES = 4 * COLUMNS + LABELS
-BUDGET_BYTES = 512 << 20
-ROWS = 2 * BUDGET_BYTES // ROW_BYTES
+BUDGET_MIB = 512
 GROUP_ROWS = {"default": 1_048_576, "small": 65_536}
 MOST_BYTES, MOST_GROWTH = 1536 << 20, 0.05
 
@@ -34,8 +33,10 @@ def main() -> int:
     checks = []
     with tempfile.TemporaryDirectory(prefix="memory-", dir=arguments.data) as name:
         folder = Path(name)
-        once, often = made_data(folder, arguments.rows, arguments.groups)
-        peaks = [fitted(once, folder / "once", arguments.rows), fitted(often, folder / "often", TIMES * arguments.rows)]
+        rows = arguments.rows or 2 * (arguments.budget << 20) // ROW_BYTES
+        once, often = made_data(folder, rows, arguments.groups)
+        settings = [] if arguments.budget == BUDGET_MIB else ["--set", f"runtime.memory_budget={arguments.budget}MiB"]
+        peaks = [fitted(once, folder / "once", rows, settings), fitted(often, folder / "often", TIMES * rows, settings)]
     checks.append(("both fits end well", None not in peaks))
     small, large = (peak or 0 for peak in peaks)
     if small and large:
@@ -55,7 +56,8 @@ def main() -> int:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Peak memory of a fit on twice the budget, and on ten times as much.")
-    parser.add_argument("--rows", type=int, default=ROWS, help=f"rows of the smaller set (default {ROWS:,})")
+    parser.add_argument("--budget", type=int, default=BUDGET_MIB, help="runtime.memory_budget in MiB, for trials")
+    parser.add_argument("--rows", type=int, help="rows of the smaller set (default: twice the budget, decoded)")
     parser.add_argument("--groups", choices=list(GROUP_ROWS), default="default", help="rows of a row group")
     parser.add_argument("--data", type=Path, help="folder for the data, on a disk with 2 GB free (default: temporary)")
     parser.add_argument("--make", type=Path, help=argparse.SUPPRESS)
@@ -106,9 +108,9 @@ def make_shards(folder: Path, rows: int, group_rows: int) -> None:
         pq.write_table(pa.table(columns), folder / f"part-{shard}.parquet", row_group_size=group_rows)
 
 
-def fitted(data: Path, run: Path, rows: int) -> int | None:
-    """Fit with default settings; return the peak resident memory in bytes, None where it fails."""
-    command = [sys.executable, "-m", "mlclf", "fit", str(data), "--labels", "label_*", "--out", str(run)]
+def fitted(data: Path, run: Path, rows: int, settings: list[str]) -> int | None:
+    """Fit with default settings but those given; return the peak resident memory in bytes, None where it fails."""
+    command = [sys.executable, "-m", "mlclf", "fit", str(data), "--labels", "label_*", "--out", str(run), *settings]
     started = time.perf_counter()
     with tempfile.TemporaryFile() as errors:
         child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)

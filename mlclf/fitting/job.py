@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
-import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -37,7 +37,7 @@ class FitJob:
         self.data = PreparedData(self.arguments, self.settings)
         yield from self.data.prepare()
         replaces = self.overwrite and out.exists()
-        work = Path(tempfile.mkdtemp(prefix=f".{out.name}.new-", dir=out.resolve().parent)) if replaces else out
+        work = out.resolve().parent / f".{out.name}.new-{secrets.token_hex(4)}" if replaces else out
         existed = work.exists()
         self.folder = RunFolder(work)
         try:
