@@ -315,16 +315,16 @@ def test_what_a_file_must_not_hold(file: Path, text: str, message: str) -> None:
     ("sets", "message"),
     [
         (
-            ["optimizer.name=newton", "optimizer.lr=0.1"],
+            ["optimizer.name=newton"],
             (
-                "--set optimizer.lr: optimizer.lr must be null with optimizer.name 'newton', which finds its step; "
-                "choose adam, adamw, adagrad or sgd"
+                "--set optimizer.name: optimizer.name 'newton' is not in this release; "
+                "choose 'lbfgs', which reaches the same optimum"
             ),
         ),
         (
-            ["optimizer.name=lbfgs", "optimizer.l1=0.1"],
+            ["optimizer.name=lbfgs", "optimizer.lr=0.1"],
             (
-                "--set optimizer.l1: optimizer.l1 must be 0 with optimizer.name 'lbfgs', which needs a smooth penalty; "
+                "--set optimizer.lr: optimizer.lr must be null with optimizer.name 'lbfgs', which finds its step; "
                 "choose adam, adamw, adagrad or sgd"
             ),
         ),
