@@ -301,6 +301,11 @@ def load_run_file(path: Path | None, sets: Sequence[str] = ()) -> RunFile:
     return tree.run_file()
 
 
+def _source_of(key: str) -> str:
+    """Where a value was given: the flag of an argument, or --set."""
+    return f"--{key.replace('_', '-')}" if key in Arguments.model_fields else f"--set {key}"
+
+
 class _Tree:
     """Values as they were written, where each was written, and what is wrong with them."""
 
@@ -331,7 +336,7 @@ class _Tree:
     def set(self, text: str) -> None:
         """Take one ``key=value``."""
         key, equals, value = (part.strip() for part in text.partition("="))
-        path, source = _path_of(key), f"--set {key}"
+        path, source = _path_of(key), _source_of(key)
         if not (key and equals):
             self.problems.append(f"--set {text!r} must have the form key=value, such as optimizer.l2=0.1")
         elif key in Settings.model_fields:

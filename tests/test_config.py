@@ -343,7 +343,7 @@ def test_what_a_file_must_not_hold(file: Path, text: str, message: str) -> None:
         ),
         (
             ["valid=x", "folds=3"],
-            "--set folds: folds cannot be given together with valid; keep one way to hold out rows",
+            "--folds: folds cannot be given together with valid; keep one way to hold out rows",
         ),
         (
             ["data.where=[1"],
