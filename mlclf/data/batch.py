@@ -46,21 +46,14 @@ class Batch:
         return self.dense.shape[0]
 
     def to(self, device: torch.device) -> Batch:
-        """The same rows on a device; copies from pinned memory do not block."""
+        """The same rows on a device, copied through page-locked memory so that the copies do not block."""
         if device.type == "cpu":
             return self
         moved = {
-            name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+            name: value.pin_memory().to(device, non_blocking=True) if isinstance(value, Tensor) else value
             for name, value in vars(self).items()
         }
         return Batch(**moved)
-
-    def pin_memory(self) -> Batch:
-        """The same rows in page-locked memory, from which a GPU copies without waiting."""
-        pinned = {
-            name: value.pin_memory() if isinstance(value, Tensor) else value for name, value in vars(self).items()
-        }
-        return Batch(**pinned)
 
     def slice(self, start: int, end: int) -> Batch:
         """Rows start to end, as views."""
