@@ -185,6 +185,7 @@ def demo(
 
 def main() -> None:
     """Run the command line and exit with the code of the contract."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads must not burn the cores of others
     signal.signal(signal.SIGTERM, _on_sigterm)
     try:
         code = app(spread_arguments(sys.argv[1:]), standalone_mode=False)

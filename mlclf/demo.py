@@ -20,7 +20,7 @@ from mlclf.files import committed, folder_is_empty, write_json
 from mlclf.fitting import Progress
 from mlclf.jobs import drain, fit
 
-ROWS = 30_000
+ROWS = 60_000
 TRAIN_SHARDS, TEST_SHARDS = 4, 2
 GROUPS_PER_SHARD = 4
 MARK = "demo.json"
