@@ -13,9 +13,14 @@ from urllib.parse import unquote
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from mlclf.data.remote import RemoteError, name_of, open_remote, without_credentials
 from mlclf.errors import DataError
 
 SUFFIXES = (".parquet", ".parq", ".pq")
+READ_AHEAD_BYTES = 256 << 20
+"""Row groups of remote files that decode to more by their footer are not read ahead of decoding."""
+
+REMOTE_BUFFER_BYTES = 4 << 20
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -28,6 +33,7 @@ class Source:
         path: path inside `filesystem`.
         relative: path below the argument that named it, unique; outputs mirror it.
         partition: values of hive folders (`key=value`) in the path as given.
+        version: changes when the file is written again; empty where the filesystem tells no time of writing.
     """
 
     name: str
@@ -36,24 +42,43 @@ class Source:
     filesystem: Any
     size_bytes: int
     partition: tuple[tuple[str, str | None], ...] = ()
+    version: str = ""
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether reading goes over a network, or at least through a URI."""
+        return not isinstance(self.filesystem, pafs.LocalFileSystem)
 
     def open_parquet(self, metadata: pq.FileMetaData | None = None, buffer_size: int = 0) -> pq.ParquetFile:
-        """Open as Parquet without read-ahead (its cache has no bound), page checksums verified."""
+        """Open as Parquet, page checksums verified.
+
+        A local file is read without read-ahead, in buffers of `buffer_size` bytes (0: whole column chunks). Of a remote
+        file the needed column chunks are fetched before they are decoded, neighbours in one request, and kept until it
+        is closed: open it anew for each unit. Where a row group is larger than READ_AHEAD_BYTES it is read in large
+        buffers instead.
+        """
+        ahead = self.is_remote and (metadata is None or _largest_group_bytes(metadata) <= READ_AHEAD_BYTES)
         return pq.ParquetFile(
             self.path,
             filesystem=self.filesystem,
             metadata=metadata,
-            pre_buffer=False,
-            buffer_size=buffer_size,
+            pre_buffer=ahead,
+            buffer_size=REMOTE_BUFFER_BYTES if self.is_remote else buffer_size,
             page_checksum_verification=True,
         )
 
     def magic(self) -> tuple[bytes, bytes]:
-        """The first and the last four bytes; empty where they cannot be read."""
+        """The first and the last four bytes; empty where they cannot be read.
+
+        Raises:
+            RemoteError: the network failed.
+        """
         try:
             with self.filesystem.open_input_file(self.path) as file:
                 size = file.size()
                 return file.read_at(4, 0), file.read_at(4, max(0, size - 4))
+        except RemoteError:
+            raise
         except OSError:
             return b"", b""
 
@@ -63,18 +88,19 @@ def find_sources(arguments: Sequence[str]) -> tuple[list[Source], list[str]]:
 
     Raises:
         DataError: an argument names nothing, or a folder without Parquet files.
+        RemoteError: the network failed for the only argument with a problem.
     """
     if not arguments:
         raise DataError("no data was given; name at least one Parquet file, folder, glob or URI")
     sources: list[Source] = []
     warnings: list[str] = []
     seen: set[tuple[str, str]] = set()
-    problems: list[str] = []
+    problems: list[DataError] = []
     for argument in arguments:
         try:
             resolved = _resolve(os.fspath(argument))
         except DataError as error:
-            problems.append(str(error))
+            problems.append(error)
             continue
         for source in resolved:
             identity = (source.filesystem.type_name, _identity(source))
@@ -83,8 +109,10 @@ def find_sources(arguments: Sequence[str]) -> tuple[list[Source], list[str]]:
             else:
                 seen.add(identity)
                 sources.append(source)
+    if len(problems) == 1:
+        raise problems[0]
     if problems:
-        raise DataError("\n".join(problems))
+        raise DataError("\n".join(map(str, problems)))
     return _with_own_outputs(sources), warnings
 
 
@@ -115,7 +143,7 @@ def _resolve(argument: str) -> list[Source]:
     path = unquote(argument.removeprefix("file://").removeprefix("localhost")) if is_file_uri else argument
     local = pafs.LocalFileSystem()
     if Path(path).is_dir():
-        sources = _in_folder(path, local, prefix="")
+        sources = _in_folder(path, local)
         if not sources:
             raise DataError(_no_parquet(argument))
         return sources
@@ -133,7 +161,7 @@ def _resolve_glob(pattern: str) -> list[Source]:
     found: dict[str, Source] = {}
     for match in glob(pattern, recursive=True):  # noqa: PTH207  # Path.glob refuses absolute patterns
         is_folder = Path(match).is_dir()
-        for source in _in_folder(match, pafs.LocalFileSystem(), prefix="") if is_folder else [_local_file(match)]:
+        for source in _in_folder(match, pafs.LocalFileSystem()) if is_folder else [_local_file(match)]:
             relative = source.path[len(base) :].lstrip("/")
             if asked or not any(_is_hidden(part) for part in relative.split("/")):
                 found[source.path] = replace(source, relative=relative)
@@ -156,68 +184,41 @@ def _without_magic(pattern: str) -> str:
 
 
 def _local_file(path: str) -> Source:
-    size = Path(path).stat().st_size
-    return Source(path, path, Path(path).name, pafs.LocalFileSystem(), size, _partition_of(path))
+    status = Path(path).stat()
+    partition, version = _partition_of(path), str(status.st_mtime_ns)
+    return Source(path, path, Path(path).name, pafs.LocalFileSystem(), status.st_size, partition, version)
 
 
 def _resolve_uri(uri: str) -> list[Source]:
-    filesystem, path = _open_filesystem(uri)
-    scheme = uri.split("://", 1)[0] + "://"
+    filesystem, path = open_remote(uri)
+    name = without_credentials(uri)
     try:
         info = filesystem.get_file_info(path)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{_without_credentials(uri)}: cannot be reached ({_plain(error)})") from error
+    except (PermissionError, FileNotFoundError) as error:
+        raise DataError(str(error)) from None
     if info.type == pafs.FileType.Directory:
-        sources = _in_folder(path, filesystem, prefix=scheme)
+        sources = _in_folder(path, filesystem)
         if not sources:
-            raise DataError(_no_parquet(_without_credentials(uri)))
+            raise DataError(_no_parquet(name))
         return sources
     if info.type == pafs.FileType.File:
-        name = _without_credentials(uri)
-        return [Source(name, path, Path(path).name, filesystem, info.size or 0, _partition_of(path))]
+        inside = name if "://" in path else path  # the paths of HTTP are URIs, with their query
+        size, partition = info.size or 0, _partition_of(inside)
+        return [Source(name, path, Path(inside).name, filesystem, size, partition, _version(info))]
     hint = "; patterns are for local files: name the folder instead" if has_magic(path) else "; check the path"
-    raise DataError(f"{_without_credentials(uri)}: no such file{hint}")
+    raise DataError(f"{name}: no such file{hint}")
 
 
-def _open_filesystem(uri: str) -> tuple[Any, str]:
-    """Open a URI with pyarrow's own filesystems, else with fsspec."""
-    try:
-        filesystem, path = pafs.FileSystem.from_uri(uri)
-        return filesystem, path
-    except (OSError, ValueError, NotImplementedError):
-        pass
-    try:
-        import fsspec
-
-        filesystem, path = fsspec.core.url_to_fs(uri)
-    except (ImportError, ValueError) as error:
-        raise DataError(
-            f"{_without_credentials(uri)}: no filesystem opens this URI ({_plain(error)}); "
-            "install the extra for it, such as 'mlclf[s3]' or 'mlclf[gcs]'"
-        ) from error
-    return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path
-
-
-def _without_credentials(uri: str) -> str:
-    """The URI without user, password and query, fit for logs."""
-    scheme, _, rest = uri.partition("://")
-    rest = rest.split("?", 1)[0]
-    authority, slash, path = rest.partition("/")
-    return f"{scheme}://{authority.rsplit('@', 1)[-1]}{slash}{path}"
-
-
-def _plain(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return text[0][:200] if text else type(error).__name__
-
-
-def _in_folder(path: str, filesystem: Any, prefix: str) -> list[Source]:
+def _in_folder(path: str, filesystem: Any) -> list[Source]:
     """Parquet files below a folder, sorted by the bytes of their paths; hidden names are passed over."""
+    is_local = isinstance(filesystem, pafs.LocalFileSystem)
     try:
         infos = filesystem.get_file_info(pafs.FileSelector(path, recursive=True))
+    except RemoteError:
+        raise
     except OSError as error:
         raise DataError(
-            f"{prefix}{path}: the folder cannot be listed ({_plain(error)}); check who may read it"
+            f"{path}: the folder cannot be listed ({_plain(error)}); check who may read it" if is_local else str(error)
         ) from None
     root = path.rstrip("/")
     sources = []
@@ -225,9 +226,24 @@ def _in_folder(path: str, filesystem: Any, prefix: str) -> list[Source]:
         relative = info.path[len(root) :].lstrip("/") if info.path.startswith(root) else info.base_name
         hidden = any(_is_hidden(part) for part in relative.split("/"))
         if info.type == pafs.FileType.File and not hidden and info.path.endswith(SUFFIXES):
-            partition = _partition_of(info.path)
-            sources.append(Source(prefix + info.path, info.path, relative, filesystem, info.size or 0, partition))
+            name = info.path if is_local else name_of(filesystem, info.path)
+            size, partition = info.size or 0, _partition_of(info.path)
+            sources.append(Source(name, info.path, relative, filesystem, size, partition, _version(info)))
     return sorted(sources, key=lambda source: os.fsencode(source.path))
+
+
+def _plain(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return text[0][:200] if text else type(error).__name__
+
+
+def _largest_group_bytes(metadata: pq.FileMetaData) -> int:
+    groups = range(metadata.num_row_groups)
+    return max((metadata.row_group(index).total_byte_size for index in groups), default=0)
+
+
+def _version(info: pafs.FileInfo) -> str:
+    return "" if info.mtime_ns is None else str(info.mtime_ns)
 
 
 def _no_parquet(folder: str) -> str:
