@@ -17,7 +17,8 @@ from mlclf.config import Arguments, RunFile, Settings, load_run_file
 from mlclf.data.batch import Batch
 from mlclf.data.features.table import Features
 from mlclf.data.labels import TagList, make_labels
-from mlclf.data.loader import ParquetLoader, pool_shape
+from mlclf.data.loader import BatchStream
+from mlclf.data.pool import pool_shape
 from mlclf.data.rows import RowEncoder
 from mlclf.data.schema import Schema, check_shards, drift
 from mlclf.data.shards import Plan, Shard, make_plan
@@ -380,10 +381,11 @@ class Run:
         weight = schema.weight if with_labels else None
         encoder = RowEncoder(schema, self.features, labels, len(self.label_names), weight=weight, key_columns=keys)
         row_bytes = 4 * self.features.num_dense + 12 * plan.row_bytes + len(self.label_names) + 64
-        pool = pool_shape(max(self.settings.runtime.memory_budget, int(row_bytes) << 12), row_bytes, plan.row_bytes)
+        budget = max(self.settings.runtime.memory_budget, int(row_bytes) << 12)
+        pool = pool_shape(budget, row_bytes, plan.row_bytes, unit_rows=plan.largest_unit_rows)
         batch_rows = max(1, min(pool.slab_rows, BATCH_CELLS // len(self.label_names)))
         done = 0
-        for batch in ParquetLoader(plan, encoder, pool, batch_rows=batch_rows, shuffle=False):
+        for batch in BatchStream(plan, encoder, pool, batch_rows=batch_rows, shuffle=False):
             done += len(batch)
             yield batch, Progress(stage, done, plan.rows)
         if isinstance(labels, TagList):

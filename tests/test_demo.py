@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from mlclf import demo
 from mlclf.data.features.table import Features
+from mlclf.data.pool import Pool
 from mlclf.data.rows import RowEncoder
 from mlclf.data.schema import find_schema
 from mlclf.data.shards import make_plan
@@ -70,10 +71,14 @@ def test_the_log_odds_are_linear_in_the_inputs_as_they_are_encoded(tmp_path: Pat
     table = pq.read_table(path)
     features.fit(table, "rows", None)
     features.finish()
-    slab = RowEncoder(schema, features, None, 1).encode(0, table, "rows", 0)
+    encoder = RowEncoder(schema, features, None, 1)
+    slab = Pool(1, 6_000, encoder.layout).acquire()
+    assert slab is not None
+    encoder.encode(np.arange(6_000), table, "rows", slab)
     tokens = np.zeros((6_000, features.vocabulary_size))
+    assert slab.offsets is not None
     np.add.at(tokens, (np.repeat(np.arange(6_000), np.diff(slab.offsets)), slab.ids), 1.0)
-    inputs = np.concatenate([slab.dense[:6_000], tokens, np.ones((6_000, 1))], axis=1)
+    inputs = np.concatenate([slab.arrays["dense"], tokens, np.ones((6_000, 1))], axis=1)
     truth = model.logits(rows)
     # Normal equations with a speck of ridge: the one-hot columns are collinear with the bias.
     weights = np.linalg.solve(inputs.T @ inputs + 1e-6 * np.eye(inputs.shape[1]), inputs.T @ truth)

@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mlclf.data.features import table as table_module
 from mlclf.data.features.table import Features
 from mlclf.data.schema import FeatureColumn, Schema
 from mlclf.errors import RunError
@@ -82,13 +81,6 @@ def test_all_roles_side_by_side() -> None:
         {"x": 3, "x:missing": 0, "e[0]": 1, "e[1]": 1, "e:missing": 0, "s:missing": 1, "indices[1]": 3},
         {"x": 4, "x:missing": 0, "e[0]": 2, "e[1]": 1, "e:missing": 0, "s=b": 1, "t=v": 1},
     ]  # fmt: skip
-
-
-@pytest.mark.parametrize("block_rows", [1, 3, 4096])
-def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch, block_rows: int) -> None:
-    expected = rows_of(fitted(), TABLE)
-    monkeypatch.setattr(table_module, "BLOCK_ROWS", block_rows)
-    assert rows_of(fitted(), TABLE) == expected
 
 
 def test_saved_and_restored() -> None:

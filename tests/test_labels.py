@@ -9,8 +9,18 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from mlclf.data.labels import UNOBSERVED, ColumnCounter, LabelColumns, TagCounter, TagList, list_parts, make_labels
+from mlclf.data.labels import (
+    UNOBSERVED,
+    ColumnCounter,
+    LabelColumns,
+    Labels,
+    TagCounter,
+    TagList,
+    list_parts,
+    make_labels,
+)
 from mlclf.data.schema import Schema
 from mlclf.errors import DataError
 
@@ -35,12 +45,19 @@ COLUMNS: list[tuple[pa.DataType, list[Any], list[int]]] = [
 ]
 
 
+def codes_of(labels: Labels, table: pa.Table) -> NDArray[np.uint8]:
+    """Codes of every cell, after what is said of their being complete was seen to be true."""
+    codes = np.full((table.num_rows, len(labels.names)), 9, np.uint8)
+    assert labels.encode(table, WHERE, codes) == (not (codes == UNOBSERVED).any())
+    return codes
+
+
 @pytest.mark.parametrize(("kind", "values", "expected"), COLUMNS, ids=[f"{case[0]}-{case[1][1]}" for case in COLUMNS])
 def test_every_way_of_writing_a_label(kind: pa.DataType, values: list[Any], expected: list[int]) -> None:
     array = pa.array(values, kind)
     table = pa.table({"y": pa.chunked_array([array, array.slice(1)])})
     for declared in ({}, {"unused": 1}):
-        codes = LabelColumns(("y",), declared).encode(table, WHERE)
+        codes = codes_of(LabelColumns(("y",), declared), table)
         assert codes.dtype == np.uint8
         assert codes[:, 0].tolist() == expected + expected[1:]
 
@@ -48,7 +65,7 @@ def test_every_way_of_writing_a_label(kind: pa.DataType, values: list[Any], expe
 def test_mappings_are_said() -> None:
     labels = LabelColumns(("a", "b", "c", "d"))
     table = pa.table({"a": [1, -1], "b": ["Yes", "NO"], "c": [0, 1], "d": ["no", None]})
-    assert labels.encode(table, WHERE).tolist() == [[1, 1, 0, 0], [0, 0, 1, _]]
+    assert codes_of(labels, table).tolist() == [[1, 1, 0, 0], [0, 0, 1, _]]
     assert labels.mappings() == [
         "labels 'a': '-1' is read as 0, '1' as 1",
         "labels 'b', 'd': 'no' is read as 0, 'yes' as 1",
@@ -59,7 +76,7 @@ def test_declared_values_come_first() -> None:
     declared = {"2": 1, "9": None, "spam": 1, "ham": 0, "0": 1, "1": 0}
     table = pa.table({"a": [2, 9, 0, 1, None], "b": ["spam", "ham", "9", "yes", None], "c": [2.0, 9.0, -1.0, 1.0, None],
                       "d": [True, False, None, True, True]})  # fmt: skip
-    codes = LabelColumns(tuple("abcd"), declared).encode(table, WHERE)
+    codes = codes_of(LabelColumns(tuple("abcd"), declared), table)
     assert codes.T.tolist() == [[1, _, 1, 0, _], [1, 0, _, 1, _], [1, _, 0, 0, _], [0, 1, _, 0, 0]]
 
 
@@ -90,15 +107,15 @@ REFUSED: list[tuple[list[Any], str]] = [
 def test_other_values_are_refused(values: list[Any], message: str) -> None:
     whole = f"{WHERE}: label 'y' {message}"
     with pytest.raises(DataError, match=f"^{re.escape(whole)}$"):
-        LabelColumns(("y",)).encode(pa.table({"y": values}), WHERE)
+        codes_of(LabelColumns(("y",)), pa.table({"y": values}))
 
 
 def test_kinds_are_not_mixed_across_tables_either() -> None:
     labels = LabelColumns(("y",))
-    labels.encode(pa.table({"y": [0, 1]}), WHERE)
+    codes_of(labels, pa.table({"y": [0, 1]}))
     for _again in range(2):
         with pytest.raises(DataError, match="holds both 0 and -1"):
-            labels.encode(pa.table({"y": [-1, 1]}), WHERE)
+            codes_of(labels, pa.table({"y": [-1, 1]}))
 
 
 TAGS = st.lists(st.none() | st.lists(st.sampled_from(["a", "b", "c", "é", "a b", ""]), max_size=5), max_size=12)
@@ -116,7 +133,7 @@ def test_tags_are_those_of_each_row(rows: list[list[str] | None], kind: Any, ski
     tags = TagList("t")
     tags.set_names(known)
     array = pa.array(rows, pa.list_(pa.string())).cast(kind).slice(skip)
-    codes = tags.encode(pa.table({"t": array}), WHERE)
+    codes = codes_of(tags, pa.table({"t": array}))
     kept = rows[skip:]
     expected = [[_] * 3 if row is None else [int(tag in row) for tag in known] for row in kept]
     assert codes.tolist() == expected
@@ -181,14 +198,14 @@ def test_a_null_inside_a_list_is_refused() -> None:
         "its elements may not: drop or fill them where the data is written"
     )
     with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
-        TagList("t").encode(pa.table({"t": [["a", None], None]}), WHERE)
+        codes_of(TagList("t"), pa.table({"t": [["a", None], None]}))
 
 
 def test_shards_without_a_tag() -> None:
     tags = TagList("t")
     tags.set_names(["a"])
-    assert tags.encode(pa.table({"t": pa.nulls(2)}), WHERE).tolist() == [[_], [_]]
-    assert tags.encode(pa.table({"t": pa.array([[], None], pa.list_(pa.null()))}), WHERE).tolist() == [[0], [_]]
+    assert codes_of(tags, pa.table({"t": pa.nulls(2)})).tolist() == [[_], [_]]
+    assert codes_of(tags, pa.table({"t": pa.array([[], None], pa.list_(pa.null()))})).tolist() == [[0], [_]]
 
 
 def test_list_parts_of_slices() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import threading
 from pathlib import Path
@@ -12,13 +13,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlclf.data.loader import MAX_SLABS, MIN_SLABS, NUM_LANES, ParquetLoader, PoolShape, decoded_pieces, pool_shape
+from mlclf.data.batch import Batch
+from mlclf.data.loader import BatchStream
+from mlclf.data.pool import Pool, PoolShape
 from mlclf.data.rows import RowEncoder
 from mlclf.data.schema import find_schema
+from mlclf.data.selection import Selection
 from mlclf.data.shards import Plan, make_plan
 from mlclf.data.splits import CHOICE, DECISION, TRAIN, Split
-from mlclf.data.statistics import fit_statistics
-from mlclf.errors import ConfigError, DataError
+from mlclf.data.statistics import Statistics, fit_statistics
+from mlclf.errors import CheckpointError, ConfigError
 
 
 def row(number: int) -> dict[str, Any]:
@@ -52,16 +56,21 @@ def write(folder: Path, shards: list[list[int]]) -> Plan:
     return make_plan(str(folder))
 
 
-def encoder_of(plan: Plan, split: Split | None = None) -> RowEncoder:
-    split = split or Split()
+def statistics_of(plan: Plan, split: Split | None = None) -> Statistics:
     schema = find_schema(plan, ["y", "z"], weight="weight", key="id")
     options = {"standardize": False, "vocabulary_levels": 100, "hash_limit": 1000, "hash_buckets": 16}
-    statistics = [found for _, found in fit_statistics(plan, schema, split, label_values={}, threads=2, **options)][-1]
+    passes = fit_statistics(plan, schema, split or Split(), label_values={}, threads=2, **options)  # type: ignore[arg-type]
+    statistics = [found for _, found in passes][-1]
     assert statistics is not None
-    return RowEncoder(schema, statistics.features, statistics.labels, 2, split, "weight", ("id",))
+    return statistics
 
 
-def epoch_of(loader: ParquetLoader) -> list[int]:
+def encoder_of(plan: Plan, split: Split | None = None) -> RowEncoder:
+    schema, found = find_schema(plan, ["y", "z"], weight="weight", key="id"), statistics_of(plan, split)
+    return RowEncoder(schema, found.features, found.labels, 2, split or Split(), "weight", ("id",))
+
+
+def epoch_of(loader: BatchStream) -> list[int]:
     """Row numbers of an epoch, after every row was checked against the oracle."""
     encoder = loader.encoder
     places = {name: index for index, name in enumerate(
@@ -95,27 +104,29 @@ def epoch_of(loader: ParquetLoader) -> list[int]:
 
 
 LAYOUTS = st.lists(
-    st.lists(st.sampled_from([0, 1, 1, 2, 3, 17, 60]), max_size=5), min_size=1, max_size=4
+    st.lists(st.sampled_from([0, 1, 1, 2, 3, 17, 60, 200]), max_size=5), min_size=1, max_size=4
 ).filter(lambda shards: sum(map(sum, shards)) >= 4)  # fmt: skip
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    shards=LAYOUTS, batch_rows=st.integers(1, 50), slabs=st.integers(1, 9), slab_rows=st.integers(1, 40),
+    shards=LAYOUTS, batch_rows=st.integers(1, 50), slabs=st.integers(4, 9),
     shuffle=st.booleans(), seed=st.integers(0, 2**63 - 1), unit_rows=st.sampled_from([1, 10, 16_384]),
+    lanes=st.integers(1, 3), cut=st.integers(0, 1000), world_size=st.sampled_from([1, 2, 4]),
 )  # fmt: skip
 def test_every_row_once_with_its_labels(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, shards: list[list[int]],
-    batch_rows: int, slabs: int, slab_rows: int, shuffle: bool, seed: int, unit_rows: int,
+    batch_rows: int, slabs: int, shuffle: bool, seed: int, unit_rows: int, lanes: int, cut: int, world_size: int,
 ) -> None:  # fmt: skip
     monkeypatch.setattr("mlclf.data.shards.UNIT_ROWS", unit_rows)
     plan = write(tmp_path_factory.mktemp("loader"), shards)
     encoder = encoder_of(plan)
-    pool = PoolShape(slabs, slab_rows, 0)
+    pool = PoolShape(slabs, 64, lanes=lanes)
 
-    def loader_of(threads: int) -> ParquetLoader:
-        return ParquetLoader(
-            plan, encoder, pool, batch_rows=batch_rows, seed=seed, shuffle=shuffle, threads=threads
+    def loader_of(threads: int, rank: int = 0, world_size: int = 1) -> BatchStream:
+        return BatchStream(
+            plan, encoder, pool, batch_rows=batch_rows, seed=seed, shuffle=shuffle, threads=threads, rank=rank,
+            world_size=world_size,
         )  # fmt: skip
 
     first = epoch_of(loader_of(1))
@@ -123,12 +134,48 @@ def test_every_row_once_with_its_labels(
     assert shuffle or first == sorted(first)
     assert epoch_of(loader_of(4)) == first
     loader = loader_of(2)
+    assert len(loader) == -(-plan.rows // batch_rows)
     assert epoch_of(loader) == epoch_of(loader) == first
     loader.set_epoch(1)
     second = epoch_of(loader)
     assert sorted(second) == sorted(first)
     if shuffle and plan.rows > 30:
         assert second != first
+
+    cut %= len(loader) + 1
+    state = stopped_after(loader_of(8), cut, epoch=1)
+    resumed = loader_of(1)
+    resumed.load_state_dict(state)
+    assert epoch_of(resumed) == second[cut * batch_rows :]
+
+    ranks = [loader_of(2, rank, world_size) for rank in range(world_size)]
+    for rank in ranks:
+        rank.load_state_dict(state)
+        rank.set_epoch(1)
+    together = []
+    for step in zip(*ranks, strict=True):
+        assert len({len(batch) for batch in step}) == 1
+        together += [number for batch in step for number in real_rows(batch)]
+    assert together == second[cut * batch_rows :]
+
+
+def stopped_after(loader: BatchStream, batches: int, epoch: int) -> dict[str, Any]:
+    """The state after some batches of an epoch, as a file would keep it."""
+    loader.set_epoch(epoch)
+    iterator = iter(loader)
+    for _ in range(batches):
+        next(iterator)
+    state: dict[str, Any] = json.loads(json.dumps(loader.state_dict()))
+    del iterator
+    return state
+
+
+def real_rows(batch: Batch) -> list[int]:
+    """Numbers of the rows, after those that fill up were seen to weigh nothing."""
+    filled = batch.rows < 0
+    assert (batch.weights[filled] == 0).all()
+    assert (batch.weights[~filled] > 0).all()
+    return batch.rows[~filled].tolist()
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +184,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 
 
 def test_batches_are_full_but_the_last(plan: Plan) -> None:
-    loader = ParquetLoader(plan, encoder_of(plan), PoolShape(4, 100, 0), batch_rows=64)
+    loader = BatchStream(plan, encoder_of(plan), PoolShape(4, 128), batch_rows=64)
     sizes = [len(batch) for batch in loader]
     assert sizes == [64] * 62 + [32]
 
@@ -145,7 +192,7 @@ def test_batches_are_full_but_the_last(plan: Plan) -> None:
 def test_seeds_give_other_orders(plan: Plan) -> None:
     encoder = encoder_of(plan)
     orders = [
-        [number for batch in ParquetLoader(plan, encoder, PoolShape(4, 100, 0), batch_rows=64, seed=seed)
+        [number for batch in BatchStream(plan, encoder, PoolShape(4, 128), batch_rows=64, seed=seed)
          for number in batch.rows.tolist()]
         for seed in (1, 2)
     ]  # fmt: skip
@@ -153,112 +200,138 @@ def test_seeds_give_other_orders(plan: Plan) -> None:
 
 
 def test_a_batch_mixes_all_slabs_of_the_pool(plan: Plan) -> None:
-    loader = ParquetLoader(plan, encoder_of(plan), PoolShape(8, 250, 0), batch_rows=80)
+    loader = BatchStream(plan, encoder_of(plan), PoolShape(8, 256), batch_rows=80)
     middle = [batch.rows.numpy() for batch in loader][10]
-    assert len({number // 250 for number in middle.tolist()}) >= 5
+    assert len({number // 256 for number in middle.tolist()}) >= 5
 
 
 def test_parts_of_a_split(plan: Plan) -> None:
     split = Split("held_out", fraction=0.3, seed=5)
     encoder = encoder_of(plan, split)
-    expected = split.parts(0, pa.table({"x": pa.nulls(plan.rows)}))
+    expected = split.parts(np.arange(plan.rows), None)
     drawn: list[int] = []
-    for parts in ({TRAIN}, {CHOICE, DECISION}):
+    for parts in ((TRAIN,), (CHOICE, DECISION)):
         mine = []
-        for batch in ParquetLoader(plan, encoder, PoolShape(4, 100, 0), batch_rows=64, parts=parts):
+        for batch in BatchStream(plan, encoder, PoolShape(4, 128), batch_rows=64, selection=Selection(split, parts)):
             mine += batch.rows.tolist()
             assert batch.parts.tolist() == expected[batch.rows.numpy()].tolist()
-        assert sorted(mine) == np.flatnonzero(np.isin(expected, list(parts))).tolist()
+        assert sorted(mine) == np.flatnonzero(np.isin(expected, parts)).tolist()
         drawn += mine
     assert sorted(drawn) == list(range(plan.rows))
 
 
 def test_leaving_early_and_starting_again(plan: Plan) -> None:
-    loader = ParquetLoader(plan, encoder_of(plan), PoolShape(4, 100, 0), batch_rows=64)
+    loader = BatchStream(plan, encoder_of(plan), PoolShape(4, 128), batch_rows=64)
     whole = [batch.rows.tolist() for batch in loader]
     before = threading.active_count()
     iterator = iter(loader)
     assert next(iterator).rows.tolist() == whole[0]
     del iterator
     assert [batch.rows.tolist() for batch in loader] == whole
-    assert threading.active_count() <= before + NUM_LANES
+    assert threading.active_count() <= before + 3
 
 
-def test_slab_memory_is_used_again(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder = encoder_of(plan)
-    pool = PoolShape(4, 50, 0)
-    buffers: set[int] = set()
-    kept = []
-    original = RowEncoder._buffer
-
-    def counted(self: RowEncoder, capacity: int) -> Any:
-        buffer = original(self, capacity)
-        kept.append(buffer)  # so that an address is never given out twice
-        buffers.add(id(buffer))
-        return buffer
-
-    monkeypatch.setattr(RowEncoder, "_buffer", counted)
-    loader = ParquetLoader(plan, encoder, pool, batch_rows=32)
+def test_slab_memory_is_used_again(plan: Plan) -> None:
+    shape = PoolShape(4, 64)
+    loader = BatchStream(plan, encoder_of(plan), shape, batch_rows=32)
     for epoch in range(3):
         loader.set_epoch(epoch)
         for _batch in loader:
             pass
-    assert len(kept) == 3 * 80
-    # The pool, a piece waiting in each lane, and the ones being encoded meanwhile.
-    assert len(buffers) <= pool.slabs + 2 * NUM_LANES
+    pool = loader.pool()
+    assert pool.num_slabs == shape.slabs + shape.lanes
+    assert len(pool.arrays["dense"]) == pool.num_slabs * shape.slab_rows
+    free = [pool.acquire() for _ in range(pool.num_slabs)]
+    assert len({id(slab) for slab in free}) == pool.num_slabs
+    assert pool.acquire() is None
+
+
+def test_small_data_touches_little_memory(plan: Plan) -> None:
+    pool = Pool(1000, 1000, encoder_of(plan).layout)
+    slab = pool.acquire()
+    assert slab is not None
+    assert pool.acquire() is not slab
+    pool.release(slab)
+    assert pool.acquire() is slab
+
+
+def test_only_what_is_live_is_read_again(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 4,000 rows, 3,000 were drawn: what is left of them is in the pool, and the rest is read for the first time."""
+    loader = BatchStream(plan, encoder_of(plan), PoolShape(4, 64, lanes=2), batch_rows=50)
+    state = stopped_after(loader, 60, epoch=0)
+    read = []
+    original = RowEncoder.encode
+
+    def counted(self: RowEncoder, numbers: Any, table: pa.Table, place: str, slab: Any) -> None:
+        read.append(table.num_rows)
+        original(self, numbers, table, place, slab)
+
+    monkeypatch.setattr(RowEncoder, "encode", counted)
+    loader.load_state_dict(state)
+    assert sum(len(batch) for batch in loader) == 1000
+    assert sum(read) < 1000 + 4 * 64
+
+
+def test_a_state_taken_at_the_end_of_an_epoch(plan: Plan) -> None:
+    loader = BatchStream(plan, encoder_of(plan), PoolShape(4, 64), batch_rows=64)
+    state = stopped_after(loader, len(loader), epoch=0)
+    loader.load_state_dict(state)
+    assert list(loader) == []
+    loader.load_state_dict(state)
+    loader.set_epoch(1)
+    assert sum(map(len, loader)) == plan.rows
+
+
+def test_a_state_of_other_data_or_another_order_is_refused(plan: Plan, tmp_path: Path) -> None:
+    encoder = encoder_of(plan)
+    state = BatchStream(plan, encoder, PoolShape(4, 64), batch_rows=64).state_dict()
+    message = "the order of the rows has changed since the state was saved: seed was 0, is 7, batch_rows was 64, is 32"
+    with pytest.raises(CheckpointError, match=f"^{re.escape(message)}$"):
+        BatchStream(plan, encoder, PoolShape(4, 64), batch_rows=32, seed=7).load_state_dict(state)
+    for shards, difference in [
+        ([[10]], "it had 4,000 rows, has 10"),
+        ([[4000]], "it has as many rows, of other contents"),
+    ]:
+        (tmp_path / difference).mkdir()
+        other = write(tmp_path / difference, shards)
+        message = f"the data has changed since the state was saved: {difference}; put it back, or start again"
+        with pytest.raises(CheckpointError, match=f"^{re.escape(message)}$"):
+            BatchStream(other, encoder, PoolShape(4, 64), batch_rows=64).load_state_dict(state)
+
+
+def test_a_rank_is_one_of_its_world(plan: Plan) -> None:
+    with pytest.raises(ConfigError, match=r"^rank must be from 0 to 1, got 2$"):
+        BatchStream(plan, encoder_of(plan), PoolShape(4, 64), batch_rows=64, rank=2, world_size=2)
+
+
+@pytest.mark.parametrize(
+    "split",
+    [
+        Split("held_out", fraction=0.3, seed=5),
+        Split("folds", num_folds=3, seed=1),
+        Split("held_out", fraction=0.3, group="s"),
+        Split("held_out", 0, 0.3, time="x", cut=3e3),
+    ],
+)
+def test_rows_of_a_split_are_counted_before_they_are_read(plan: Plan, split: Split) -> None:
+    encoder = encoder_of(plan, split)
+    census = statistics_of(plan, split).census
+    assert (census is None) == split.by_number
+    for parts in [(0,), (1, 2), None]:
+        selection = Selection(split, parts, census)
+        for world_size in (1, 4):
+            streams = [
+                BatchStream(plan, encoder, PoolShape(4, 64), batch_rows=50, selection=selection, rank=rank,
+                            world_size=world_size)
+                for rank in range(world_size)
+            ]  # fmt: skip
+            drawn = [number for step in zip(*streams, strict=True) for batch in step for number in real_rows(batch)]
+            assert len(drawn) == len(set(drawn)) == streams[0].num_rows
+        found = {number: part for stream in streams for batch in stream for number, part in
+                 zip(batch.rows.tolist(), batch.parts.tolist(), strict=True) if number >= 0}  # fmt: skip
+        assert parts is None or set(found.values()) <= set(parts)
 
 
 def test_unshuffled_batches_follow_the_plan(plan: Plan) -> None:
-    loader = ParquetLoader(plan, encoder_of(plan), PoolShape(4, 100, 0), batch_rows=64, shuffle=False)
+    loader = BatchStream(plan, encoder_of(plan), PoolShape(4, 128), batch_rows=64, shuffle=False)
     assert [number for batch in loader for number in batch.rows.tolist()] == list(range(plan.rows))
-
-
-@pytest.mark.parametrize("threads", [1, 2, 5])
-def test_pieces_come_in_one_order(plan: Plan, threads: int) -> None:
-    def starts(lanes: int, threads: int) -> list[int]:
-        work = lambda first_row, table, place: first_row  # noqa: E731
-        return list(decoded_pieces(plan, range(len(plan.units)), ["x"], 128, work, lanes=lanes, threads=threads))
-
-    assert starts(2, threads) == starts(2, 1)
-    assert starts(1, threads) == sorted(starts(2, 1))
-
-
-def test_an_error_names_the_one_row_group_and_ends_the_epoch(plan: Plan) -> None:
-    def work(first_row: int, table: pa.Table, place: str) -> int:
-        if (2**53 + 850) in table["id"].to_pylist():
-            raise DataError(f"{place}: bad row")
-        return first_row
-
-    path = plan.shards[0].source.name
-    with pytest.raises(DataError, match=f"^{re.escape(path)} row group 1: bad row$"):
-        list(decoded_pieces(plan, range(len(plan.units)), ["id"], 10_000, work))
-
-
-@pytest.mark.parametrize("budget", [2**16, 2**20, 2**29, 2**36])
-@pytest.mark.parametrize("row_bytes", [32.0, 500.0])
-@pytest.mark.parametrize("decoded", [8.0, 900.0])
-def test_the_pool_stays_within_its_budget(budget: int, row_bytes: float, decoded: float) -> None:
-    smallest = 64 * (MIN_SLABS * row_bytes + NUM_LANES * (2 * row_bytes + decoded))
-    if smallest > budget:
-        message = (
-            f"runtime.memory_budget of {budget:,} bytes is too small for rows of {row_bytes:,.0f} bytes; "
-            f"the smallest that works is {int(smallest):,}"
-        )
-        with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-            pool_shape(budget, row_bytes, decoded)
-        return
-    pool = pool_shape(budget, row_bytes, decoded)
-    assert pool.num_bytes <= budget
-    assert MIN_SLABS <= pool.slabs <= MAX_SLABS
-    assert pool.num_bytes == int(pool.slab_rows * (pool.slabs * row_bytes + NUM_LANES * (2 * row_bytes + decoded)))
-
-
-def test_the_smallest_budget_that_the_refusal_names_works() -> None:
-    with pytest.raises(ConfigError) as caught:
-        pool_shape(1, 500.0, 900.0)
-    named = int(str(caught.value).rpartition(" ")[2].replace(",", ""))
-    assert pool_shape(named, 500.0, 900.0).slab_rows == 64
-
-
-def test_rows_of_no_size_have_a_pool() -> None:
-    assert MIN_SLABS <= pool_shape(1 << 20, 0.0, 0.0).slabs <= MAX_SLABS

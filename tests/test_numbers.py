@@ -121,7 +121,8 @@ def test_labels_of_minus_one_are_zero_and_the_loss_is_never_negative(tmp_path: P
         reports.append(mlclf.fit(data, "label", tmp_path / name, settings={"training.epochs": 3}).evaluate(data))
     assert reports[0] == reports[1]
     assert reports[0]["log_loss"] > 0
-    codes = LabelColumns(("label",)).encode(pa.table({"label": pa.array([-1, 1, None])}), "here")
+    codes = np.empty((3, 1), np.uint8)
+    assert not LabelColumns(("label",)).encode(pa.table({"label": pa.array([-1, 1, None])}), "here", codes)
     assert codes[:, 0].tolist() == [0, 1, UNOBSERVED]
 
 

@@ -1,4 +1,4 @@
-"""Batch: rows ready for the model; and Slab: the reused memory that batches are gathered from."""
+"""Batch: rows ready for the model."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-
-from mlclf.data.labels import UNOBSERVED
 
 
 @dataclass
@@ -71,11 +69,6 @@ class Batch:
             None if self.keys is None else self.keys.slice(start, end - start),
         )
 
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of the tensors."""
-        return sum(value.nbytes for value in vars(self).values() if isinstance(value, Tensor))
-
 
 @dataclass
 class Tokens:
@@ -90,48 +83,6 @@ class Tokens:
     lengths: NDArray[np.int64] | None
     ids: NDArray[np.int64]
     values: NDArray[np.float32] | None = None
-
-
-@dataclass
-class Slab:
-    """Encoded rows of one decoded piece, in row-major memory that is used again.
-
-    Attributes:
-        dense: [capacity, D] float32; the first `rows` are filled.
-        ids, offsets, values: as in Batch, for the first `rows` rows.
-        codes: [rows, K] uint8 of 0, 1 and UNOBSERVED.
-        order: [m] int64, the rows to be drawn, in the order in which they are.
-        place: file and row groups, for messages.
-    """
-
-    dense: NDArray[np.float32]
-    ids: NDArray[np.int64]
-    offsets: NDArray[np.int64]
-    values: NDArray[np.float32] | None
-    codes: NDArray[np.uint8]
-    weights: NDArray[np.float32]
-    parts: NDArray[np.int8]
-    numbers: NDArray[np.int64]
-    order: NDArray[np.int64]
-    place: str
-    keys: pa.Table | None = None
-    drawn: int = 0
-
-    @property
-    def left(self) -> int:
-        """Rows not yet drawn."""
-        return len(self.order) - self.drawn
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of the arrays."""
-        return sum(value.nbytes for value in vars(self).values() if isinstance(value, np.ndarray))
-
-    def draw(self, num_rows: int) -> NDArray[np.int64]:
-        """The next rows: [at most num_rows] int64."""
-        picked = self.order[self.drawn : self.drawn + num_rows]
-        self.drawn += len(picked)
-        return picked
 
 
 def join_tokens(parts: Sequence[Tokens], num_rows: int) -> Tokens:
@@ -169,44 +120,6 @@ def spans(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.i
     return np.asarray(np.arange(total) + begins, np.int64)
 
 
-def gather(slabs: Sequence[Slab], picks: Sequence[NDArray[np.int64]]) -> Batch:
-    """Make one batch of the picked rows of each slab, in slab order."""
-    dense_width = slabs[0].dense.shape[1]
-    size = sum(len(pick) for pick in picks)
-    dense = np.empty((size, dense_width), np.float32)
-    lengths: list[NDArray[np.int64]] = []
-    ids: list[NDArray[np.int64]] = []
-    values: list[NDArray[np.float32]] = []
-    start = 0
-    for slab, pick in zip(slabs, picks, strict=True):
-        if dense_width:
-            np.take(slab.dense, pick, axis=0, out=dense[start : start + len(pick)], mode="clip")
-        start += len(pick)
-        slab_lengths = slab.offsets[pick + 1] - slab.offsets[pick]
-        where = spans(slab.offsets[pick], slab_lengths)
-        lengths.append(slab_lengths)
-        ids.append(slab.ids[where])
-        if slab.values is not None:
-            values.append(slab.values[where])
-    offsets = np.zeros(size + 1, np.int64)
-    np.cumsum(np.concatenate(lengths), out=offsets[1:])
-    codes = np.concatenate([slab.codes[pick] for slab, pick in zip(slabs, picks, strict=True)])
-    observed = codes != UNOBSERVED
-    complete = bool(observed.all())
-    return Batch(
-        dense=torch.from_numpy(dense),
-        ids=torch.from_numpy(np.concatenate(ids)),
-        offsets=torch.from_numpy(offsets),
-        values=torch.from_numpy(np.concatenate(values)) if values else None,
-        labels=torch.from_numpy(codes if complete else codes * observed),
-        label_mask=None if complete else torch.from_numpy(observed),
-        weights=_tensor([slab.weights[pick] for slab, pick in zip(slabs, picks, strict=True)]),
-        parts=_tensor([slab.parts[pick] for slab, pick in zip(slabs, picks, strict=True)]),
-        rows=_tensor([slab.numbers[pick] for slab, pick in zip(slabs, picks, strict=True)]),
-        keys=_joined_keys(slabs, picks),
-    )
-
-
 def joined(batches: Sequence[Batch]) -> Batch:
     """One batch of the rows of several, one after the other."""
     if len(batches) == 1:
@@ -235,10 +148,24 @@ def joined(batches: Sequence[Batch]) -> Batch:
     )
 
 
-def _tensor(arrays: Sequence[NDArray[np.generic]]) -> Tensor:
-    return torch.from_numpy(np.concatenate(arrays))
+def padded(batch: Batch, rows: int) -> Batch:
+    """The batch with rows of weight 0 at its end, so that it has `rows` rows; their number in the plan is −1."""
+    extra = rows - len(batch)
+    if extra <= 0:
+        return batch
 
+    def longer(tensor: Tensor, value: int = 0) -> Tensor:
+        return torch.cat([tensor, tensor.new_full((extra, *tensor.shape[1:]), value)])
 
-def _joined_keys(slabs: Sequence[Slab], picks: Sequence[NDArray[np.int64]]) -> pa.Table | None:
-    tables = [slab.keys.take(pa.array(pick)) for slab, pick in zip(slabs, picks, strict=True) if slab.keys is not None]
-    return pa.concat_tables(tables) if tables else None
+    return Batch(
+        dense=longer(batch.dense),
+        ids=batch.ids,
+        offsets=longer(batch.offsets, int(batch.offsets[-1])),
+        values=batch.values,
+        labels=longer(batch.labels),
+        label_mask=None if batch.label_mask is None else longer(batch.label_mask),
+        weights=longer(batch.weights),
+        parts=longer(batch.parts),
+        rows=longer(batch.rows, -1),
+        keys=batch.keys,
+    )

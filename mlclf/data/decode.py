@@ -7,10 +7,14 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mlclf.data.remote import RemoteError
 from mlclf.data.shards import DECODE_ERRORS, Plan, Shard, Unit, first_line
 from mlclf.errors import DataError
 
 __all__ = ["DECODE_ERRORS", "check_values", "decode_unit"]
+
+NOT_DAMAGE = (RemoteError, PermissionError, FileNotFoundError)
+"""What says nothing of the bytes of a file; messages of remote files are whole already."""
 
 LARGE_BYTES = 256 << 20
 """Row groups that decode to more by their footer are looked at column by column before they are read."""
@@ -23,7 +27,7 @@ MAX_ROW_BYTES = 16 << 20
 
 
 def decode_unit(plan: Plan, unit: Unit, columns: Sequence[str], piece_rows: int) -> Iterator[tuple[int, pa.Table]]:
-    """Yield (number of the first row, table) for consecutive pieces of a unit, each of at most `piece_rows` rows.
+    """Yield (number of the first row, table) for consecutive pieces of a unit, each of `piece_rows` rows but the last.
 
     A row group larger than a piece is decoded page by page, so memory stays near one piece.
 
@@ -33,6 +37,8 @@ def decode_unit(plan: Plan, unit: Unit, columns: Sequence[str], piece_rows: int)
     """
     try:
         yield from _pieces(plan, unit, columns, piece_rows)
+    except RemoteError:
+        raise
     except DataError:
         if len(unit.groups) > 1:
             for group in plan.groups_of(unit.first_row, unit.rows):
@@ -47,9 +53,11 @@ def _pieces(plan: Plan, unit: Unit, columns: Sequence[str], piece_rows: int) -> 
     stored = [name for name in columns if name in shard.schema.names and name not in shard.partition]
     row = unit.first_row
     try:
-        for batch in _record_batches(plan, unit, stored, piece_rows):
-            yield row, _with_partitions(pa.Table.from_batches([batch]), shard, columns)
-            row += batch.num_rows
+        for table in _exactly(_record_batches(plan, unit, stored, piece_rows), piece_rows):
+            yield row, _with_partitions(table, shard, columns)
+            row += table.num_rows
+    except NOT_DAMAGE:
+        raise
     except DECODE_ERRORS as error:
         raise DataError(_decode_problem(plan, unit, stored, error)) from error
     if row - unit.first_row != unit.rows:
@@ -57,6 +65,21 @@ def _pieces(plan: Plan, unit: Unit, columns: Sequence[str], piece_rows: int) -> 
             f"{plan.place(unit)}: the footer says {unit.rows:,} rows but {row - unit.first_row:,} were read; "
             "the file is damaged, write it again"
         )
+
+
+def _exactly(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
+    """The same rows in tables of `rows` rows, the last one shorter."""
+    held: list[pa.RecordBatch] = []
+    missing = rows
+    for batch in batches:
+        while batch.num_rows >= missing:
+            yield pa.Table.from_batches([*held, batch.slice(0, missing)])
+            held, batch, missing = [], batch.slice(missing), rows
+        if batch.num_rows:
+            held.append(batch)
+            missing -= batch.num_rows
+    if held:
+        yield pa.Table.from_batches(held)
 
 
 def _record_batches(plan: Plan, unit: Unit, columns: Sequence[str], piece_rows: int) -> Iterator[pa.RecordBatch]:
@@ -146,6 +169,8 @@ def _decode_problem(plan: Plan, unit: Unit, columns: Sequence[str], error: BaseE
             with shard.open() as file:
                 for _ in file.iter_batches(4096, row_groups=list(unit.groups), columns=[name], use_threads=False):
                     pass
+        except NOT_DAMAGE:
+            raise
         except DECODE_ERRORS as cause:
             where, error = f"{where} column {name!r}", cause
             break

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mlclf.data.arrays import is_text, one_array
+from mlclf.data.arrays import is_text, one_array, transpose
 from mlclf.data.schema import Schema
 from mlclf.data.tally import Tally
 from mlclf.errors import DataError
@@ -62,16 +62,23 @@ class LabelColumns:
     declared: Mapping[str, int | None] = field(default_factory=dict)
     seen: dict[str, set[str]] = field(default_factory=dict)
 
-    def encode(self, table: pa.Table, where: str) -> NDArray[np.uint8]:
-        """Codes of every cell: [n, K] uint8 of 0, 1 or UNOBSERVED.
+    def encode(self, table: pa.Table, where: str, out: NDArray[np.uint8]) -> bool:
+        """Fill out[n, K] with the codes of every cell, 0, 1 or UNOBSERVED; return whether all are observed.
 
         Raises:
             DataError: a value is not a label; names the place, the column and the setting that maps it.
         """
-        codes = np.empty((table.num_rows, len(self.names)), np.uint8)
+        columns = np.empty((len(self.names), table.num_rows), np.uint8)
         for index, name in enumerate(self.names):
-            codes[:, index] = self.encode_column(name, table, where)
-        return codes
+            columns[index] = self.encode_column(name, table, where)
+        transpose(columns, out)
+        return bool(columns.max(initial=0) < UNOBSERVED)
+
+    def codes(self, table: pa.Table, where: str) -> NDArray[np.uint8]:
+        """Codes of every cell in memory of their own: [n, K] uint8."""
+        out = np.empty((table.num_rows, len(self.names)), np.uint8)
+        self.encode(table, where, out)
+        return out
 
     def encode_column(self, name: str, table: pa.Table, where: str) -> NDArray[np.uint8]:
         """Codes of one label: [n] uint8."""
@@ -227,19 +234,22 @@ class TagList:
         self.names = tuple(names)
         self._ids = {name: index for index, name in enumerate(self.names)}
 
-    def encode(self, table: pa.Table, where: str) -> NDArray[np.uint8]:
-        """Codes of every cell: [n, K] uint8; a null list is UNOBSERVED for every label."""
+    def encode(self, table: pa.Table, where: str, out: NDArray[np.uint8]) -> bool:
+        """Fill out[n, K] with the codes of every cell; a null list is UNOBSERVED for every label.
+
+        Returns whether all are observed.
+        """
         rows, tags, absent = self.pairs(table, where)
-        codes = np.zeros((table.num_rows, len(self.names)), np.uint8)
+        out[:] = 0
         encoded = tags.dictionary_encode()
         lookup = np.array([self._ids.get(tag, -1) for tag in encoded.dictionary.to_pylist()] or [-1], np.int64)
         ids = lookup[encoded.indices.to_numpy(zero_copy_only=False)]
         known = ids >= 0
         if not known.all():
             self.unseen.add((~known).sum())
-        codes[rows[known], ids[known]] = 1
-        codes[absent] = UNOBSERVED
-        return codes
+        out[rows[known], ids[known]] = 1
+        out[absent] = UNOBSERVED
+        return not absent.any()
 
     def pairs(self, table: pa.Table, where: str) -> tuple[NDArray[np.int64], pa.Array, NDArray[np.bool_]]:
         """Rows and tags, each pair once however often a row repeats it: [m], [m]; and which lists are null: [n]."""

@@ -1,330 +1,341 @@
-"""The stream of batches: units → decode threads → pool of slabs → Batch, as torchdata nodes."""
+"""The stream of batches: spans → decode threads → pool of slabs → Batch, as torchdata nodes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from torchdata.nodes import BaseNode, Loader
 
-from mlclf.data.batch import Batch, Slab, gather, joined
-from mlclf.data.decode import check_values, decode_unit
+from mlclf.data.batch import Batch, joined, padded
+from mlclf.data.pool import Pick, Pool, PoolShape, Slab
+from mlclf.data.readers import Readers
 from mlclf.data.rows import RowEncoder
-from mlclf.data.shards import Plan, Unit
-from mlclf.errors import ConfigError, DataError
+from mlclf.data.schedule import Draw, Load, Round, Schedule, Span, interleaved, row_order, unit_order
+from mlclf.data.selection import Selection
+from mlclf.data.shards import Plan
+from mlclf.errors import CheckpointError, ConfigError
 
-T = TypeVar("T")
-
-NUM_LANES = 2
-"""Units that are decoded side by side, whatever the number of threads, so that the order does not depend on it."""
-
-MIN_SLABS, MAX_SLABS = 8, 32
-MAX_SLAB_ROWS = 65_536
-MIN_SLAB_ROWS = 64
-
-
-READER_BYTES = 5 << 19
-"""What an open reader holds for each column of a row group: its dictionary, a page, that page compressed, a buffer."""
-
-
-@dataclass(frozen=True)
-class PoolShape:
-    """How much is held at once: `slabs` slabs of `slab_rows` rows, `lanes` open readers.
-
-    `num_bytes` is the bound on the memory of all of it.
-    """
-
-    slabs: int
-    slab_rows: int
-    num_bytes: int
-    lanes: int = NUM_LANES
-
-
-def reader_bytes(plan: Plan, num_columns: int) -> float:
-    """The most that an open reader of the plan's largest row group holds."""
-    largest = max((max(shard.group_rows, default=0) * shard.row_bytes for shard in plan.shards), default=0.0)
-    return min(largest, num_columns * READER_BYTES)
-
-
-def lanes_for(budget_bytes: int, reader: float) -> int:
-    """Lanes of decoding: one where two readers would take more than a third of the budget."""
-    return NUM_LANES if NUM_LANES * reader <= budget_bytes / 3 else 1
-
-
-def pool_shape(budget_bytes: int, row_bytes: float, decoded_row_bytes: float, reader: float = 0.0) -> PoolShape:
-    """The largest pool that the budget holds.
-
-    A slab in flight costs its decoded columns and a column-major copy beside its own memory.
-
-    Args:
-        budget_bytes: bytes for pool and decoding together.
-        row_bytes: bytes of an encoded row.
-        decoded_row_bytes: bytes of a decoded row.
-        reader: bytes of an open reader, from `reader_bytes`.
-
-    Raises:
-        ConfigError: not even the smallest pool fits; names the smallest budget that does.
-    """
-    row_bytes = max(row_bytes, 1.0)
-    lanes = lanes_for(budget_bytes, reader)
-    in_flight = lanes * (2 * row_bytes + decoded_row_bytes)
-
-    def bytes_of(slabs: int, rows: int) -> int:
-        return int(rows * (slabs * row_bytes + in_flight) + lanes * reader)
-
-    smallest = bytes_of(MIN_SLABS, MIN_SLAB_ROWS)
-    if smallest > budget_bytes:
-        raise ConfigError(
-            f"runtime.memory_budget of {budget_bytes:,} bytes is too small for rows of {row_bytes:,.0f} bytes; "
-            f"the smallest that works is {smallest:,}"
-        )
-    left = budget_bytes - lanes * reader
-    rows = min(MAX_SLAB_ROWS, int(left / (MIN_SLABS * row_bytes + in_flight)))
-    slabs = max(MIN_SLABS, min(MAX_SLABS, int((left / rows - in_flight) / row_bytes)))
-    return PoolShape(slabs, rows, bytes_of(slabs, rows), lanes)
-
-
-def decoded_pieces(
-    plan: Plan,
-    order: Sequence[int],
-    columns: Sequence[str],
-    piece_rows: int,
-    work: Callable[[int, pa.Table, str], T],
-    *,
-    lanes: int = NUM_LANES,
-    threads: int = NUM_LANES,
-) -> Iterator[T]:
-    """Yield work(first row, table, place) of every piece of the units of `order`, always in the same order.
-
-    Units are dealt to lanes; each lane decodes its units one after the other, one piece ahead, on a pool of threads.
-    """
-    queues = [[plan.units[index] for index in order[lane::lanes]] for lane in range(lanes)]
-    streams = [_lane(plan, units, columns, piece_rows, work) for units in queues if units]
-    with ThreadPoolExecutor(max_workers=max(1, min(threads, len(streams) or 1)), thread_name_prefix="decode") as pool:
-        waiting: list[tuple[Iterator[T], Future[T | None]]] = [
-            (stream, pool.submit(next, stream, None)) for stream in streams
-        ]
-        try:
-            while waiting:
-                stream, future = waiting.pop(0)
-                piece = future.result()
-                if piece is not None:
-                    waiting.append((stream, pool.submit(next, stream, None)))
-                    yield piece
-        finally:
-            for _, future in waiting:
-                future.cancel()
-
-
-def _lane(
-    plan: Plan,
-    units: Sequence[Unit],
-    columns: Sequence[str],
-    piece_rows: int,
-    work: Callable[[int, pa.Table, str], T],
-) -> Iterator[T]:
-    for unit in units:
-        for first_row, table in decode_unit(plan, unit, columns, piece_rows):
-            yield located(plan, first_row, table, work)
-
-
-def located(plan: Plan, first_row: int, table: pa.Table, work: Callable[[int, pa.Table, str], T]) -> T:
-    """work(first row, table, place); if it refuses the table, the error names the one row group at fault.
-
-    Raises:
-        DataError: `work` refuses the rows, or cannot do them because a column is damaged inside.
-    """
-    groups = plan.groups_of(first_row, table.num_rows)
-    place = plan.place_of(groups)
-    try:
-        return work(first_row, table, place)
-    except (DataError, pa.ArrowException, UnicodeDecodeError) as error:
-        if len(groups) > 1:
-            for group in groups:
-                begin = max(group.first_row, first_row)
-                rows = table.slice(begin - first_row, group.first_row + group.rows - begin)
-                located(plan, begin, rows, work)
-        if not isinstance(error, DataError):
-            check_values(table, place)
-        raise
-
-
-class SlabNode(BaseNode[Slab]):  # type: ignore[misc]  # torchdata has no types
-    """Slabs of an epoch in the order of (seed, epoch); rows inside a slab permuted by their own random numbers."""
-
-    def __init__(self, loader: ParquetLoader) -> None:
-        super().__init__()
-        self._loader = loader
-        self._pieces: Iterator[Slab] = iter(())
-        self._count = 0
-
-    def reset(self, initial_state: dict[str, Any] | None = None) -> None:
-        super().reset(initial_state)
-        loader = self._loader
-        encoder, capacity = loader.encoder, loader.pool.slab_rows
-
-        def work(first_row: int, table: pa.Table, place: str) -> Slab:
-            return loader.ordered(encoder.encode(first_row, table, place, capacity))
-
-        lanes = loader.pool.lanes if loader.shuffle else 1
-        self._pieces = decoded_pieces(
-            loader.plan,
-            loader.unit_order(),
-            encoder.columns,
-            capacity,
-            work,
-            lanes=lanes,
-            threads=loader.threads,
-        )
-        self._count = 0
-
-    def next(self) -> Slab:
-        slab = next(self._pieces)
-        self._count += 1
-        return slab
-
-    def get_state(self) -> dict[str, Any]:
-        return {"slabs": self._count}
+BATCHES_AHEAD = 2
+"""Batches that are gathered while the one before is used."""
 
 
 class BatchNode(BaseNode[Batch]):  # type: ignore[misc]  # torchdata has no types
-    """Batches, each gathered from all slabs of the pool; a slab whose rows are used up is replaced."""
+    """The batches that are left of an epoch, each gathered from all slabs of the pool."""
 
-    def __init__(self, slabs: SlabNode, loader: ParquetLoader) -> None:
+    def __init__(self, stream: BatchStream) -> None:
         super().__init__()
-        self._source = slabs
-        self._loader = loader
-        self._live: list[Slab] = []
-        self._exhausted = False
-        self._filling = True
-        self._count = 0
+        self._stream = stream
+        self._batches: Iterator[Batch] | None = None
 
     def reset(self, initial_state: dict[str, Any] | None = None) -> None:
         super().reset(initial_state)
-        self._source.reset()
-        self._live, self._exhausted, self._filling, self._count = [], False, True, 0
+        self.close()
+        self._batches = self._stream.batches()
 
     def next(self) -> Batch:
-        parts: list[Batch] = []
-        missing = self._loader.batch_rows
-        while missing:
-            self._fill()
-            if not self._live:
-                break
-            counts = self._shares(missing)
-            drawn = [(slab, slab.draw(count)) for slab, count in zip(self._live, counts, strict=True) if count]
-            parts.append(gather([slab for slab, _ in drawn], [pick for _, pick in drawn]))
-            missing -= len(parts[-1])
-            self._retire()
-        if not parts:
-            raise StopIteration
-        self._count += 1
-        return joined(parts)
+        assert self._batches is not None
+        return next(self._batches)
 
     def get_state(self) -> dict[str, Any]:
-        return {"batches": self._count}
+        return self._stream.state_dict()
 
-    def _fill(self) -> None:
-        wanted = self._loader.pool.slabs if self._loader.shuffle else 1
-        while len(self._live) < wanted and not self._exhausted:
-            try:
-                slab = self._source.next()
-            except StopIteration:
-                self._exhausted = True
-                break
-            if slab.left:
-                self._live.append(slab)
-            else:
-                self._loader.encoder.release(slab)
-
-    def _shares(self, batch_rows: int) -> list[int]:
-        """Rows that each live slab gives: equal shares, short slabs made up for by the others.
-
-        The first slabs are drawn unequally until one is used up, so that later ones end one after the other and
-        decoding is spread over the epoch.
-        """
-        live = len(self._live)
-        weights = [live - index if self._filling else 1 for index in range(live)]
-        total = sum(weights)
-        left = [slab.left for slab in self._live]
-        counts = [min(left[i], batch_rows * weights[i] // total) for i in range(live)]
-        missing = min(batch_rows, sum(left)) - sum(counts)
-        while missing:
-            index = max(range(live), key=lambda i: left[i] - counts[i])
-            extra = min(missing, max(1, missing // live), left[index] - counts[index])
-            counts[index] += extra
-            missing -= extra
-        return counts
-
-    def _retire(self) -> None:
-        used = [slab for slab in self._live if not slab.left]
-        if used:
-            self._filling = False
-            self._live = [slab for slab in self._live if slab.left]
-            for slab in used:
-                self._loader.encoder.release(slab)
+    def close(self) -> None:
+        """Stop the threads, where the epoch was left early."""
+        if self._batches is not None:
+            self._batches.close()  # type: ignore[attr-defined]  # a generator
 
 
-class ParquetLoader:
-    """Batches of a plan's rows: every row once an epoch, in an order fixed by (plan, seed, epoch).
+class BatchStream:
+    """Batches of a plan's rows: every row once an epoch, in an order fixed by (plan, seed, epoch, pool).
+
+    Several ranks share the slots of the pool: each decodes the slabs of its own slots, and the batches of all ranks,
+    one after the other, are the batch that a single process would give. All ranks give as many batches of as many
+    rows; rows of weight 0 fill up.
 
     Attributes:
-        parts: parts of the split whose rows are drawn; None draws all.
+        selection: the rows that are drawn.
         shuffle: False keeps the order of the plan.
-        pool: bound on the rows held; part of what fixes the order.
+        shape: bound on the rows held; part of what fixes the order.
+        epoch: the order of the next iteration.
     """
 
     def __init__(
         self,
         plan: Plan,
         encoder: RowEncoder,
-        pool: PoolShape,
+        shape: PoolShape,
         *,
         batch_rows: int,
         seed: int = 0,
         shuffle: bool = True,
-        parts: Collection[int] | None = None,
-        threads: int = NUM_LANES,
+        selection: Selection | None = None,
+        num_rows: int | None = None,
+        threads: int = 2,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
-        self.plan = plan
-        self.encoder = encoder
-        self.pool = pool
-        self.batch_rows = batch_rows
-        self.seed = seed
-        self.shuffle = shuffle
-        self.parts = None if parts is None else np.array(sorted(parts), np.int8)
-        self.threads = threads
+        """`num_rows` is how many rows an epoch draws, where that is known; else it is counted when asked for."""
+        if not 0 <= rank < world_size:
+            raise ConfigError(f"rank must be from 0 to {world_size - 1}, got {rank}")
+        self.plan, self.encoder, self.shape = plan, encoder, shape
+        self.batch_rows, self.seed, self.shuffle, self.threads = batch_rows, seed, shuffle, threads
+        self.selection = selection or Selection(encoder.split)
+        self.rank, self.world_size = rank, world_size
+        self.slots = shape.slabs if shuffle else 1
         self.epoch = 0
+        self._start = 0
+        self._given = 0
+        self._num_rows = num_rows
+        self._pool: Pool | None = None
+        self._running: _Epoch | None = None
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of an epoch, of all ranks."""
+        if self._num_rows is None:
+            self._num_rows = sum(map(self.selection.count, self.spans(range(len(self.plan.units)))))
+        return self._num_rows
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        return -(-self.num_rows // self.batch_rows)
 
     def set_epoch(self, epoch: int) -> None:
-        """Fix the order of the next iteration."""
-        self.epoch = epoch
+        """Fix the order of the next iteration. It starts at its first batch, unless a state of it was loaded."""
+        if epoch != self.epoch:
+            self.epoch, self._start, self._given = epoch, 0, 0
 
     def __iter__(self) -> Iterator[Batch]:
-        yield from Loader(BatchNode(SlabNode(self), self))
+        """The batches of the epoch; once a state was loaded, those after it. Ends an iteration that is under way."""
+        node = BatchNode(self)
+        try:
+            yield from Loader(node)
+        finally:
+            node.close()
 
-    def unit_order(self) -> list[int]:
-        """Units in the order of this epoch."""
-        count = len(self.plan.units)
-        if not self.shuffle:
-            return list(range(count))
-        return [int(index) for index in self._random(0).permutation(count)]
+    def batches(self) -> Iterator[Batch]:
+        """What `__iter__` gives, without torchdata around it."""
+        if self._running is not None:
+            self._running.close()
+        self._given, self._start = self._start, 0
+        epoch = self._running = _Epoch(self, self._given)
+        try:
+            for batch in epoch.batches():
+                self._given += 1
+                yield batch
+        finally:
+            epoch.close()
 
-    def ordered(self, slab: Slab) -> Slab:
-        """Fix which rows of a slab are drawn, and in which order."""
-        rows = np.arange(len(slab.numbers), dtype=np.int64)
-        if self.parts is not None:
-            rows = rows[np.isin(slab.parts, self.parts)]
-        if self.shuffle and len(slab.numbers):
-            rows = self._random(1 + int(slab.numbers[0])).permutation(rows)
-        slab.order = rows
+    def state_dict(self) -> dict[str, Any]:
+        """The epoch and how many of its batches were given, beside what fixes the order."""
+        return {"epoch": self.epoch, "batch": self._given} | self._identity()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on after the batch that `state` was taken at, whatever the number of threads and ranks then and now.
+
+        Raises:
+            CheckpointError: the data or a setting that fixes the order has changed; names which.
+        """
+        own = self._identity()
+        changed = [name for name, value in own.items() if state.get(name) != value]
+        if "plan" in changed:
+            was, now = state.get("rows"), own["rows"]
+            difference = f"it had {was:,} rows, has {now:,}" if was != now else "it has as many rows, of other contents"
+            raise CheckpointError(
+                f"the data has changed since the state was saved: {difference}; put it back, or start again"
+            )
+        if changed:
+            listed = ", ".join(f"{name} was {state.get(name)!r}, is {own[name]!r}" for name in changed)
+            raise CheckpointError(f"the order of the rows has changed since the state was saved: {listed}")
+        self.epoch, self._start, self._given = int(state["epoch"]), int(state["batch"]), int(state["batch"])
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "plan": self.plan.digest,
+            "rows": self.plan.rows,
+            "seed": self.seed,
+            "batch_rows": self.batch_rows,
+            "shuffle": self.shuffle,
+            "slots": self.slots,
+            "slab_rows": self.shape.slab_rows,
+            "lanes": self.shape.lanes,
+        }
+
+    def spans(self, order: Sequence[int]) -> Iterator[Span]:
+        """Spans of units in the order in which they enter the pool."""
+        return interleaved(self.plan, order, self.shape.lanes if self.shuffle else 1, self.shape.rows_of)
+
+    def owner(self, slot: int) -> int:
+        """The rank whose pool a slot is in."""
+        return slot * self.world_size // self.slots
+
+    def pool(self) -> Pool:
+        """The memory, allocated once."""
+        if self._pool is None:
+            rows = max((min(unit.rows, self.shape.rows_of(unit)) for unit in self.plan.units), default=0)
+            mine = sum(self.owner(slot) == self.rank for slot in range(self.slots))
+            self._pool = Pool(mine + self.shape.lanes, rows, self.encoder.layout)
+        return self._pool
+
+    def encode(self, slab: Slab, first_row: int, table: pa.Table, place: str) -> Slab:
+        """Fill a slab with the rows of a span, and fix which are drawn in which order."""
+        numbers = np.arange(first_row, first_row + table.num_rows, dtype=np.int64)
+        self.encoder.encode(numbers, table, place, slab)
+        rows = np.arange(slab.base, slab.base + slab.rows, dtype=np.int64)
+        if "parts" in slab.arrays:
+            rows = rows[self.selection.chosen(slab.arrays["parts"][: slab.rows])]
+        slab.order = row_order(rows, self.seed, self.epoch, first_row) if self.shuffle else rows
         return slab
 
-    def _random(self, stream: int) -> np.random.Generator:
-        """Counter-based random numbers of their own for (seed, epoch, stream)."""
-        key = np.random.SeedSequence([self.seed, self.epoch, stream]).generate_state(2, np.uint64)
-        return np.random.Generator(np.random.Philox(key=key))
+
+@dataclass
+class _Coming:
+    """A batch that is being gathered, and the slabs that it uses up."""
+
+    batch: Future[Batch]
+    used_up: list[Slab]
+
+
+class _Epoch:
+    """One pass: what the schedule will draw, what is being decoded, what is in the pool."""
+
+    def __init__(self, stream: BatchStream, skip: int) -> None:
+        self._stream = stream
+        self._pool = stream.pool()
+        order = unit_order(stream.plan, stream.seed, stream.epoch, stream.shuffle)
+        schedule = Schedule(stream.spans(order), stream.selection.count, stream.slots, stream.batch_rows)
+        self._schedule = iter(schedule)
+        self._rounds: deque[list[Round]] = deque()
+        self._loads: deque[Load] = deque()
+        self._loading: dict[int, Future[Slab]] = {}
+        self._live: dict[int, Slab] = {}
+        self._coming: deque[_Coming] = deque()
+        self._held: dict[int, Slab] = {}
+        self._skip(skip)
+        self._readers: Readers[Slab] = Readers(
+            stream.plan, stream.encoder.columns, stream.shape.rows_of, lanes=stream.shape.lanes, threads=stream.threads
+        )
+        self._gathering = ThreadPoolExecutor(1, thread_name_prefix="gather")
+
+    def _skip(self, batches: int) -> None:
+        """Pass over batches: of what they loaded, only slabs with rows left are read again."""
+        live: dict[int, Load] = {}
+        for _ in range(batches):
+            rounds: list[Round] = next(self._schedule, [])
+            for step in rounds:
+                live |= {load.slab: load for load in step.loads}
+                for draw in step.draws:
+                    if draw.last:
+                        del live[draw.slab]
+        self._resumed = [load.slab for load in live.values() if self._is_mine(load)]
+        self._loads.extend(load for load in live.values() if self._is_mine(load))
+
+    def _is_mine(self, step: Load | Draw) -> bool:
+        return self._stream.owner(step.slot) == self._stream.rank
+
+    def batches(self) -> Iterator[Batch]:
+        """The batches that are left."""
+        for slab in self._resumed:
+            self._live[slab] = self._loaded(slab)
+        while True:
+            while len(self._coming) <= BATCHES_AHEAD and (rounds := self._next_rounds()):
+                self._coming.append(self._started(rounds))
+            if not self._coming:
+                return
+            coming = self._coming.popleft()
+            batch = coming.batch.result()
+            self._release(coming)
+            yield batch
+
+    def _next_rounds(self) -> list[Round]:
+        if not self._rounds:
+            self._simulate()
+        return self._rounds.popleft() if self._rounds else []
+
+    def _simulate(self) -> bool:
+        """Ask the schedule for one more batch; False at its end."""
+        rounds = next(self._schedule, None)
+        if rounds is None:
+            return False
+        self._rounds.append(rounds)
+        self._loads.extend(load for step in rounds for load in step.loads if self._is_mine(load))
+        return True
+
+    def _started(self, rounds: Sequence[Round]) -> _Coming:
+        """Start to gather a batch. One of several rounds draws on slabs that take the place of others of its own."""
+        parts = []
+        for step in rounds[:-1]:
+            coming = self._gathered(step)
+            parts.append(coming.batch.result())
+            self._release(coming)
+        last = self._gathered(rounds[-1])
+        if self._stream.world_size > 1 or parts:
+            whole = self._filled_up([*parts, last.batch.result()], rounds)
+            last.batch = Future()
+            last.batch.set_result(whole)
+        return last
+
+    def _gathered(self, step: Round) -> _Coming:
+        picks: list[Pick] = []
+        used_up = []
+        for load in filter(self._is_mine, step.loads):
+            self._live[load.slab] = self._loaded(load.slab)
+        for draw in filter(self._is_mine, step.draws):
+            slab = self._live[draw.slab]
+            picks.append((slab, slab.order[draw.start : draw.stop]))
+            if draw.last:
+                used_up.append(self._live.pop(draw.slab))
+        return _Coming(self._gathering.submit(self._pool.gather, picks), used_up)
+
+    def _filled_up(self, parts: Sequence[Batch], rounds: Sequence[Round]) -> Batch:
+        """One batch of as many rows as that of the rank with the most."""
+        rows = [0] * self._stream.world_size
+        for step in rounds:
+            for draw in step.draws:
+                rows[self._stream.owner(draw.slot)] += draw.stop - draw.start
+        return padded(joined(parts), max(rows))
+
+    def _loaded(self, number: int) -> Slab:
+        """The next slab of the schedule, waited for where it is still being decoded."""
+        self._top_up()
+        if number not in self._loading:  # every free slab waits for batches to be gathered
+            for coming in self._coming:
+                coming.batch.result()
+                self._release(coming)
+            self._top_up()
+        slab = self._loading.pop(number).result()
+        self._top_up()
+        return slab
+
+    def _top_up(self) -> None:
+        """Keep every lane busy, as far as there are free slabs."""
+        while len(self._loading) < self._stream.shape.lanes:
+            while not self._loads:
+                if not self._simulate():
+                    return
+            slab = self._pool.acquire()
+            if slab is None:
+                return
+            self._held[id(slab)] = slab
+            load = self._loads.popleft()
+            self._loading[load.slab] = self._readers.submit(load.span, partial(self._stream.encode, slab))
+
+    def _release(self, coming: _Coming) -> None:
+        for slab in coming.used_up:
+            del self._held[id(slab)]
+            self._pool.release(slab)
+        coming.used_up = []
+
+    def close(self) -> None:
+        """Stop the threads and give every slab back."""
+        self._readers.close()
+        self._gathering.shutdown(wait=True, cancel_futures=True)
+        while self._held:
+            self._pool.release(self._held.popitem()[1])

@@ -1,20 +1,19 @@
-"""RowEncoder: an Arrow table → a slab of encoded rows, with everything that a row carries."""
+"""RowEncoder: an Arrow table → the rows of a slab, with everything that a row carries."""
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mlclf.data.batch import Slab
 from mlclf.data.features.numeric import LARGEST, numeric_values
 from mlclf.data.features.table import Features
 from mlclf.data.labels import UNOBSERVED, Labels
+from mlclf.data.pool import Pool, RowLayout, Slab
 from mlclf.data.schema import Schema
-from mlclf.data.splits import Split
+from mlclf.data.splits import TRAIN, Split
 from mlclf.errors import DataError
 
 
@@ -34,7 +33,17 @@ class RowEncoder:
     split: Split = field(default_factory=Split)
     weight: str | None = None
     key_columns: tuple[str, ...] = ()
-    _free: deque[NDArray[np.float32]] = field(default_factory=deque)
+
+    @property
+    def layout(self) -> RowLayout:
+        """What an encoded row holds."""
+        return RowLayout(
+            self.features.num_dense,
+            self.num_labels,
+            self.features.num_tokens,
+            weighted=self.weight is not None,
+            parted=self.split.kind != "none" or self.split.part != TRAIN,
+        )
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -44,45 +53,42 @@ class RowEncoder:
         names = [*self.schema.feature_columns, *label_columns, *(name for name in others if name)]
         return tuple(dict.fromkeys(names))
 
-    def encode(self, first_row: int, table: pa.Table, place: str, capacity: int) -> Slab:
-        """Encode a table whose first row has the number `first_row` into a slab of at least `capacity` rows."""
-        num_rows = table.num_rows
-        dense = self._buffer(max(capacity, num_rows))
-        self.features.encode_dense(table, place, dense)
-        tokens = self.features.encode_tokens(table, place)
-        lengths = tokens.lengths if tokens.lengths is not None else np.ones(num_rows, np.int64)
-        offsets = np.zeros(num_rows + 1, np.int64)
-        np.cumsum(lengths, out=offsets[1:])
+    def encode(self, numbers: NDArray[np.int64], table: pa.Table, place: str, slab: Slab) -> None:
+        """Fill a slab with the rows of a table, whose numbers in the plan are `numbers` [n]."""
+        rows, arrays = table.num_rows, slab.arrays
+        slab.rows, slab.place, slab.complete = rows, place, True
+        arrays["numbers"][:rows] = numbers
+        self.features.encode_dense(table, place, arrays["dense"])
+        self._encode_tokens(table, place, slab)
         if self.labels is None:
-            codes = np.full((num_rows, self.num_labels), UNOBSERVED, np.uint8)
+            arrays["codes"][:rows] = UNOBSERVED
+            slab.complete = False
         else:
-            codes = self.labels.encode(table, place)
-        return Slab(
-            dense=dense,
-            ids=tokens.ids,
-            offsets=offsets,
-            values=tokens.values,
-            codes=codes,
-            weights=row_weights(table, self.weight, place).astype(np.float32),
-            parts=self.split.parts(first_row, table),
-            numbers=np.arange(first_row, first_row + num_rows, dtype=np.int64),
-            order=np.arange(num_rows, dtype=np.int64),
-            place=place,
-            keys=table.select(list(self.key_columns)) if self.key_columns else None,
-        )
+            slab.complete = self.labels.encode(table, place, arrays["codes"][:rows])
+        if "weights" in arrays:
+            arrays["weights"][:rows] = row_weights(table, self.weight, place)
+        if "parts" in arrays:
+            arrays["parts"][:rows] = self.split.parts(numbers, table)
+        slab.keys = table.select(list(self.key_columns)) if self.key_columns else None
 
-    def release(self, slab: Slab) -> None:
-        """Give the memory of a used-up slab back."""
-        self._free.append(slab.dense)
+    def _encode_tokens(self, table: pa.Table, place: str, slab: Slab) -> None:
+        tokens = self.features.encode_tokens(table, place)
+        if "tokens" in slab.arrays:
+            ids = slab.arrays["tokens"][: table.num_rows]
+            ids[:] = tokens.ids.reshape(ids.shape)
+            return
+        assert tokens.lengths is not None
+        slab.offsets = np.zeros(table.num_rows + 1, np.int64)
+        np.cumsum(tokens.lengths, out=slab.offsets[1:])
+        slab.ids, slab.values = tokens.ids.astype(np.int32), tokens.values
 
-    def _buffer(self, capacity: int) -> NDArray[np.float32]:
-        try:
-            buffer = self._free.popleft()
-            if len(buffer) >= capacity:
-                return buffer
-        except IndexError:
-            pass
-        return np.zeros((capacity, self.features.num_dense), np.float32)
+    def row_bytes(self, table: pa.Table, place: str) -> float:
+        """Mean bytes of an encoded row of a table."""
+        pool = Pool(1, table.num_rows, self.layout)
+        slab = pool.acquire()
+        assert slab is not None
+        self.encode(np.arange(table.num_rows, dtype=np.int64), table, place, slab)
+        return float(slab.num_bytes / table.num_rows)
 
 
 def row_weights(table: pa.Table, column: str | None, place: str) -> NDArray[np.float64]:

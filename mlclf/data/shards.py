@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from threading import Lock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mlclf.data.remote import RemoteError
 from mlclf.data.sources import Source, find_sources
 from mlclf.errors import DataError
 
@@ -21,6 +25,9 @@ DECODE_ERRORS = (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError, Va
 """How pyarrow refuses a damaged file; none of them names the file."""
 
 READ_BUFFER_BYTES = 1 << 16
+TAIL_BYTES = 1 << 16
+"""What is read first of a file: most footers are smaller."""
+
 MAX_LISTED_PROBLEMS = 12
 
 
@@ -32,14 +39,20 @@ class Shard:
         source: where the bytes are.
         schema: Arrow schema of the file, hive partition columns included.
         group_rows: rows of each row group.
+        group_bytes: bytes of each row group when decompressed.
         row_bytes: mean size of a decoded row by the footer, in bytes.
+        fingerprint: hash of the footer, which holds the place and bounds of every column.
+        footer_bytes: size of the footer.
         partition: values that the folder names give (hive), by column.
     """
 
     source: Source
     schema: pa.Schema
     group_rows: tuple[int, ...]
+    group_bytes: tuple[int, ...]
     row_bytes: float
+    fingerprint: str = ""
+    footer_bytes: int = 0
     partition: dict[str, str | None] = field(default_factory=dict)
     metadata: pq.FileMetaData | None = field(default=None, compare=False, repr=False)
 
@@ -61,12 +74,14 @@ class Unit:
         groups: row groups, in file order.
         rows: number of rows in them.
         first_row: number of the first row, counted over the whole plan.
+        row_bytes: largest mean size of a decoded row among the row groups, by the footer.
     """
 
     shard: int
     groups: tuple[int, ...]
     rows: int
     first_row: int
+    row_bytes: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -100,9 +115,13 @@ class Plan:
         return max((shard.row_bytes for shard in self.shards), default=0.0)
 
     @property
+    def largest_unit_rows(self) -> int:
+        return max((unit.rows for unit in self.units), default=0)
+
+    @cached_property
     def digest(self) -> str:
-        """Hex digest of what fixes the rows and their order: names, sizes, row groups."""
-        parts = [f"{shard.source.name}|{shard.source.size_bytes}|{shard.group_rows}" for shard in self.shards]
+        """Hex digest of what fixes the rows and their order: sizes and footers, wherever the files are."""
+        parts = [f"{shard.source.size_bytes}|{shard.rows}|{shard.fingerprint}" for shard in self.shards]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
     def place(self, unit: Unit) -> str:
@@ -143,7 +162,7 @@ def make_plan(data: str | Sequence[str]) -> Plan:
     arguments = [data] if isinstance(data, str) else list(data)
     sources, warnings = find_sources(arguments)
     with ThreadPoolExecutor(max_workers=min(16, len(sources))) as pool:
-        results = list(pool.map(_read_footer, sources))
+        results = list(pool.map(FOOTERS.read, sources))
     problems = [result for result in results if isinstance(result, str)]
     if problems:
         raise DataError(listed(problems))
@@ -165,16 +184,65 @@ def listed(problems: Sequence[str]) -> str:
     return "\n".join(shown)
 
 
+class FooterCache:
+    """Shards by path, size and version of the file, so that a process reads and parses a footer once."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._shards: OrderedDict[tuple[str, ...], Shard] = OrderedDict()
+        self._bytes = 0
+        self._lock = Lock()
+
+    def read(self, source: Source) -> Shard | str:
+        """Return the shard of a file, or what is wrong with it."""
+        key = (source.filesystem.type_name, source.path, source.name, str(source.size_bytes), source.version)
+        with self._lock:
+            known = self._shards.get(key)
+        if known is not None:
+            return replace(known, source=source)
+        shard = _read_footer(source)
+        if isinstance(shard, Shard) and source.version:
+            with self._lock:
+                self._add(key, shard)
+        return shard
+
+    def _add(self, key: tuple[str, ...], shard: Shard) -> None:
+        if key not in self._shards:
+            self._shards[key] = shard
+            self._bytes += shard.footer_bytes
+        while self._bytes > self._max_bytes:
+            _, dropped = self._shards.popitem(last=False)
+            self._bytes -= dropped.footer_bytes
+
+
+FOOTERS = FooterCache(max_bytes=32 << 20)
+
+
+def _footer(source: Source) -> bytes:
+    """The end of a file from its footer on, in one read where the footer is not large."""
+    with source.filesystem.open_input_file(source.path) as file:
+        size = file.size()
+        start = max(0, size - TAIL_BYTES)
+        tail = bytes(file.read_at(size - start, start))
+        length = int.from_bytes(tail[-8:-4], "little") + 8
+        if len(tail) < length <= size:
+            tail = bytes(file.read_at(length, size - length))
+        return tail[-length:] if length <= size else tail
+
+
 def _read_footer(source: Source) -> Shard | str:
     """Return the shard of one file, or what is wrong with it."""
     try:
-        with source.open_parquet(buffer_size=READ_BUFFER_BYTES) as file:
+        footer = _footer(source)
+        with pq.ParquetFile(pa.BufferReader(footer), pre_buffer=False) as file:
             metadata = file.metadata
             schema = file.schema_arrow
     except FileNotFoundError:
         return f"{source.name}: no such file; check the path"
     except PermissionError:
         return f"{source.name}: permission denied; check who may read the file"
+    except RemoteError as error:
+        return str(error)
     except DECODE_ERRORS as error:
         return f"{source.name}: {_footer_problem(source, error)}"
     doubled = sorted({name for name in schema.names if schema.names.count(name) > 1})
@@ -190,8 +258,18 @@ def _read_footer(source: Source) -> Shard | str:
             f"{source.name}: the footer says {metadata.num_rows} rows but its row groups hold {sum(rows)}; "
             "the file is damaged, write it again"
         )
-    encoded = sum(max(0, group.total_byte_size) for group in groups) / max(1, sum(rows))
-    return Shard(source, schema, tuple(rows), max(encoded, _fixed_bytes(schema)), dict(source.partition), metadata)
+    sizes = [max(0, group.total_byte_size) for group in groups]
+    return Shard(
+        source,
+        schema,
+        group_rows=tuple(rows),
+        group_bytes=tuple(sizes),
+        row_bytes=max(sum(sizes) / max(1, sum(rows)), _fixed_bytes(schema)),
+        fingerprint=hashlib.sha256(footer).hexdigest()[:16],
+        footer_bytes=len(footer),
+        partition=dict(source.partition),
+        metadata=metadata,
+    )
 
 
 def _fixed_bytes(schema: pa.Schema) -> float:
@@ -263,7 +341,11 @@ def _units(shards: Sequence[Shard]) -> list[Unit]:
                 groups.append(group)
                 rows += group_rows
             if rows and (rows >= UNIT_ROWS or group == len(shard.group_rows) - 1):
-                units.append(Unit(index, tuple(groups), rows, first_row))
+                units.append(Unit(index, tuple(groups), rows, first_row, _row_bytes(shard, groups)))
                 first_row += rows
                 groups, rows = [], 0
     return units
+
+
+def _row_bytes(shard: Shard, groups: Sequence[int]) -> float:
+    return max(shard.row_bytes, *(shard.group_bytes[group] / shard.group_rows[group] for group in groups))

@@ -43,19 +43,30 @@ class Split:
     def num_parts(self) -> int:
         return {"none": 1, "folds": self.num_folds, "held_out": 3}[self.kind]
 
-    def parts(self, first_row: int, table: pa.Table) -> NDArray[np.int8]:
-        """Part of each row of `table`, whose first row has the number `first_row`: [n] int8."""
-        num_rows = table.num_rows
+    @property
+    def by_number(self) -> bool:
+        """Whether a row's number alone decides its part."""
+        return self.kind == "none" or (self.group is None and self.time is None)
+
+    def parts(self, numbers: NDArray[np.int64], table: pa.Table | None) -> NDArray[np.int8]:
+        """Part of each row: [n] int8.
+
+        Args:
+            numbers: [n], the rows' numbers in the plan.
+            table: their columns; None will do where the number alone decides.
+        """
         if self.kind == "none":
-            return np.full(num_rows, self.part, np.int8)
+            return np.full(len(numbers), self.part, np.int8)
         if self.group is None:
-            hashes = row_hashes(first_row, num_rows, self.seed)
+            hashes = row_hashes(numbers, self.seed)
         else:
+            assert table is not None
             hashes = group_hashes(table.column(self.group), self.seed)
         if self.kind == "folds":
             return (hashes % np.uint64(self.num_folds)).astype(np.int8)
         if self.time is not None:
             assert self.cut is not None
+            assert table is not None
             held = time_values(table.column(self.time)) > self.cut
         else:
             held = hashes < np.uint64(min(self.fraction, 1.0) * 2**64 * (1 - 2**-53))
@@ -71,12 +82,11 @@ def mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return values ^ (values >> np.uint64(31))
 
 
-def row_hashes(first_row: int, num_rows: int, seed: int) -> NDArray[np.uint64]:
-    """Hash of (seed, row number) for consecutive rows: [n] uint64."""
+def row_hashes(numbers: NDArray[np.int64], seed: int) -> NDArray[np.uint64]:
+    """Hash of (seed, row number): [n] uint64."""
     with np.errstate(over="ignore"):
-        numbers = np.arange(first_row, first_row + num_rows, dtype=np.uint64) + np.uint64(1)
         start = mixed(np.array([seed], np.uint64) + np.uint64(0x9E3779B97F4A7C15))
-        return mixed(numbers * np.uint64(0x9E3779B97F4A7C15) + start)
+        return mixed((numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + start)
 
 
 def group_hashes(column: pa.ChunkedArray, seed: int) -> NDArray[np.uint64]:

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from mlclf.data.features.table import Features
 from mlclf.data.labels import ColumnCounter, LabelColumns, LabelCounts, Labels, TagCounter, TagList, make_labels
-from mlclf.data.loader import decoded_pieces, located
+from mlclf.data.readers import decoded_pieces, located
 from mlclf.data.rows import RowEncoder, row_weights
 from mlclf.data.schema import Schema
+from mlclf.data.selection import Census
 from mlclf.data.shards import Plan, listed
 from mlclf.data.splits import TRAIN, Split, time_values
 from mlclf.errors import DataError
@@ -33,6 +34,7 @@ class Statistics:
         label_names: [K].
         counts: label weights by part of the split.
         rows: rows of each part.
+        census: how many rows of each part every block holds, where more than a row's number decides.
         row_bytes: bytes of an encoded row, from the rows that took most among those sampled.
         decoded_row_bytes: the same of a decoded row.
         warnings: what was left out or changed, one line each.
@@ -43,6 +45,7 @@ class Statistics:
     label_names: tuple[str, ...]
     counts: LabelCounts
     rows: dict[int, int]
+    census: Census | None
     row_bytes: float
     decoded_row_bytes: float
     warnings: list[str] = field(default_factory=list)
@@ -77,7 +80,7 @@ def fit_statistics(
         hash_limit=hash_limit,
         hash_buckets=hash_buckets,
     )
-    found = _Pass(schema, split, features, make_labels(schema, label_values))
+    found = _Pass(plan, schema, split, features, make_labels(schema, label_values))
     pieces = decoded_pieces(
         plan,
         range(len(plan.units)),
@@ -98,7 +101,7 @@ def fit_statistics(
 class _Pass:
     """What the pass of statistics has found so far."""
 
-    def __init__(self, schema: Schema, split: Split, features: Features, labels: Labels) -> None:
+    def __init__(self, plan: Plan, schema: Schema, split: Split, features: Features, labels: Labels) -> None:
         self.schema, self.split, self.features, self.labels = schema, split, features, labels
         self.encoder = RowEncoder(schema, features, labels, 0, split, schema.weight)
         if isinstance(labels, TagList):
@@ -106,21 +109,25 @@ class _Pass:
         else:
             self.counter = ColumnCounter(labels, split.num_parts)
         self.rows: dict[int, int] = dict.fromkeys(range(split.num_parts), 0)
+        self.census = None if split.by_number else Census(plan, split.num_parts)
         self.trained_weight = 0.0
-        self.sample: tuple[int, pa.Table, str] | None = None
+        self.sample: tuple[pa.Table, str] | None = None
 
     def add(self, first_row: int, table: pa.Table, place: str) -> None:
         """Add the rows of a table."""
         weights = row_weights(table, self.schema.weight, place)
-        parts = self.split.parts(first_row, table)
+        numbers = np.arange(first_row, first_row + table.num_rows, dtype=np.int64)
+        parts = self.split.parts(numbers, table)
+        if self.census is not None:
+            self.census.add(numbers, parts)
         self.counter.add(table, place, weights, parts)
         trained = parts == TRAIN if self.split.kind == "held_out" else np.ones(len(parts), np.bool_)
         self.trained_weight += float(weights[trained].sum())
         self._fit(table, place, weights, trained)
         for part, number in zip(*np.unique(parts, return_counts=True), strict=True):
             self.rows[int(part)] += int(number)
-        if self.sample is None or _heavier(table, self.sample[1]):
-            self.sample = (first_row, table.slice(0, SAMPLE_ROWS), place)
+        if self.sample is None or _heavier(table, self.sample[0]):
+            self.sample = (table.slice(0, SAMPLE_ROWS), place)
 
     def _fit(self, table: pa.Table, place: str, weights: NDArray[np.float64], chosen: NDArray[np.bool_]) -> None:
         given = None if self.schema.weight is None else weights
@@ -148,14 +155,14 @@ class _Pass:
             warnings += self.labels.mappings()
         encoded, decoded = self._row_bytes(len(names))
         self.features.counted()
-        return Statistics(self.features, self.labels, names, counts, self.rows, encoded, decoded, warnings)
+        return Statistics(self.features, self.labels, names, counts, self.rows, self.census, encoded, decoded, warnings)
 
     def _row_bytes(self, num_labels: int) -> tuple[float, float]:
         """Bytes of an encoded and of a decoded row of the sample."""
         assert self.sample is not None
-        table = self.sample[1]
-        slab = replace(self.encoder, num_labels=num_labels).encode(*self.sample, capacity=0)
-        return slab.num_bytes / table.num_rows, table.nbytes / table.num_rows
+        table, place = self.sample
+        encoded = replace(self.encoder, num_labels=num_labels).row_bytes(table, place)
+        return encoded, table.nbytes / table.num_rows
 
 
 def _heavier(table: pa.Table, other: pa.Table) -> bool:

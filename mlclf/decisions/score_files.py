@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mlclf.data.features.numeric import numeric_values
 from mlclf.data.labels import UNOBSERVED, LabelColumns
-from mlclf.data.loader import decoded_pieces
+from mlclf.data.readers import decoded_pieces
 from mlclf.data.rows import row_weights
 from mlclf.data.schema import matches
 from mlclf.data.shards import Plan
@@ -88,7 +88,7 @@ class ScoreFiles:
 
     def _codes(self, labels: LabelColumns, table: pa.Table, place: str) -> tuple[NDArray[np.uint8], pa.Table]:
         if self.joined is None:
-            return labels.encode(table, place), table
+            return labels.codes(table, place), table
         rows = self.joined.rows_of(table.column(self.joined.key))
         found = rows >= 0
         self.unmatched += int((~found).sum())
@@ -198,7 +198,7 @@ def _read_labels(plan: Plan, key: str, label_names: tuple[str, ...]) -> JoinedLa
         lanes=1,
     ):
         keys.append(table.column(key).combine_chunks())
-        codes.append(labels.encode(table, place))
+        codes.append(labels.codes(table, place))
     joined = pa.concat_arrays(keys)
     if len(joined.unique()) != len(joined):
         counts = joined.value_counts()

@@ -152,13 +152,13 @@ class MiniBatchFit:
         """Epochs until the schedule ends or the held-out loss has stopped falling; a checkpoint after each."""
         self._resume(training)
         settings = self.settings.training
-        loader = self.data.loader(self.batch_rows, shuffle=settings.shuffle, parts=parts)
+        stream = self.data.stream(self.batch_rows, shuffle=settings.shuffle, parts=parts)
         judged = judged and self.hold_out.chooses
         if training.epoch < self.max_epochs and not self._stopped(training, judged):
             self._cut_logs(self.epochs_before + training.epoch)
         while training.epoch < self.max_epochs and not self._stopped(training, judged):
             started = time.perf_counter()
-            for record in training.run_epoch(loader):
+            for record in training.run_epoch(stream):
                 yield Progress(f"epoch {record.epoch}", record.rows, training.drawn_rows)
                 self._log_step(record)
             seconds = time.perf_counter() - started

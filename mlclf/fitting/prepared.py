@@ -10,9 +10,11 @@ import torch
 
 from mlclf.config import Arguments, Settings
 from mlclf.data.batch import Batch
-from mlclf.data.loader import ParquetLoader, PoolShape, lanes_for, pool_shape, reader_bytes
+from mlclf.data.loader import BatchStream
+from mlclf.data.pool import lanes_for, pool_shape, reader_bytes
 from mlclf.data.rows import RowEncoder
 from mlclf.data.schema import Schema, check_shards, drift, find_schema
+from mlclf.data.selection import Selection
 from mlclf.data.shards import Plan, make_plan
 from mlclf.data.splits import CHOICE, Split
 from mlclf.data.statistics import Statistics, fit_statistics, time_cut
@@ -123,7 +125,7 @@ class PreparedData:
             yield Progress("statistics", note=f"{len(one_class)} labels have one class only in training: {names}")
         self.encoder = self._encoder(self.split)
         decoded = max(self.plan.row_bytes, statistics.decoded_row_bytes)
-        self.pool = pool_shape(self.budget, statistics.row_bytes, decoded, self._reader())
+        self.pool = pool_shape(self.budget, statistics.row_bytes, decoded, self._reader(), self.plan.largest_unit_rows)
 
     def _reader(self) -> float:
         return reader_bytes(self.plan, len(self.schema.feature_columns) + len(self.schema.labels))
@@ -133,26 +135,30 @@ class PreparedData:
             self.schema, self.statistics.features, self.statistics.labels, self.num_labels, split, self.schema.weight
         )
 
-    def loader(self, batch_rows: int, *, shuffle: bool = False, parts: Sequence[int] | None = None) -> ParquetLoader:
-        return ParquetLoader(
+    def stream(self, batch_rows: int, *, shuffle: bool = False, parts: Sequence[int] | None = None) -> BatchStream:
+        """Batches of the rows of some parts, or of all."""
+        chosen = None if parts is None else tuple(sorted(parts))
+        rows = self.statistics.rows
+        return BatchStream(
             self.plan,
             self.encoder,
             self.pool,
             batch_rows=batch_rows,
             seed=self.settings.training.seed,
             shuffle=shuffle,
-            parts=parts,
+            selection=Selection(self.split, chosen, self.statistics.census),
+            num_rows=sum(count for part, count in rows.items() if chosen is None or part in chosen),
             threads=self.threads,
         )
 
     def _stream(self) -> Iterator[Batch]:
         """All rows in plan order, those of given validation data after them as part 1."""
         rows = min(CHUNK_ROWS, max(256, (1 << 25) // self.num_labels))
-        yield from self.loader(rows)
+        yield from self.stream(rows)
         if self.valid_plan is not None:
             encoder = self._encoder(Split(kind="none", part=CHOICE))
-            shape = PoolShape(1, self.pool.slab_rows, 0)
-            yield from ParquetLoader(self.valid_plan, encoder, shape, batch_rows=rows, shuffle=False)
+            shape = replace(self.pool, slabs=1)
+            yield from BatchStream(self.valid_plan, encoder, shape, batch_rows=rows, shuffle=False)
 
     def batches(self) -> Iterable[Batch]:
         """The stream, from memory where it is held there."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mlclf.data.batch import Batch
-from mlclf.data.loader import ParquetLoader
+from mlclf.data.loader import BatchStream
 from mlclf.errors import CheckpointError, TrainingError
 from mlclf.training.checkpoint import flat_optimizer, nested_optimizer
 from mlclf.training.losses import MaskedLoss
@@ -149,17 +149,17 @@ class Training:
         if not self.best_loss:
             self.best_loss, self.best_epoch = [math.inf] * count, [-1] * count
 
-    def run_epoch(self, loader: ParquetLoader, log_every: int = 50) -> Iterator[StepRecord]:
-        """Train on every batch of the loader once; yields a record every `log_every` steps.
+    def run_epoch(self, stream: BatchStream, log_every: int = 50) -> Iterator[StepRecord]:
+        """Train on every batch of the stream once; yields a record every `log_every` steps.
 
         Raises:
             TrainingError: the loss is not finite; names the step and where its rows are.
         """
-        loader.set_epoch(self.epoch)
+        stream.set_epoch(self.epoch)
         self.heads.train()
         self.sums = torch.zeros(len(self.candidates), dtype=torch.float64, device=self.device)
         self.rows = 0
-        for count, batch in enumerate(loader, 1):
+        for count, batch in enumerate(stream, 1):
             if not self.full_batch:
                 self._set_rate()
             loss = self._backward(batch)
@@ -169,12 +169,12 @@ class Training:
             self.sums += loss * len(batch)
             self.rows += len(batch)
             if count % log_every == 0:
-                self._check(loader)
+                self._check(stream)
                 yield StepRecord(self.epoch, self.step, self.rows, float(loss.mean()))
         if self.full_batch and self.rows:
             self._set_rate()
             self._apply()
-        self._check(loader)
+        self._check(stream)
         self.epoch += 1
 
     @property
@@ -211,7 +211,7 @@ class Training:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.rate * rate_factor(self.step, self.total_steps)
 
-    def _check(self, loader: ParquetLoader) -> None:
+    def _check(self, stream: BatchStream) -> None:
         """Refuse a loss that is not finite among the steps since the last check, the one wait for the device."""
         unchecked, self.unchecked = self.unchecked, []
         if not unchecked:
@@ -223,7 +223,7 @@ class Training:
         step, row, _ = unchecked[int(bad.int().argmax()) if bad.any() else -1]
         what = "loss" if bad.any() else "gradient"
         raise TrainingError(
-            f"the {what} of step {step} is not finite; the rows of its batch begin in {loader.plan.locate(row)}. "
+            f"the {what} of step {step} is not finite; the rows of its batch begin in {stream.plan.locate(row)}. "
             "Lower optimizer.lr, or set training.precision=float32"
         )
 

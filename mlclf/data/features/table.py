@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mlclf.data.arrays import transpose
 from mlclf.data.batch import Tokens, join_tokens
 from mlclf.data.features.numeric import NumericFeature
 from mlclf.data.features.sparse import SparseFeature
@@ -19,9 +20,6 @@ from mlclf.data.schema import CATEGORICAL, EMBEDDING, NUMERIC, SPARSE, TEXT, TOK
 from mlclf.errors import RunError
 
 FORMAT_VERSION = 1
-BLOCK_ROWS = 4096
-"""Rows transposed at a time: the block of 100 inputs stays in a core's cache."""
-
 IdFeature = LevelFeature | SparseFeature | TextFeature
 
 
@@ -81,6 +79,13 @@ class Features:
     def vocabulary_size(self) -> int:
         return sum(feature.vocabulary_size for feature in self.tokens)
 
+    @property
+    def num_tokens(self) -> int | None:
+        """Ids of every row, where all rows have as many; None where their number differs."""
+        kept = [feature for feature in self.tokens if not _is_dropped(feature)]
+        one_each = all(isinstance(feature, LevelFeature) and not feature.is_list for feature in kept)
+        return len(kept) if one_each else None
+
     def encode_dense(self, table: pa.Table, where: str, out: NDArray[np.float32]) -> None:
         """Fill out[:n] of a row-major [capacity, D] float32 array."""
         num_rows, width = table.num_rows, out.shape[1]
@@ -88,20 +93,21 @@ class Features:
             return
         columns = np.empty((width, num_rows), np.float32)
         start = 0
-        for feature in self.dense:
-            size = len(feature.dense_names())
-            if size:
-                feature.encode(table, where, columns[start : start + size])
-            start += size
-        for begin in range(0, num_rows, BLOCK_ROWS):
-            end = min(begin + BLOCK_ROWS, num_rows)
-            np.copyto(out[begin:end], columns[:, begin:end].T)
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            for feature in self.dense:
+                size = len(feature.dense_names())
+                if size:
+                    feature.encode(table, where, columns[start : start + size])
+                start += size
+        transpose(columns, out[:num_rows])
 
     def encode_tokens(self, table: pa.Table, where: str) -> Tokens:
         """Ids of all columns beside each other, row by row."""
         parts = []
         start = 0
         for feature in self.tokens:
+            if _is_dropped(feature):
+                continue
             part = feature.encode(table, where)
             part.ids = part.ids + start
             parts.append(part)
@@ -161,6 +167,10 @@ class Features:
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"features.json is damaged ({error!r}); fit the run again") from error
         return cls(dense, tokens)
+
+
+def _is_dropped(feature: IdFeature) -> bool:
+    return isinstance(feature, LevelFeature) and feature.is_dropped
 
 
 def _fields(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
