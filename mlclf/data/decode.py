@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import repeat
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mlclf.data.arrays import is_text
 from mlclf.data.remote import RemoteError
 from mlclf.data.shards import DECODE_ERRORS, Plan, Shard, Unit, first_line
 from mlclf.errors import DataError
@@ -52,6 +54,11 @@ def _pieces(plan: Plan, unit: Unit, columns: Sequence[str], piece_rows: int) -> 
     shard = plan.shards[unit.shard]
     stored = [name for name in columns if name in shard.schema.names and name not in shard.partition]
     row = unit.first_row
+    if unit.rows <= piece_rows and shard.plain.issuperset(stored) and stored:
+        plain = _polars_table(shard, unit, stored)
+        if plain is not None:
+            yield row, _with_partitions(plain, shard, columns)
+            return
     try:
         for table in _exactly(_record_batches(plan, unit, stored, piece_rows), piece_rows):
             yield row, _with_partitions(table, shard, columns)
@@ -65,6 +72,28 @@ def _pieces(plan: Plan, unit: Unit, columns: Sequence[str], piece_rows: int) -> 
             f"{plan.place(unit)}: the footer says {unit.rows:,} rows but {row - unit.first_row:,} were read; "
             "the file is damaged, write it again"
         )
+
+
+def _polars_table(shard: Shard, unit: Unit, columns: Sequence[str]) -> pa.Table | None:
+    """The rows of a unit as polars decodes them; None where it does not, or gives anything but what was asked for."""
+    import polars as pl
+
+    first = sum(shard.group_rows[: unit.groups[0]])
+    rows = pl.scan_parquet(shard.source.path, glob=False, hive_partitioning=False, use_statistics=False)
+    try:
+        frame = rows.slice(first, unit.rows).select(columns).collect()
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # its panics are no Exceptions; pyarrow then reads the unit, or says what is wrong
+        return None
+    table: pa.Table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+    is_whole = table.num_rows == unit.rows and table.column_names == list(columns)
+    return table if is_whole and all(map(_is_as_stored, table.schema, columns, repeat(shard.schema))) else None
+
+
+def _is_as_stored(field: pa.Field, name: str, schema: pa.Schema) -> bool:
+    stored = schema.field(name).type
+    return bool(field.type == stored) or (is_text(field.type) and is_text(stored))
 
 
 def _exactly(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:

@@ -11,17 +11,20 @@ import pickle
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlclf.data.decode import DECODE_ERRORS
+from mlclf.data.remote import RemoteError
 from mlclf.data.shards import Shard
 from mlclf.data.sources import Source
+
+T = TypeVar("T")
 
 PAGE_HEADER_BYTES = 64
 THREADS = 16
@@ -85,28 +88,36 @@ class Footers:
 
 def read_footers(shards: Sequence[Shard]) -> Footers | None:
     """Return what the footers say, read in a process of its own; None where that process came to grief."""
-    request = pickle.dumps([(shard.source, shard.schema) for shard in shards])
+    answers = in_child(footers_of, [(shard.source, shard.schema) for shard in shards])
+    if answers is None:
+        return None
+    found = Footers()
+    for one in answers:
+        found.add(one)
+    return found
+
+
+def in_child(function: Callable[..., T], requests: Sequence[tuple[Any, ...]]) -> list[T] | None:
+    """Return function(*request) of each request, from a process of its own; None where that came to grief."""
     child = subprocess.run(
         [sys.executable, "-c", "from mlclf.data.footers import answer; answer()"],
-        input=request,
+        input=pickle.dumps((function, list(requests))),
         capture_output=True,
         check=False,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
     if child.returncode != 0:
         return None
-    found = pickle.loads(child.stdout)
-    return found if isinstance(found, Footers) else None
+    answers: list[T] = pickle.loads(child.stdout)
+    return answers
 
 
 def answer() -> None:
-    """Read the request of `read_footers` from stdin and write the answer to stdout."""
-    request: list[tuple[Source, pa.Schema]] = pickle.load(sys.stdin.buffer)
-    found = Footers()
+    """Read the requests of `in_child` from stdin and write the answers to stdout; both ends are this program."""
+    function, requests = pickle.load(sys.stdin.buffer)
     with ThreadPoolExecutor(THREADS) as pool:
-        for one in pool.map(lambda pair: footers_of(*pair), request):
-            found.add(one)
-    sys.stdout.buffer.write(pickle.dumps(found))
+        answers = list(pool.map(lambda request: function(*request), requests))
+    sys.stdout.buffer.write(pickle.dumps(answers))
 
 
 def footers_of(source: Source, schema: pa.Schema) -> Footers:
@@ -114,17 +125,17 @@ def footers_of(source: Source, schema: pa.Schema) -> Footers:
     found = Footers()
     with source.open_parquet(buffer_size=1 << 20) as file:
         metadata = file.metadata
-        leaves = _leaves(metadata, schema)
+        leaves = leaves_of(metadata, schema)
         for column in schema:
             found.columns[column.name] = _column(metadata, leaves.get(column.name, range(0)), column.type)
     for group in range(metadata.num_row_groups):
         for leaf in range(metadata.num_columns):
             found.codecs[_codec(metadata, group, leaf)] += 1
-    found.checksums[source.name] = _has_checksum(source, metadata)
+    found.checksums[source.name] = has_checksum(source, metadata)
     return found
 
 
-def _leaves(metadata: pq.FileMetaData, schema: pa.Schema) -> dict[str, range]:
+def leaves_of(metadata: pq.FileMetaData, schema: pa.Schema) -> dict[str, range]:
     """Indices of the stored columns that each column of the schema has; none for one that the folders' names give."""
     leaves, start = {}, 0
     for column in schema:
@@ -194,7 +205,7 @@ def _codec(metadata: pq.FileMetaData, group: int, leaf: int) -> str:
         return "unknown"
 
 
-def _has_checksum(source: Source, metadata: pq.FileMetaData) -> bool | None:
+def has_checksum(source: Source, metadata: pq.FileMetaData) -> bool | None:
     """Whether the first page of a file has a checksum; None where its header cannot be read."""
     try:
         groups = (metadata.row_group(index) for index in range(metadata.num_row_groups))
@@ -202,6 +213,8 @@ def _has_checksum(source: Source, metadata: pq.FileMetaData) -> bool | None:
         offsets = (chunk.dictionary_page_offset, chunk.data_page_offset)
         with source.filesystem.open_input_file(source.path) as file:
             header = file.read_at(PAGE_HEADER_BYTES, min(offset for offset in offsets if offset))
+    except RemoteError:
+        raise
     except (*DECODE_ERRORS, StopIteration, IndexError):
         return None
     fields = dict(_leading_integers(header))

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mlclf.data.arrays import is_text, one_array, transpose
+from mlclf.data.arrays import Recycler, is_text, one_array, transpose
 from mlclf.data.schema import Schema
 from mlclf.data.tally import Tally
 from mlclf.errors import DataError
@@ -61,6 +61,7 @@ class LabelColumns:
     names: tuple[str, ...]
     declared: Mapping[str, int | None] = field(default_factory=dict)
     seen: dict[str, set[str]] = field(default_factory=dict)
+    _scratch: Recycler = field(default_factory=Recycler, compare=False, repr=False)
 
     def encode(self, table: pa.Table, where: str, out: NDArray[np.uint8]) -> bool:
         """Fill out[n, K] with the codes of every cell, 0, 1 or UNOBSERVED; return whether all are observed.
@@ -68,7 +69,7 @@ class LabelColumns:
         Raises:
             DataError: a value is not a label; names the place, the column and the setting that maps it.
         """
-        columns = np.empty((len(self.names), table.num_rows), np.uint8)
+        columns = self._scratch.array((len(self.names), table.num_rows), np.uint8)
         for index, name in enumerate(self.names):
             columns[index] = self.encode_column(name, table, where)
         transpose(columns, out)

@@ -247,6 +247,7 @@ class _Epoch:
         while True:
             while len(self._coming) <= BATCHES_AHEAD and (rounds := self._next_rounds()):
                 self._coming.append(self._started(rounds))
+                self._settle()
             if not self._coming:
                 return
             coming = self._coming.popleft()
@@ -326,6 +327,13 @@ class _Epoch:
             self._held[id(slab)] = slab
             load = self._loads.popleft()
             self._loading[load.slab] = self._readers.submit(load.span, partial(self._stream.encode, slab))
+
+    def _settle(self) -> None:
+        """Let slabs that are used up be filled again."""
+        for coming in self._coming:
+            if coming.batch.done():
+                self._release(coming)
+        self._top_up()
 
     def _release(self, coming: _Coming) -> None:
         for slab in coming.used_up:

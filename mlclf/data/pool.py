@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mlclf.data.arrays import Recycler
 from mlclf.data.batch import Batch, spans
 from mlclf.data.labels import UNOBSERVED
 from mlclf.data.schedule import SPAN_ROWS
@@ -119,6 +120,7 @@ class RowLayout:
         num_dense, num_labels: D and K.
         num_tokens: ids of every row, where all rows have as many; None where their number differs.
         weighted, parted: whether rows have weights, and parts of a split.
+        numbered: whether some rows are left out, so that those of a slab do not follow each other.
     """
 
     num_dense: int
@@ -126,16 +128,18 @@ class RowLayout:
     num_tokens: int | None = None
     weighted: bool = False
     parted: bool = False
+    numbered: bool = False
 
     def arrays(self, rows: int) -> dict[str, NDArray[Any]]:
         """Memory for `rows` rows by field; nothing is touched yet."""
         kinds: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {
             "dense": ((self.num_dense,), np.float32),
             "codes": ((self.num_labels,), np.uint8),
-            "numbers": ((), np.int64),
         }
         if self.num_tokens is not None:
             kinds["tokens"] = ((self.num_tokens,), np.int32)
+        if self.numbered:
+            kinds["numbers"] = ((), np.int64)
         if self.weighted:
             kinds["weights"] = ((), np.float32)
         if self.parted:
@@ -151,6 +155,7 @@ class Slab:
         base: index of its first row in the pool's arrays.
         arrays: by field, views of [slab_rows, …]; the first `rows` rows are filled.
         offsets, ids, values: [rows + 1] int64, [n] int32, [n] float32 or None: the ids of rows that differ in number.
+        first_row: number of the first row in the plan.
         complete: whether every label of every row is observed.
         order: [m] int64, indices into the pool's arrays of the rows that are drawn, in the order in which they are.
         keys: key columns of the rows, where asked for.
@@ -160,6 +165,7 @@ class Slab:
     base: int
     arrays: dict[str, NDArray[Any]]
     rows: int = 0
+    first_row: int = 0
     offsets: NDArray[np.int64] | None = None
     ids: NDArray[np.int32] | None = None
     values: NDArray[np.float32] | None = None
@@ -174,6 +180,12 @@ class Slab:
         ragged = [array for array in (self.offsets, self.ids, self.values) if array is not None]
         rows = sum(array[: self.rows].nbytes for array in self.arrays.values()) + ORDER_BYTES * self.rows
         return rows + sum(array.nbytes for array in ragged)
+
+    def numbers(self, pick: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Numbers in the plan of rows that are picked by their indices in the pool: [n] → [n]."""
+        if "numbers" in self.arrays:
+            return np.asarray(self.arrays["numbers"][pick - self.base])
+        return pick + (self.first_row - self.base)
 
     def clear(self) -> None:
         """Forget what is not in the pool's own memory."""
@@ -196,6 +208,7 @@ class Pool:
         self.arrays = layout.arrays(slabs * slab_rows)
         self._free: deque[Slab] = deque()
         self._made = 0
+        self._recycler = Recycler(most=32)
 
     def acquire(self) -> Slab | None:
         """A free slab, or None where all are in use."""
@@ -242,13 +255,13 @@ class Pool:
             parts=torch.from_numpy(self._taken("parts", index))
             if layout.parted
             else torch.zeros(size, dtype=torch.int8),
-            rows=torch.from_numpy(self._taken("numbers", index)),
+            rows=torch.from_numpy(np.concatenate([NOTHING, *(slab.numbers(pick) for slab, pick in picks)])),
             keys=pa.concat_tables(tables) if tables else None,
         )
 
     def _taken(self, name: str, index: NDArray[np.int64]) -> NDArray[Any]:
         array = self.arrays[name]
-        out = np.empty((len(index), *array.shape[1:]), array.dtype)
+        out = self._recycler.array((len(index), *array.shape[1:]), array.dtype)
         return np.take(array, index, axis=0, out=out, mode="clip")
 
     def _tokens(self, picks: Sequence[Pick], index: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor | None]:

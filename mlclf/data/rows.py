@@ -57,7 +57,9 @@ class RowEncoder:
         """Fill a slab with the rows of a table, whose numbers in the plan are `numbers` [n]."""
         rows, arrays = table.num_rows, slab.arrays
         slab.rows, slab.place, slab.complete = rows, place, True
-        arrays["numbers"][:rows] = numbers
+        slab.first_row = int(numbers[0]) if rows else 0
+        if "numbers" in arrays:
+            arrays["numbers"][:rows] = numbers
         self.features.encode_dense(table, place, arrays["dense"])
         self._encode_tokens(table, place, slab)
         if self.labels is None:

@@ -44,6 +44,7 @@ class Shard:
         fingerprint: hash of the footer, which holds the place and bounds of every column.
         footer_bytes: size of the footer.
         partition: values that the folder names give (hive), by column.
+        plain: columns that polars may decode, where it has been looked for them.
     """
 
     source: Source
@@ -54,6 +55,7 @@ class Shard:
     fingerprint: str = ""
     footer_bytes: int = 0
     partition: dict[str, str | None] = field(default_factory=dict)
+    plain: frozenset[str] = field(default=frozenset(), compare=False)
     metadata: pq.FileMetaData | None = field(default=None, compare=False, repr=False)
 
     @property

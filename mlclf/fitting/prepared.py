@@ -11,6 +11,7 @@ import torch
 from mlclf.config import Arguments, Settings
 from mlclf.data.batch import Batch
 from mlclf.data.loader import BatchStream
+from mlclf.data.plain import with_plain_columns
 from mlclf.data.pool import lanes_for, pool_shape, reader_bytes
 from mlclf.data.rows import RowEncoder
 from mlclf.data.schema import Schema, check_shards, drift, find_schema
@@ -80,6 +81,9 @@ class PreparedData:
             cut = time_cut(self.plan, self.split.time, self.split.fraction, self.threads)
             self.split = replace(self.split, cut=cut)
         self.hold_out = self._hold_out()
+        schema = self.schema
+        columns = [*schema.feature_columns, *schema.labels, schema.weight, self.split.group, self.split.time]
+        self.plan = with_plain_columns(self.plan, list(filter(None, columns)))
         yield from self._statistics()
 
     def _hold_out(self) -> HoldOut:

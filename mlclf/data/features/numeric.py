@@ -110,6 +110,22 @@ class NumericFeature:
         if self.has_indicator:
             out[-1] = missing.any(1)
 
+    @property
+    def mean(self) -> float:
+        """The mean of a plain column in training."""
+        return float(self._mean[0])
+
+    @property
+    def deviation(self) -> float:
+        """The deviation of a plain column in training."""
+        return float(self._deviation[0])
+
+    def is_plain_in(self, table: pa.Table) -> bool:
+        """Whether the column is one input of float32 without nulls, which scaling in float32 does not harm."""
+        column = table.column(self.name)
+        plain = self.has_value and not self.has_indicator and not self.is_embedding and self.standardize
+        return plain and column.type == pa.float32() and not column.null_count and _is_safe(self.mean, self.deviation)
+
     def _encode_plain(self, table: pa.Table, out: NDArray[np.float32]) -> bool:
         """Encode in two passes what has nothing missing, infinite or too large; False where there may be such a value.
 
