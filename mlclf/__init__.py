@@ -23,12 +23,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mlclf.data.batch import Batch
+    from mlclf.data.parquet_loader import FittedFeatures, ParquetLoader
     from mlclf.errors import CheckpointError, ConfigError, DataError, MlclfError, RunError, TrainingError
     from mlclf.jobs import Run, fit
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Batch": "mlclf.data.batch",
+    "FittedFeatures": "mlclf.data.parquet_loader",
+    "ParquetLoader": "mlclf.data.parquet_loader",
     "fit": "mlclf.jobs",
     "Run": "mlclf.jobs",
     "MlclfError": "mlclf.errors",
@@ -40,10 +45,13 @@ _HOMES = {
 }
 
 __all__ = [
+    "Batch",
     "CheckpointError",
     "ConfigError",
     "DataError",
+    "FittedFeatures",
     "MlclfError",
+    "ParquetLoader",
     "Run",
     "RunError",
     "TrainingError",

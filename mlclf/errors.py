@@ -13,6 +13,10 @@ class DataError(MlclfError):
     """The data is not what it has to be."""
 
 
+class CorruptDataError(DataError):
+    """Bytes of a file are damaged; `data.on_corrupt=skip` sets them aside."""
+
+
 class ConfigError(MlclfError):
     """An argument or a setting is not what it has to be."""
 

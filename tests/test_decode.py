@@ -118,7 +118,9 @@ def test_a_file_that_vanishes(tmp_path: Path) -> None:
     checksummed(path)
     plan = make_plan(str(path))
     path.unlink()
-    with pytest.raises(DataError, match=rf"^{re.escape(str(path))} row group 0 column 'a': cannot be decoded \(.+\); "):
+    with pytest.raises(
+        DataError, match=rf"^{re.escape(str(path))} row group 0 column 'a': cannot be decoded \(.+\); check the path"
+    ):
         read(plan, ["a"])
 
 

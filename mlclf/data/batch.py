@@ -43,12 +43,13 @@ class Batch:
     def __len__(self) -> int:
         return self.dense.shape[0]
 
-    def to(self, device: torch.device) -> Batch:
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
         """The same rows on a device, copied through page-locked memory so that the copies do not block."""
+        device = torch.device(device)
         if device.type == "cpu":
             return self
         moved = {
-            name: value.pin_memory().to(device, non_blocking=True) if isinstance(value, Tensor) else value
+            name: value.pin_memory().to(device, non_blocking=non_blocking) if isinstance(value, Tensor) else value
             for name, value in vars(self).items()
         }
         return Batch(**moved)

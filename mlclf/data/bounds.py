@@ -1,6 +1,6 @@
 """Literals among the values of a type, so that each comparison is made in the column's own type, and is exact.
 
-Where no value of the type is the literal, it lies next to one: 1.5 just above 1 among integers, 300 just above 255 among
+Where no value of the type is the literal, it lies next to one: 1.5 just above 1 among integers, 300 just above 255 in
 uint8. A float column rounds the literal as it would if the number were stored there, so that 0.1 finds 0.1 in float32.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from mlclf.data.arrays import is_text
-from mlclf.data.conditions import Literal, Membership
+from mlclf.data.conditions import Literal, Membership, cut
 
 NUMBER, TEXT, TIME, NULL = "number", "text", "time", "null"
 
@@ -33,8 +33,11 @@ MOMENT = re.compile(
 )
 
 
-class Unsuited(Exception):
+class UnsuitedError(Exception):
     """A literal cannot be compared with a type; the text says what to write instead."""
+
+    def __init__(self, literal: Literal, hint: str) -> None:
+        super().__init__(f"cannot be compared with {cut(literal.text)}; {hint}")
 
 
 @dataclass(frozen=True)
@@ -79,19 +82,20 @@ def bound(literal: Literal, kind: pa.DataType) -> Bound:
     """Where a literal lies among the values of a type, which is no dictionary; `value` is of its `plain` type.
 
     Raises:
-        Unsuited: they cannot be compared.
+        UnsuitedError: they cannot be compared.
     """
     value, among = literal.value, family(kind)
     if among == TEXT:
         if not isinstance(value, str):
-            raise Unsuited("write the value in 'single quotes'")
+            raise UnsuitedError(literal, "write the value in 'single quotes'")
         return Bound(pa.scalar(value, plain(kind)), 0)
     if among == TIME:
-        if not isinstance(value, str):
-            raise Unsuited("write a date or time such as '2024-01-31' or '2024-01-31 12:30:00'")
-        return _among_integers(Fraction(nanoseconds(value), unit_nanoseconds(kind)), kind)
+        moment = nanoseconds(value) if isinstance(value, str) else None
+        if moment is None:
+            raise UnsuitedError(literal, "write a date or time such as '2024-01-31' or '2024-01-31 12:30:00'")
+        return _among_integers(Fraction(moment, unit_nanoseconds(kind)), kind)
     if isinstance(value, str):
-        raise Unsuited("write a number, without quotes")
+        raise UnsuitedError(literal, "write a number, without quotes")
     number = Fraction(value)
     if pa.types.is_floating(kind):
         return _among_floats(number, kind)
@@ -103,39 +107,30 @@ def value_set(membership: Membership, kind: pa.DataType) -> pa.Array:
     """The listed values as an array of the `plain` type, those left out that no value of the type equals.
 
     Raises:
-        Unsuited: one cannot be compared with the type; it is the second argument of the error.
+        UnsuitedError: one cannot be compared with the type.
     """
-    values = []
-    for literal in membership.values:
-        try:
-            found = bound(literal, kind)
-        except Unsuited as error:
-            raise Unsuited(*error.args, literal) from None
-        if found.gap == 0:
-            values.append(found.value)
+    bounds = [bound(literal, kind) for literal in membership.values]
+    values = [found.value for found in bounds if found.gap == 0]
     if pa.types.is_floating(kind) and any(value.as_py() == 0 for value in values):
         values += [pa.scalar(zero, plain(kind)) for zero in (0.0, -0.0)]  # pyarrow finds zero only with its own sign
     return pa.array(values, plain(kind))
 
 
-def nanoseconds(text: str) -> int:
-    """Nanoseconds since 1970 of an ISO date or time; without a zone it is UTC.
+def nanoseconds(text: str) -> int | None:
+    """Nanoseconds since 1970 of an ISO date or time, in UTC where it names no zone; None where it is neither.
 
-    >>> nanoseconds("1970-01-02 00:00:00.5+01:00") == (23 * 3600 * 10 + 5) * 10**8
-    True
-
-    Raises:
-        Unsuited: it is none.
+    >>> nanoseconds("1970-01-02 00:00:00.5+01:00") / 10**9
+    82800.5
     """
     found = MOMENT.fullmatch(text)
+    if found is None:
+        return None
+    day, clock, second, fraction, sign, hours, minutes = found.groups()
     try:
-        if found is None:
-            raise ValueError(text)
-        day, clock, second, fraction, sign, hours, minutes = found.groups()
         moment = dt.datetime.fromisoformat(f"{day}T{clock or '00:00'}:{second or '00'}").replace(tzinfo=dt.UTC)
         shift = dt.time(int(hours or 0), int(minutes or 0))
     except ValueError:
-        raise Unsuited("write a date or time such as '2024-01-31' or '2024-01-31 12:30:00'") from None
+        return None
     seconds = (moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(seconds=1)
     seconds -= (shift.hour * 3600 + shift.minute * 60) * (-1 if sign == "-" else 1)
     return seconds * SECOND + int((fraction or "").ljust(9, "0"))
@@ -177,7 +172,7 @@ def _among_floats(value: Fraction, kind: pa.DataType) -> Bound:
         with np.errstate(over="ignore"):
             rounded = float(width(float(value)))
     except OverflowError:
-        rounded = math.copysign(math.inf, value)
+        rounded = math.inf
     if math.isfinite(rounded):
         return Bound(pa.scalar(rounded, plain(kind)), 0)
     # Beyond the greatest finite value lies only infinity.

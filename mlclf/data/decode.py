@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 from mlclf.data.arrays import is_text
 from mlclf.data.remote import RemoteError
 from mlclf.data.shards import DECODE_ERRORS, Plan, Shard, Unit, first_line
-from mlclf.errors import DataError
+from mlclf.errors import CorruptDataError, DataError
 
 __all__ = ["DECODE_ERRORS", "check_values", "decode_unit"]
 
-NOT_DAMAGE = (RemoteError, PermissionError, FileNotFoundError)
-"""What says nothing of the bytes of a file; messages of remote files are whole already."""
+NOT_DAMAGE = (PermissionError, FileNotFoundError)
+"""What says nothing of the bytes of a file."""
 
 LARGE_BYTES = 256 << 20
 """Row groups that decode to more by their footer are looked at column by column before they are read."""
@@ -63,12 +63,14 @@ def _pieces(plan: Plan, unit: Unit, columns: Sequence[str], piece_rows: int) -> 
         for table in _exactly(_record_batches(plan, unit, stored, piece_rows), piece_rows):
             yield row, _with_partitions(table, shard, columns)
             row += table.num_rows
-    except NOT_DAMAGE:
+    except RemoteError:
         raise
-    except DECODE_ERRORS as error:
+    except NOT_DAMAGE as error:
         raise DataError(_decode_problem(plan, unit, stored, error)) from error
+    except DECODE_ERRORS as error:
+        raise CorruptDataError(_decode_problem(plan, unit, stored, error)) from error
     if row - unit.first_row != unit.rows:
-        raise DataError(
+        raise CorruptDataError(
             f"{plan.place(unit)}: the footer says {unit.rows:,} rows but {row - unit.first_row:,} were read; "
             "the file is damaged, write it again"
         )
@@ -150,7 +152,7 @@ def _declared_bytes(plan: Plan, unit: Unit, group: pq.RowGroupMetaData, index: i
     stored = int(sum(chunk.total_compressed_size for chunk in chunks))
     where = f"{plan.shards[unit.shard].source.name} row group {index} column {name!r}"
     if declared > LARGE_BYTES and declared > MAX_EXPANSION * max(1, stored):
-        raise DataError(
+        raise CorruptDataError(
             f"{where}: {stored:,} bytes are declared to decompress to {declared:,}, which no honest file does; "
             "the file is damaged or hostile, leave the column out with --exclude or write the file again"
         )
@@ -160,6 +162,16 @@ def _declared_bytes(plan: Plan, unit: Unit, group: pq.RowGroupMetaData, index: i
             f"{declared // group.num_rows:,}; leave the column out with --exclude"
         )
     return declared
+
+
+def damage_of(plan: Plan, index: int, columns: Sequence[str], piece_rows: int) -> str | None:
+    """What is wrong with the bytes of a unit, or None where every value of the columns can be read."""
+    try:
+        for first_row, table in decode_unit(plan, plan.units[index], columns, piece_rows):
+            check_values(table, plan.locate(first_row))
+    except CorruptDataError as error:
+        return str(error)
+    return None
 
 
 def check_values(table: pa.Table, place: str) -> None:
@@ -172,7 +184,7 @@ def check_values(table: pa.Table, place: str) -> None:
         try:
             table.column(name).validate(full=True)
         except pa.ArrowException as error:
-            raise DataError(
+            raise CorruptDataError(
                 f"{place} column {name!r}: holds values that cannot be read ({first_line(error)}); "
                 "write the file again, text as UTF-8"
             ) from error
@@ -198,9 +210,12 @@ def _decode_problem(plan: Plan, unit: Unit, columns: Sequence[str], error: BaseE
             with shard.open() as file:
                 for _ in file.iter_batches(4096, row_groups=list(unit.groups), columns=[name], use_threads=False):
                     pass
-        except NOT_DAMAGE:
+        except RemoteError:
             raise
         except DECODE_ERRORS as cause:
             where, error = f"{where} column {name!r}", cause
             break
-    return f"{where}: cannot be decoded ({first_line(error)}); the file is damaged, write it again"
+    what = (
+        "check the path and who may read it" if isinstance(error, NOT_DAMAGE) else "the file is damaged, write it again"
+    )
+    return f"{where}: cannot be decoded ({first_line(error)}); {what}"

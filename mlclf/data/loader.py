@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from dataclasses import dataclass, replace
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from torchdata.nodes import BaseNode, Loader
 
 from mlclf.data.batch import Batch, joined, padded
+from mlclf.data.cache import SlabCache, cache_key
 from mlclf.data.pool import Pick, Pool, PoolShape, Slab
-from mlclf.data.readers import Readers
+from mlclf.data.readers import Readers, Work
 from mlclf.data.rows import RowEncoder
 from mlclf.data.schedule import Draw, Load, Round, Schedule, Span, interleaved, row_order, unit_order
 from mlclf.data.selection import Selection
 from mlclf.data.shards import Plan
-from mlclf.errors import CheckpointError, ConfigError
+from mlclf.errors import CheckpointError, ConfigError, CorruptDataError
 
 BATCHES_AHEAD = 2
 """Batches that are gathered while the one before is used."""
@@ -64,6 +66,7 @@ class BatchStream:
         shuffle: False keeps the order of the plan.
         shape: bound on the rows held; part of what fixes the order.
         epoch: the order of the next iteration.
+        lost: what was found damaged while it was read, by place, and why.
     """
 
     def __init__(
@@ -77,17 +80,30 @@ class BatchStream:
         shuffle: bool = True,
         selection: Selection | None = None,
         num_rows: int | None = None,
+        skip_corrupt: bool = False,
+        cache: Path | None = None,
         threads: int = 2,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        """`num_rows` is how many rows an epoch draws, where that is known; else it is counted when asked for."""
+        """Make the stream; nothing is read yet.
+
+        Args:
+            num_rows: how many rows an epoch draws, where that is known; else it is counted when asked for.
+            cache: a folder for encoded rows, which later epochs read in place of the files.
+            skip_corrupt: rows that turn out to be damaged keep their places in the batches, with weight 0.
+        """
         if not 0 <= rank < world_size:
             raise ConfigError(f"rank must be from 0 to {world_size - 1}, got {rank}")
         self.plan, self.encoder, self.shape = plan, encoder, shape
         self.batch_rows, self.seed, self.shuffle, self.threads = batch_rows, seed, shuffle, threads
         self.selection = selection or Selection(encoder.split)
         self.rank, self.world_size = rank, world_size
+        self.skip_corrupt = skip_corrupt
+        self.lost: dict[str, str] = {}
+        self.cache = None
+        if cache is not None:
+            self.cache = SlabCache(cache, cache_key(plan, encoder, self.selection.where))
         self.slots = shape.slabs if shuffle else 1
         self.epoch = 0
         self._start = 0
@@ -166,7 +182,14 @@ class BatchStream:
             "slots": self.slots,
             "slab_rows": self.shape.slab_rows,
             "lanes": self.shape.lanes,
+            "parts": None if self.selection.parts is None else list(self.selection.parts),
+            "where": None if self.selection.where is None else str(self.selection.where),
         }
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns to be read, each once."""
+        return tuple(dict.fromkeys([*self.encoder.columns, *self.selection.columns]))
 
     def spans(self, order: Sequence[int]) -> Iterator[Span]:
         """Spans of units in the order in which they enter the pool."""
@@ -181,18 +204,32 @@ class BatchStream:
         if self._pool is None:
             rows = max((min(unit.rows, self.shape.rows_of(unit)) for unit in self.plan.units), default=0)
             mine = sum(self.owner(slot) == self.rank for slot in range(self.slots))
-            self._pool = Pool(mine + self.shape.lanes, rows, self.encoder.layout)
+            layout = self.encoder.layout
+            layout = replace(layout, weighted=layout.weighted or self.skip_corrupt)
+            self._pool = Pool(mine + self.shape.lanes, rows, layout)
         return self._pool
 
     def encode(self, slab: Slab, first_row: int, table: pa.Table, place: str) -> Slab:
-        """Fill a slab with the rows of a span, and fix which are drawn in which order."""
-        numbers = np.arange(first_row, first_row + table.num_rows, dtype=np.int64)
+        """Fill a slab with the rows of a span."""
+        numbers, table = self.selection.kept(first_row, table)
         self.encoder.encode(numbers, table, place, slab)
+        return slab
+
+    def ordered(self, slab: Slab, first_row: int) -> Slab:
+        """Fix which rows of a filled slab are drawn in which order."""
         rows = np.arange(slab.base, slab.base + slab.rows, dtype=np.int64)
         if "parts" in slab.arrays:
             rows = rows[self.selection.chosen(slab.arrays["parts"][: slab.rows])]
         slab.order = row_order(rows, self.seed, self.epoch, first_row) if self.shuffle else rows
         return slab
+
+
+class _Loading(NamedTuple):
+    """A slab that is being decoded."""
+
+    decoded: Future[Slab | None]
+    slab: Slab
+    span: Span
 
 
 @dataclass
@@ -214,13 +251,13 @@ class _Epoch:
         self._schedule = iter(schedule)
         self._rounds: deque[list[Round]] = deque()
         self._loads: deque[Load] = deque()
-        self._loading: dict[int, Future[Slab]] = {}
+        self._loading: dict[int, _Loading] = {}
         self._live: dict[int, Slab] = {}
         self._coming: deque[_Coming] = deque()
         self._held: dict[int, Slab] = {}
         self._skip(skip)
-        self._readers: Readers[Slab] = Readers(
-            stream.plan, stream.encoder.columns, stream.shape.rows_of, lanes=stream.shape.lanes, threads=stream.threads
+        self._readers: Readers[Slab | None] = Readers(
+            stream.plan, stream.columns, stream.shape.rows_of, lanes=stream.shape.lanes, threads=stream.threads
         )
         self._gathering = ThreadPoolExecutor(1, thread_name_prefix="gather")
 
@@ -270,38 +307,42 @@ class _Epoch:
         return True
 
     def _started(self, rounds: Sequence[Round]) -> _Coming:
-        """Start to gather a batch. One of several rounds draws on slabs that take the place of others of its own."""
-        parts = []
-        for step in rounds[:-1]:
-            coming = self._gathered(step)
-            parts.append(coming.batch.result())
-            self._release(coming)
-        last = self._gathered(rounds[-1])
-        if self._stream.world_size > 1 or parts:
-            whole = self._filled_up([*parts, last.batch.result()], rounds)
-            last.batch = Future()
-            last.batch.set_result(whole)
-        return last
+        """Start to gather a batch: the rows of each slot of the pool after those of the slot before."""
+        if len(rounds) == 1 and self._stream.world_size == 1:
+            picks, used_up = self._picked(rounds[0])
+            return _Coming(self._gathering.submit(self._pool.gather, [pick for _, pick in picks]), used_up)
+        by_slot: list[tuple[int, Batch]] = []
+        for coming in self._coming:  # they may draw on slabs that this one uses up
+            coming.batch.result()
+        for step in rounds:  # slabs of a round take the place of those that the round before used up
+            picks, used_up = self._picked(step)
+            by_slot += [(slot, self._pool.gather([pick])) for slot, pick in picks]
+            self._release(_Coming(Future(), used_up))
+        parts = [batch for _, batch in sorted(by_slot, key=itemgetter(0))]
+        whole: Future[Batch] = Future()
+        whole.set_result(self._filled_up(joined(parts or [self._pool.gather([])]), rounds))
+        return _Coming(whole, [])
 
-    def _gathered(self, step: Round) -> _Coming:
-        picks: list[Pick] = []
-        used_up = []
+    def _picked(self, step: Round) -> tuple[list[tuple[int, Pick]], list[Slab]]:
+        """What is drawn from the slots of this rank, and the slabs that are used up with it."""
         for load in filter(self._is_mine, step.loads):
             self._live[load.slab] = self._loaded(load.slab)
+        picks: list[tuple[int, Pick]] = []
+        used_up = []
         for draw in filter(self._is_mine, step.draws):
             slab = self._live[draw.slab]
-            picks.append((slab, slab.order[draw.start : draw.stop]))
+            picks.append((draw.slot, (slab, slab.order[draw.start : draw.stop])))
             if draw.last:
                 used_up.append(self._live.pop(draw.slab))
-        return _Coming(self._gathering.submit(self._pool.gather, picks), used_up)
+        return picks, used_up
 
-    def _filled_up(self, parts: Sequence[Batch], rounds: Sequence[Round]) -> Batch:
-        """One batch of as many rows as that of the rank with the most."""
+    def _filled_up(self, batch: Batch, rounds: Sequence[Round]) -> Batch:
+        """The batch with as many rows as that of the rank with the most."""
         rows = [0] * self._stream.world_size
         for step in rounds:
             for draw in step.draws:
                 rows[self._stream.owner(draw.slot)] += draw.stop - draw.start
-        return padded(joined(parts), max(rows))
+        return padded(batch, max(rows))
 
     def _loaded(self, number: int) -> Slab:
         """The next slab of the schedule, waited for where it is still being decoded."""
@@ -311,9 +352,25 @@ class _Epoch:
                 coming.batch.result()
                 self._release(coming)
             self._top_up()
-        slab = self._loading.pop(number).result()
+        slab = self._decoded(self._loading.pop(number))
         self._top_up()
         return slab
+
+    def _decoded(self, loading: _Loading) -> Slab:
+        span = loading.span
+        try:
+            slab = loading.decoded.result()
+            if slab is None:  # the cache had lost it
+                slab = self._readers.submit(span, self._work(loading.slab, span)).result()
+            assert slab is not None
+            return slab
+        except CorruptDataError as error:
+            if not self._stream.skip_corrupt:
+                raise
+            place = self._stream.plan.locate(span.first_row)
+            self._stream.lost.setdefault(place, str(error))
+            loading.slab.fill_with_nothing(self._stream.selection.count(span), span.first_row, place)
+            return loading.slab
 
     def _top_up(self) -> None:
         """Keep every lane busy, as far as there are free slabs."""
@@ -326,7 +383,28 @@ class _Epoch:
                 return
             self._held[id(slab)] = slab
             load = self._loads.popleft()
-            self._loading[load.slab] = self._readers.submit(load.span, partial(self._stream.encode, slab))
+            self._loading[load.slab] = _Loading(self._decoding(slab, load.span), slab, load.span)
+
+    def _decoding(self, slab: Slab, span: Span) -> Future[Slab | None]:
+        """Start to fill a slab; from the cache where its rows are there."""
+        cache = self._stream.cache
+        if cache is None or not cache.has(span):
+            return self._readers.submit(span, self._work(slab, span))
+        return self._readers.call(lambda: self._from_cache(cache, slab, span))
+
+    def _from_cache(self, cache: SlabCache, slab: Slab, span: Span) -> Slab | None:
+        return self._stream.ordered(slab, span.first_row) if cache.read(span, slab) else None
+
+    def _work(self, slab: Slab, span: Span) -> Work[Slab | None]:
+        stream = self._stream
+
+        def work(first_row: int, table: pa.Table, place: str) -> Slab:
+            stream.encode(slab, first_row, table, place)
+            if stream.cache is not None and table.num_rows == span.rows:
+                stream.cache.write(span, slab)
+            return stream.ordered(slab, first_row)
+
+        return work
 
     def _settle(self) -> None:
         """Let slabs that are used up be filled again."""

@@ -187,6 +187,15 @@ class Slab:
             return np.asarray(self.arrays["numbers"][pick - self.base])
         return pick + (self.first_row - self.base)
 
+    def fill_with_nothing(self, rows: int, first_row: int, place: str) -> None:
+        """Take on rows of weight 0 in place of some that cannot be read; all are drawn, as they stand."""
+        self.clear()
+        for array in self.arrays.values():
+            array[:rows] = 0
+        self.rows, self.first_row, self.place, self.complete = rows, first_row, place, True
+        self.order = np.arange(self.base, self.base + rows, dtype=np.int64)
+        self.offsets, self.ids = np.zeros(rows + 1, np.int64), np.zeros(0, np.int32)
+
     def clear(self) -> None:
         """Forget what is not in the pool's own memory."""
         self.offsets = self.ids = self.values = self.keys = None

@@ -46,6 +46,10 @@ class Readers(Generic[T]):
             self._last = {unit: last for unit, last in self._last.items() if not last.done()} | {span.unit: future}
         return future
 
+    def call(self, work: Callable[[], T]) -> Future[T]:
+        """Do something else on the threads."""
+        return self._threads.submit(work)
+
     def _read(self, span: Span, before: Future[T] | None, work: Work[T]) -> T:
         if before is not None:
             wait([before])  # it was submitted earlier, so it has started

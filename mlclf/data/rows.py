@@ -24,6 +24,7 @@ class RowEncoder:
     Attributes:
         labels: None where the data has no labels (or they are not wanted): every cell is then UNOBSERVED.
         key_columns: columns carried along as they are.
+        numbered: whether the rows of a table may be some of those that follow each other in the plan.
     """
 
     schema: Schema
@@ -33,6 +34,7 @@ class RowEncoder:
     split: Split = field(default_factory=Split)
     weight: str | None = None
     key_columns: tuple[str, ...] = ()
+    numbered: bool = False
 
     @property
     def layout(self) -> RowLayout:
@@ -43,6 +45,7 @@ class RowEncoder:
             self.features.num_tokens,
             weighted=self.weight is not None,
             parted=self.split.kind != "none" or self.split.part != TRAIN,
+            numbered=self.numbered,
         )
 
     @property

@@ -6,11 +6,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from mlclf.data.schedule import SPAN_ROWS, Span
 from mlclf.data.shards import Plan
 from mlclf.data.splits import Split
+from mlclf.data.where import Where
 
 
 class Census:
@@ -52,11 +54,26 @@ class Selection:
         split: the part of each row.
         parts: the parts drawn; None draws all.
         census: needed where more than a row's number decides.
+        where: the condition of `data.where`.
     """
 
     split: Split
     parts: tuple[int, ...] | None = None
     census: Census | None = None
+    where: Where | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that `where` needs."""
+        return self.where.columns if self.where is not None else ()
+
+    def kept(self, first_row: int, table: pa.Table) -> tuple[NDArray[np.int64], pa.Table]:
+        """Numbers [n] and columns of the rows of a table that `where` keeps."""
+        numbers = np.arange(first_row, first_row + table.num_rows, dtype=np.int64)
+        if self.where is None:
+            return numbers, table
+        mask = self.where.mask(table)
+        return (numbers, table) if mask.all() else (numbers[mask], table.filter(pa.array(mask)))
 
     def count(self, span: Span) -> int:
         """Rows of a span that are drawn, told without reading them."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from threading import Lock
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -96,6 +97,20 @@ class RowGroup:
     rows: int
 
 
+class SetAside(NamedTuple):
+    """What `data.on_corrupt=skip` leaves out: a file whose footer is damaged (its rows are not known), or a unit.
+
+    Attributes:
+        place: the file and row groups.
+        rows: how many are lost, by the footer; None where that is damaged.
+        reason: what is wrong.
+    """
+
+    place: str
+    rows: int | None
+    reason: str
+
+
 @dataclass(frozen=True)
 class Plan:
     """Every row of the data, in order: arguments as given, folders sorted by path bytes.
@@ -106,6 +121,18 @@ class Plan:
     shards: tuple[Shard, ...]
     units: tuple[Unit, ...]
     warnings: tuple[str, ...] = ()
+    set_aside: tuple[SetAside, ...] = ()
+
+    def without(self, corrupt: Mapping[int, str]) -> Plan:
+        """The plan with units set aside, by index, each for a reason; the numbers of all other rows stay."""
+        aside = [SetAside(self.place(self.units[index]), self.units[index].rows, why) for index, why in corrupt.items()]
+        units = tuple(unit for index, unit in enumerate(self.units) if index not in corrupt)
+        return replace(self, units=units, set_aside=(*self.set_aside, *aside))
+
+    @property
+    def readable_rows(self) -> int:
+        """Rows that are not set aside."""
+        return sum(unit.rows for unit in self.units)
 
     @property
     def rows(self) -> int:
@@ -152,11 +179,12 @@ class Plan:
         return f"{self.shards[groups[0].shard].source.name} {words}"
 
 
-def make_plan(data: str | Sequence[str]) -> Plan:
+def make_plan(data: str | Sequence[str], *, skip_corrupt: bool = False) -> Plan:
     """Read the footers of every file that `data` names and lay out the units.
 
     Args:
         data: files, folders, globs or URIs, in the order in which rows are numbered.
+        skip_corrupt: set files aside whose footers are damaged.
 
     Raises:
         DataError: nothing is found, a file is not readable Parquet, has two columns of one name, or holds no rows.
@@ -165,11 +193,13 @@ def make_plan(data: str | Sequence[str]) -> Plan:
     sources, warnings = find_sources(arguments)
     with ThreadPoolExecutor(max_workers=min(16, len(sources))) as pool:
         results = list(pool.map(FOOTERS.read, sources))
-    problems = [result for result in results if isinstance(result, str)]
-    if problems:
-        raise DataError(listed(problems))
+    problems = [result for result in results if isinstance(result, Unreadable)]
+    aside = [problem for problem in problems if skip_corrupt and problem.is_damage]
+    if len(problems) > len(aside):
+        raise DataError(listed([problem.message for problem in problems if problem not in aside]))
     shards = _with_partition_columns([result for result in results if isinstance(result, Shard)])
-    plan = Plan(tuple(shards), tuple(_units(shards)), tuple(warnings))
+    lost = tuple(SetAside(problem.name, None, problem.message) for problem in aside)
+    plan = Plan(tuple(shards), tuple(_units(shards)), tuple(warnings), lost)
     if plan.rows == 0:
         raise DataError(
             f"the data has no rows: {len(shards)} Parquet file(s) under {', '.join(arguments)} are empty; "
@@ -186,6 +216,14 @@ def listed(problems: Sequence[str]) -> str:
     return "\n".join(shown)
 
 
+class Unreadable(NamedTuple):
+    """A file that cannot be part of a plan, and why; `is_damage` where its bytes are at fault."""
+
+    name: str
+    message: str
+    is_damage: bool = False
+
+
 class FooterCache:
     """Shards by path, size and version of the file, so that a process reads and parses a footer once."""
 
@@ -195,7 +233,7 @@ class FooterCache:
         self._bytes = 0
         self._lock = Lock()
 
-    def read(self, source: Source) -> Shard | str:
+    def read(self, source: Source) -> Shard | Unreadable:
         """Return the shard of a file, or what is wrong with it."""
         key = (source.filesystem.type_name, source.path, source.name, str(source.size_bytes), source.version)
         with self._lock:
@@ -232,7 +270,7 @@ def _footer(source: Source) -> bytes:
         return tail[-length:] if length <= size else tail
 
 
-def _read_footer(source: Source) -> Shard | str:
+def _read_footer(source: Source) -> Shard | Unreadable:
     """Return the shard of one file, or what is wrong with it."""
     try:
         footer = _footer(source)
@@ -240,25 +278,28 @@ def _read_footer(source: Source) -> Shard | str:
             metadata = file.metadata
             schema = file.schema_arrow
     except FileNotFoundError:
-        return f"{source.name}: no such file; check the path"
+        return Unreadable(source.name, f"{source.name}: no such file; check the path")
     except PermissionError:
-        return f"{source.name}: permission denied; check who may read the file"
+        return Unreadable(source.name, f"{source.name}: permission denied; check who may read the file")
     except RemoteError as error:
-        return str(error)
+        return Unreadable(source.name, str(error))
     except DECODE_ERRORS as error:
-        return f"{source.name}: {_footer_problem(source, error)}"
+        return Unreadable(source.name, f"{source.name}: {_footer_problem(source, error)}", is_damage=True)
     doubled = sorted({name for name in schema.names if schema.names.count(name) > 1})
     if doubled:
-        return (
+        return Unreadable(
+            source.name,
             f"{source.name}: column names must be distinct, found {', '.join(map(repr, doubled))} more than once; "
-            "rename the columns where the file is written"
+            "rename the columns where the file is written",
         )
     groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
     rows = [group.num_rows for group in groups]
     if any(count < 0 for count in rows) or sum(rows) != metadata.num_rows:
-        return (
+        return Unreadable(
+            source.name,
             f"{source.name}: the footer says {metadata.num_rows} rows but its row groups hold {sum(rows)}; "
-            "the file is damaged, write it again"
+            "the file is damaged, write it again",
+            is_damage=True,
         )
     sizes = [max(0, group.total_byte_size) for group in groups]
     return Shard(

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mlclf.data.decode import damage_of
 from mlclf.data.features.table import Features
 from mlclf.data.labels import ColumnCounter, LabelColumns, LabelCounts, Labels, TagCounter, TagList, make_labels
+from mlclf.data.pruning import matching_groups
 from mlclf.data.readers import decoded_pieces, located
 from mlclf.data.rows import RowEncoder, row_weights
 from mlclf.data.schema import Schema
-from mlclf.data.selection import Census
+from mlclf.data.selection import Census, Selection
 from mlclf.data.shards import Plan, listed
 from mlclf.data.splits import TRAIN, Split, time_values
-from mlclf.errors import DataError
+from mlclf.data.where import Where
+from mlclf.errors import CorruptDataError, DataError
 
 PIECE_BYTES = 16 << 20
 PIECE_ROWS = 65_536
@@ -30,6 +35,7 @@ class Statistics:
     """What one pass over the data finds.
 
     Attributes:
+        plan: what was read: without what was set aside as damaged.
         features, labels: ready to encode.
         label_names: [K].
         counts: label weights by part of the split.
@@ -40,6 +46,7 @@ class Statistics:
         warnings: what was left out or changed, one line each.
     """
 
+    plan: Plan
     features: Features
     labels: Labels
     label_names: tuple[str, ...]
@@ -68,11 +75,84 @@ def fit_statistics(
     hash_buckets: int,
     threads: int,
     lanes: int = 1,
+    where: Where | None = None,
+    skip_corrupt: bool = False,
 ) -> Iterator[tuple[int, Statistics | None]]:
     """Read every row once; yield (rows read so far, None) and at the end (rows, Statistics).
 
-    Features are fitted on the rows that are trained on: all of them with folds, part TRAIN of a held-out split.
+    Features are fitted on the rows that are trained on: all of them with folds, part TRAIN of a held-out split. Where
+    something is damaged and `skip_corrupt`, all that is damaged is looked for and the pass starts again without it.
     """
+    one_pass = partial(
+        _one_pass,
+        schema=schema,
+        split=split,
+        label_values=label_values,
+        standardize=standardize,
+        vocabulary_levels=vocabulary_levels,
+        hash_limit=hash_limit,
+        hash_buckets=hash_buckets,
+        threads=threads,
+        lanes=lanes,
+        where=where,
+    )
+    try:
+        yield from one_pass(plan)
+    except CorruptDataError:
+        if not skip_corrupt:
+            raise
+        encoder = RowEncoder(schema, Features([], []), LabelColumns(()), 0, split, schema.weight)
+        corrupt = corrupt_units(plan, [*encoder.columns, *(where.columns if where else ())], threads)
+        if not corrupt or len(corrupt) == len(plan.units):
+            raise
+        yield from one_pass(plan.without(corrupt))
+
+
+def corrupt_units(plan: Plan, columns: Sequence[str], threads: int) -> dict[int, str]:
+    """The units that cannot be read, and why: every value of the columns is looked at."""
+    with ThreadPoolExecutor(threads) as pool:
+        rows = piece_rows(plan)
+        found = pool.map(lambda index: damage_of(plan, index, columns, rows), range(len(plan.units)))
+        return {index: damage for index, damage in enumerate(found) if damage is not None}
+
+
+def count_rows(plan: Plan, split: Split, where: Where | None, threads: int) -> Census:
+    """How many rows of each part `where` keeps, from the columns that decide it alone."""
+    census, selection = Census(plan, split.num_parts), Selection(split, where=where)
+    columns = [name for name in (split.group, split.time, *selection.columns) if name]
+
+    def count(first_row: int, table: pa.Table, place: str) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
+        numbers, kept = selection.kept(first_row, table)
+        return numbers, split.parts(numbers, kept)
+
+    order = matching_units(plan, where)
+    for numbers, parts in decoded_pieces(plan, order, list(dict.fromkeys(columns)), PIECE_ROWS, count, threads=threads):
+        census.add(numbers, parts)
+    return census
+
+
+def matching_units(plan: Plan, where: Where | None) -> list[int]:
+    """The units that may hold a row that `where` keeps, by the footers."""
+    if where is None:
+        return list(range(len(plan.units)))
+    groups = matching_groups(plan.shards, where)
+    return [index for index, unit in enumerate(plan.units) if not set(unit.groups).isdisjoint(groups[unit.shard])]
+
+
+def _one_pass(
+    plan: Plan,
+    *,
+    schema: Schema,
+    split: Split,
+    label_values: Mapping[str, int | None],
+    standardize: bool,
+    vocabulary_levels: int,
+    hash_limit: int,
+    hash_buckets: int,
+    threads: int,
+    lanes: int,
+    where: Where | None,
+) -> Iterator[tuple[int, Statistics | None]]:
     features = Features.fresh(
         schema,
         standardize=standardize,
@@ -80,11 +160,11 @@ def fit_statistics(
         hash_limit=hash_limit,
         hash_buckets=hash_buckets,
     )
-    found = _Pass(plan, schema, split, features, make_labels(schema, label_values))
+    found = _Pass(plan, schema, split, features, make_labels(schema, label_values), where)
     pieces = decoded_pieces(
         plan,
-        range(len(plan.units)),
-        found.encoder.columns,
+        matching_units(plan, where),
+        tuple(dict.fromkeys([*found.encoder.columns, *found.selection.columns])),
         piece_rows(plan),
         lambda first_row, table, place: (first_row, table),
         lanes=lanes,
@@ -101,7 +181,11 @@ def fit_statistics(
 class _Pass:
     """What the pass of statistics has found so far."""
 
-    def __init__(self, plan: Plan, schema: Schema, split: Split, features: Features, labels: Labels) -> None:
+    def __init__(
+        self, plan: Plan, schema: Schema, split: Split, features: Features, labels: Labels, where: Where | None
+    ) -> None:
+        self.plan = plan
+        self.selection = Selection(split, where=where)
         self.schema, self.split, self.features, self.labels = schema, split, features, labels
         self.encoder = RowEncoder(schema, features, labels, 0, split, schema.weight)
         if isinstance(labels, TagList):
@@ -109,14 +193,16 @@ class _Pass:
         else:
             self.counter = ColumnCounter(labels, split.num_parts)
         self.rows: dict[int, int] = dict.fromkeys(range(split.num_parts), 0)
-        self.census = None if split.by_number else Census(plan, split.num_parts)
+        self.census = None if split.by_number and where is None else Census(plan, split.num_parts)
         self.trained_weight = 0.0
         self.sample: tuple[pa.Table, str] | None = None
 
     def add(self, first_row: int, table: pa.Table, place: str) -> None:
         """Add the rows of a table."""
+        numbers, table = self.selection.kept(first_row, table)
+        if not len(numbers):
+            return
         weights = row_weights(table, self.schema.weight, place)
-        numbers = np.arange(first_row, first_row + table.num_rows, dtype=np.int64)
         parts = self.split.parts(numbers, table)
         if self.census is not None:
             self.census.add(numbers, parts)
@@ -138,6 +224,9 @@ class _Pass:
 
     def finish(self, read: int) -> Statistics:
         """Fix the features and the labels."""
+        where = self.selection.where
+        if where is not None and not sum(self.rows.values()):
+            raise DataError(f"data.where keeps none of the {self.plan.readable_rows:,} rows: {where}")
         if not self.trained_weight:
             weightless = "" if self.schema.weight is None else f" or has weight 0 in {self.schema.weight!r}"
             raise DataError(
@@ -155,7 +244,9 @@ class _Pass:
             warnings += self.labels.mappings()
         encoded, decoded = self._row_bytes(len(names))
         self.features.counted()
-        return Statistics(self.features, self.labels, names, counts, self.rows, self.census, encoded, decoded, warnings)
+        return Statistics(
+            self.plan, self.features, self.labels, names, counts, self.rows, self.census, encoded, decoded, warnings
+        )
 
     def _row_bytes(self, num_labels: int) -> tuple[float, float]:
         """Bytes of an encoded and of a decoded row of the sample."""
@@ -172,15 +263,16 @@ def _heavier(table: pa.Table, other: pa.Table) -> bool:
     return bool(table.nbytes / table.num_rows > other.nbytes / other.num_rows)
 
 
-def time_cut(plan: Plan, column: str, fraction: float, threads: int) -> float:
+def time_cut(plan: Plan, column: str, fraction: float, threads: int, where: Where | None = None) -> float:
     """The time after which about `fraction` of the rows lie, from an even sample of at most a million rows."""
     step = max(1, plan.rows // TIME_SAMPLE)
+    selection = Selection(Split(), where=where)
     samples = decoded_pieces(
         plan,
         range(len(plan.units)),
-        [column],
+        list(dict.fromkeys([column, *selection.columns])),
         PIECE_ROWS,
-        lambda first_row, table, place: time_values(table.column(column))[::step],
+        lambda first_row, table, place: time_values(selection.kept(first_row, table)[1].column(column))[::step],
         threads=threads,
     )
     values = np.concatenate(list(samples))

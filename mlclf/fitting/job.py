@@ -57,10 +57,6 @@ class FitJob:
         parse_objective(self.settings.thresholds.objective)
         if not self.arguments.train or not self.arguments.labels:
             raise ConfigError("fit needs data and --labels; see 'mlclf fit --help'")
-        if self.settings.data.where is not None:
-            raise ConfigError("data.where is not available in this release; filter the rows where the data is written")
-        if self.settings.data.on_corrupt == "skip":
-            raise ConfigError("data.on_corrupt=skip is not available in this release; only 'error' is")
         out = Path(self.arguments.out or "")
         if not (self.resume or self.overwrite) and not folder_is_empty(out):
             raise ConfigError(f"{out}: the folder is not empty; give another --out, or --resume or --overwrite")

@@ -18,7 +18,9 @@ from mlclf.data.schema import Schema, check_shards, drift, find_schema
 from mlclf.data.selection import Selection
 from mlclf.data.shards import Plan, make_plan
 from mlclf.data.splits import CHOICE, Split
-from mlclf.data.statistics import Statistics, fit_statistics, time_cut
+from mlclf.data.pruning import check_where
+from mlclf.data.statistics import Statistics, count_rows, fit_statistics, time_cut
+from mlclf.data.where import parse_where
 from mlclf.errors import ConfigError
 from mlclf.fitting.trained import Progress
 from mlclf.training.candidates import HoldOut, LabelTotals
@@ -52,11 +54,14 @@ class PreparedData:
         arguments, settings = self.arguments, self.settings
         if not arguments.train or not arguments.labels:
             raise ConfigError("fit needs data and --labels; see 'mlclf fit --help'")
-        self.plan = make_plan(list(arguments.train))
+        self.skip_corrupt = settings.data.on_corrupt == "skip"
+        self.where = None if settings.data.where is None else parse_where(settings.data.where)
+        self.plan = make_plan(list(arguments.train), skip_corrupt=self.skip_corrupt)
         self.valid_plan = make_plan(list(arguments.valid)) if arguments.valid else None
         for plan in filter(None, (self.plan, self.valid_plan)):
             for warning in plan.warnings:
                 yield Progress("data", note=warning)
+            check_where(plan, self.where)
         self.split = resolve_split(arguments, settings, self.plan, self.valid_plan is not None)
         others = [name for name in (self.split.time, self.split.group) if name and name != arguments.group]
         self.schema = find_schema(
@@ -78,9 +83,12 @@ class PreparedData:
         unused = tuple((name, "excluded, or not among the features") for name in drift(self.plan, self.schema))
         self.schema = replace(self.schema, ignored=self.schema.ignored + unused)
         if self.split.time is not None:
-            cut = time_cut(self.plan, self.split.time, self.split.fraction, self.threads)
+            cut = time_cut(self.plan, self.split.time, self.split.fraction, self.threads, self.where)
             self.split = replace(self.split, cut=cut)
         self.hold_out = self._hold_out()
+        self.valid_census = None
+        if self.valid_plan is not None and self.where is not None:
+            self.valid_census = count_rows(self.valid_plan, Split(kind="none"), self.where, self.threads)
         schema = self.schema
         columns = [*schema.feature_columns, *schema.labels, schema.weight, self.split.group, self.split.time]
         self.plan = with_plain_columns(self.plan, list(filter(None, columns)))
@@ -106,13 +114,18 @@ class PreparedData:
             hash_buckets=features.hash_buckets,
             threads=self.threads,
             lanes=lanes_for(self.budget, self._reader()),
+            where=self.where,
+            skip_corrupt=self.skip_corrupt,
         )
         statistics: Statistics | None = None
         for rows, found in passes:
             statistics = found
             yield Progress("statistics", rows, self.plan.rows)
         assert statistics is not None
-        self.statistics = statistics
+        self.statistics, self.plan = statistics, statistics.plan
+        for aside in self.plan.set_aside:
+            lost = "unknown many" if aside.rows is None else f"{aside.rows:,}"
+            yield Progress("statistics", note=f"set aside, {lost} rows: {aside.reason}")
         for warning in statistics.warnings:
             yield Progress("statistics", note=warning)
         counts = statistics.counts
@@ -136,7 +149,13 @@ class PreparedData:
 
     def _encoder(self, split: Split) -> RowEncoder:
         return RowEncoder(
-            self.schema, self.statistics.features, self.statistics.labels, self.num_labels, split, self.schema.weight
+            self.schema,
+            self.statistics.features,
+            self.statistics.labels,
+            self.num_labels,
+            split,
+            self.schema.weight,
+            numbered=self.where is not None,
         )
 
     def stream(self, batch_rows: int, *, shuffle: bool = False, parts: Sequence[int] | None = None) -> BatchStream:
@@ -150,8 +169,9 @@ class PreparedData:
             batch_rows=batch_rows,
             seed=self.settings.training.seed,
             shuffle=shuffle,
-            selection=Selection(self.split, chosen, self.statistics.census),
+            selection=Selection(self.split, chosen, self.statistics.census, self.where),
             num_rows=sum(count for part, count in rows.items() if chosen is None or part in chosen),
+            skip_corrupt=self.skip_corrupt,
             threads=self.threads,
         )
 
@@ -161,8 +181,11 @@ class PreparedData:
         yield from self.stream(rows)
         if self.valid_plan is not None:
             encoder = self._encoder(Split(kind="none", part=CHOICE))
+            selection = Selection(encoder.split, None, self.valid_census, self.where)
             shape = replace(self.pool, slabs=1)
-            yield from BatchStream(self.valid_plan, encoder, shape, batch_rows=rows, shuffle=False)
+            yield from BatchStream(
+                self.valid_plan, encoder, shape, batch_rows=rows, shuffle=False, selection=selection
+            )
 
     def batches(self) -> Iterable[Batch]:
         """The stream, from memory where it is held there."""
@@ -172,7 +195,7 @@ class PreparedData:
 
     def hold(self) -> None:
         """Hold all rows in memory from here on, where they take little of the budget."""
-        rows = self.plan.rows + (self.valid_plan.rows if self.valid_plan else 0)
+        rows = self.plan.readable_rows + (self.valid_plan.rows if self.valid_plan else 0)
         if rows * self.statistics.row_bytes <= self.budget / RESIDENT_SHARE:
             self.resident = list(self._stream())
 

@@ -1,0 +1,178 @@
+"""The cache: encoded slabs on a local disk, which later epochs read straight into the pool."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlclf.data.pool import Slab
+from mlclf.data.rows import RowEncoder
+from mlclf.data.schedule import Span
+from mlclf.data.shards import Plan
+
+MAGIC = b"mlclf slab 1\n"
+HEADER_BYTES = 4096
+SHARE_OF_FREE = 0.5
+"""At most this much of the space that is free at the start is taken."""
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class SlabCache:
+    """Slabs by the rows that they hold, each in a file of its own, for one plan and one way of encoding it.
+
+    Several processes may share a folder: a file is written under another name and renamed, and one that is missing,
+    short, or from before the machine was last started (when it may not have reached the disk) is read as absent.
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self.folder = folder / key[:32]
+        self._boot = _boot_id()
+        self._left: float | None = None
+
+    def has(self, span: Span) -> bool:
+        """Whether the rows of a span may be here."""
+        return self._path(span).exists()
+
+    def read(self, span: Span, slab: Slab) -> bool:
+        """Fill a slab with the rows of a span; False where they are not here."""
+        try:
+            with self._path(span).open("rb", buffering=0) as file:
+                header = _header_of(file.read(HEADER_BYTES))
+                if header is None or header["boot"] != self._boot:
+                    return False
+                return _read_into(file.fileno(), header, slab)
+        except OSError:
+            return False
+
+    def write(self, span: Span, slab: Slab) -> None:
+        """Keep the rows of a slab; without space left, or where it cannot be written, nothing is kept."""
+        arrays = {name: array[: slab.rows] for name, array in slab.arrays.items()}
+        for name in ("offsets", "ids", "values"):
+            array = getattr(slab, name)
+            if array is not None:
+                arrays[name] = array
+        size = HEADER_BYTES + sum(array.nbytes for array in arrays.values())
+        path = self._path(span)
+        if slab.keys is not None or not self._has_room(size):
+            return
+        header = {
+            "boot": self._boot,
+            "rows": slab.rows,
+            "first_row": slab.first_row,
+            "complete": slab.complete,
+            "place": slab.place,
+            "arrays": [[name, str(array.dtype), list(array.shape)] for name, array in arrays.items()],
+        }
+        text = json.dumps(header).encode()
+        if len(MAGIC) + len(text) > HEADER_BYTES:
+            return
+        temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb", buffering=0) as file:
+                _write_all(file.fileno(), [(MAGIC + text).ljust(HEADER_BYTES), *map(_bytes_of, arrays.values())])
+            temporary.replace(path)
+            self._left = None if self._left is None else self._left - size
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            self._left = 0  # a full disk, or a folder that may not be written: the data itself is read instead
+
+    def _path(self, span: Span) -> Path:
+        return self.folder / f"{span.first_row:012}-{span.rows}.slab"
+
+    def _has_room(self, size: int) -> bool:
+        if self._left is None:
+            existing = next(path for path in (self.folder, *self.folder.parents) if path.exists())
+            self._left = shutil.disk_usage(existing).free * SHARE_OF_FREE
+        return size <= self._left
+
+
+def cache_key(plan: Plan, encoder: RowEncoder, where: object) -> str:
+    """Hex digest of all that decides what an encoded row is."""
+    digest = hashlib.sha256(plan.digest.encode())
+    described = [
+        encoder.features.to_json(),
+        encoder.columns,
+        repr(encoder.layout),
+        repr(encoder.split),
+        getattr(encoder.labels, "names", None),
+        sorted(getattr(encoder.labels, "declared", {}).items()),
+        None if where is None else str(where),
+    ]
+    digest.update(json.dumps(described).encode())
+    for name, array in sorted(encoder.features.arrays().items()):
+        digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _boot_id() -> str:
+    try:
+        return BOOT_ID.read_text().strip()
+    except OSError:
+        return secrets.token_hex(8)  # unknown: what this process writes is good for this process
+
+
+def _header_of(block: bytes) -> dict[str, Any] | None:
+    if len(block) < HEADER_BYTES or not block.startswith(MAGIC):
+        return None
+    try:
+        header: dict[str, Any] = json.loads(block[len(MAGIC) :])
+    except ValueError:
+        return None
+    return header
+
+
+def _read_into(file: int, header: dict[str, Any], slab: Slab) -> bool:
+    """Read the arrays of a file into a slab; False where they are not those that the slab holds, or cut short."""
+    rows = header["rows"]
+    stored = {name: (kind, tuple(shape)) for name, kind, shape in header["arrays"]}
+    views: dict[str, NDArray[Any]] = {name: array[:rows] for name, array in slab.arrays.items()}
+    if any(stored.get(name) != (str(view.dtype), view.shape) for name, view in views.items()):
+        return False
+    ragged = {name: np.empty(shape, kind) for name, (kind, shape) in stored.items() if name not in views}
+    targets = [_bytes_of((views | ragged)[name]) for name in stored]
+    if not _read_all(file, targets):
+        return False
+    slab.rows, slab.first_row = rows, header["first_row"]
+    slab.complete, slab.place = header["complete"], header["place"]
+    slab.offsets, slab.ids, slab.values = (ragged.get(name) for name in ("offsets", "ids", "values"))
+    return True
+
+
+def _bytes_of(array: NDArray[Any]) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data
+
+
+def _read_all(file: int, targets: Sequence[memoryview]) -> bool:
+    place, left = HEADER_BYTES, [target for target in targets if len(target)]
+    while left:
+        count = os.preadv(file, left[:64], place)
+        if not count:
+            return False
+        place += count
+        left = _after(left, count)
+    return True
+
+
+def _write_all(file: int, sources: Sequence[bytes | memoryview]) -> None:
+    left = [memoryview(source) for source in sources if len(source)]
+    while left:
+        left = _after(left, os.writev(file, left[:64]))
+
+
+def _after(buffers: list[memoryview], count: int) -> list[memoryview]:
+    """What is left of buffers once `count` bytes are done."""
+    while buffers and count >= len(buffers[0]):
+        count -= len(buffers[0])
+        buffers = buffers[1:]
+    return [buffers[0][count:], *buffers[1:]] if buffers and count else buffers

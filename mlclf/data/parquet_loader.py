@@ -1,0 +1,298 @@
+"""ParquetLoader: batches of a Parquet data set for a training loop of one's own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from mlclf.config import Settings
+from mlclf.data.batch import Batch
+from mlclf.data.decode import decode_unit
+from mlclf.data.features.table import Features
+from mlclf.data.labels import Labels, make_labels
+from mlclf.data.loader import BatchStream
+from mlclf.data.plain import with_plain_columns
+from mlclf.data.pool import pool_shape, reader_bytes
+from mlclf.data.pruning import check_where
+from mlclf.data.rows import RowEncoder
+from mlclf.data.schedule import SPAN_ROWS
+from mlclf.data.schema import Schema, check_shards, find_schema
+from mlclf.data.selection import Census, Selection
+from mlclf.data.shards import Plan, make_plan
+from mlclf.data.splits import Split
+from mlclf.data.statistics import corrupt_units, count_rows, fit_statistics
+from mlclf.data.where import Where, parse_where
+from mlclf.errors import ConfigError
+
+Names = str | Path | Sequence[str | Path]
+
+
+@dataclass(frozen=True)
+class FittedFeatures:
+    """What one pass over training data found, for other loaders of the same columns.
+
+    Attributes:
+        schema: roles of the columns.
+        inputs: means, scales and vocabularies.
+        label_names: [K], in the order of `Batch.labels`.
+    """
+
+    schema: Schema
+    inputs: Features
+    label_names: tuple[str, ...]
+
+    @property
+    def num_dense(self) -> int:
+        """D: width of `Batch.dense`."""
+        return self.inputs.num_dense
+
+    @property
+    def vocabulary_size(self) -> int:
+        """V: every id of `Batch.ids` is below it."""
+        return self.inputs.vocabulary_size
+
+
+class ParquetLoader:
+    """Shuffled batches of Parquet data larger than memory, the same whatever the number of threads and ranks.
+
+    Every row comes once an epoch. Rows are mixed across the whole data set: each batch is drawn from many row groups
+    at once, in an order fixed by (data, seed, epoch, memory budget). Labels are encoded as `fit` does: bool, 0/1, −1/1
+    or words of known pairs, nulls masked; or one list column of tags. Numbers are standardized, missing ones become
+    the mean with an indicator beside them; strings, lists of tokens and text become ids for an ``nn.EmbeddingBag``.
+
+    Attributes:
+        features: pass it to another loader so that validation data is encoded as training data was.
+        set_aside: what `on_corrupt="skip"` left out: (file and row groups, rows, reason).
+    """
+
+    def __init__(
+        self,
+        data: Names,
+        labels: Names = (),
+        batch_rows: int = 4096,
+        seed: int = 0,
+        features: FittedFeatures | None = None,
+        *,
+        columns: Names = (),
+        exclude: Names = (),
+        weight: str | None = None,
+        where: str | None = None,
+        shuffle: bool = True,
+        memory_budget: int = 512 << 20,
+        threads: int | None = None,
+        cache: str = "off",
+        on_corrupt: str = "error",
+        rank: int = 0,
+        world_size: int = 1,
+        settings: Settings | None = None,
+    ) -> None:
+        """Read the footers and, unless `features` are given, every row once.
+
+        Args:
+            data: files, folders, globs or URIs.
+            labels: label columns or globs, or one list column of tags; not needed with `features`.
+            batch_rows: B, of all ranks together.
+            columns, exclude: columns or globs that are, or are not, inputs; the default is every other column.
+            weight: column of row weights; without it every weight is 1.
+            where: SQL condition that a row must satisfy, such as ``"age >= 18 AND country IN ('de', 'fr')"``.
+            shuffle: False keeps the order of the files.
+            memory_budget: bytes that decoding and the pool of rows may take.
+            threads: decode threads; the default is one a core.
+            cache: a folder for encoded rows, which later epochs read instead of the files; or "off".
+            on_corrupt: "skip" sets damaged row groups aside, "error" refuses them.
+            rank, world_size: of `torch.distributed`; every rank gives as many batches, of as many rows.
+            settings: how columns become inputs and what the values of labels mean; None for the defaults.
+
+        Raises:
+            ConfigError, DataError: an argument or the data is not what it has to be.
+        """
+        settings = settings or Settings()
+        if batch_rows < 1:
+            raise ConfigError(f"batch_rows must be 1 or more, got {batch_rows}")
+        if on_corrupt not in ("error", "skip"):
+            raise ConfigError(f"on_corrupt must be 'error' or 'skip', got {on_corrupt!r}")
+        skip = on_corrupt == "skip"
+        threads = threads or min(os.cpu_count() or 1, 16)
+        condition = None if where is None else parse_where(where)
+        plan = make_plan(_names(data), skip_corrupt=skip)
+        check_where(plan, condition)
+        if features is None:
+            schema = find_schema(
+                plan,
+                _names(labels),
+                features=_names(columns),
+                exclude=_names(exclude),
+                weight=weight,
+                roles=settings.features.roles,
+            )
+            found = _fitted(plan, schema, settings, condition, skip, threads)
+        else:
+            schema = replace(features.schema, weight=weight)
+            check_shards(plan, schema)
+            found = _reused(plan, schema, settings, condition, skip, threads, features)
+        self.features = FittedFeatures(schema, found.encoder.features, found.label_names)
+        self.set_aside = found.plan.set_aside
+        shape = pool_shape(
+            memory_budget,
+            found.row_bytes,
+            max(found.plan.row_bytes, found.decoded_row_bytes),
+            reader_bytes(found.plan, len(found.encoder.columns)),
+            found.plan.largest_unit_rows,
+        )
+        self._stream = BatchStream(
+            found.plan,
+            found.encoder,
+            shape,
+            batch_rows=batch_rows,
+            seed=seed,
+            shuffle=shuffle,
+            selection=Selection(Split(), census=found.census, where=condition),
+            skip_corrupt=skip,
+            cache=None if cache == "off" else Path(cache),
+            threads=threads,
+            rank=rank,
+            world_size=world_size,
+        )
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """[K], in the order of `Batch.labels`."""
+        return self.features.label_names
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of an epoch, of all ranks."""
+        return self._stream.num_rows
+
+    @property
+    def num_bytes(self) -> int:
+        """The bound on the memory that the pool and decoding take."""
+        return self._stream.shape.num_bytes
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        return len(self._stream)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of the epoch; once a state was loaded, those after it."""
+        return iter(self._stream)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Fix the order of the next iteration. Call it before each epoch, or every epoch has the same order."""
+        self._stream.set_epoch(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loader is: a few integers, which any number of threads and ranks can go on from."""
+        return self._stream.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on after the batch that `state` was taken at: the next iteration gives the batches that were left.
+
+        Raises:
+            CheckpointError: the data or a setting that fixes the order has changed; names which.
+        """
+        self._stream.load_state_dict(state)
+
+    def as_dataloader(self) -> DataLoader[Batch]:
+        """The loader as a ``torch.utils.data.DataLoader``, for Lightning Fabric, Accelerate and other code that asks
+        for one. It gives whole batches (``batch_size=None``) and has no workers: the threads are this loader's own.
+        """
+        return DataLoader(_Batches(self), batch_size=None, num_workers=0)
+
+
+class _Batches(IterableDataset[Batch]):
+    """The batches of a loader as a data set that PyTorch iterates."""
+
+    def __init__(self, loader: ParquetLoader) -> None:
+        self._loader = loader
+
+    def __iter__(self) -> Iterator[Batch]:
+        if get_worker_info() is not None:
+            raise ConfigError("num_workers must be 0: the loader has threads of its own, and workers would repeat rows")
+        return iter(self._loader)
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def set_epoch(self, epoch: int) -> None:
+        self._loader.set_epoch(epoch)
+
+
+class _Found(NamedTuple):
+    """What a stream is made of."""
+
+    plan: Plan
+    encoder: RowEncoder
+    label_names: tuple[str, ...]
+    census: Census | None
+    row_bytes: float
+    decoded_row_bytes: float
+
+
+def _fitted(
+    plan: Plan, schema: Schema, settings: Settings, where: Where | None, skip_corrupt: bool, threads: int
+) -> _Found:
+    """Fit the features in one pass over all rows."""
+    options = settings.features
+    *_, (_, statistics) = fit_statistics(
+        with_plain_columns(plan, _columns(schema, where)),
+        schema,
+        Split(),
+        label_values=settings.data.label_values,
+        standardize=options.standardize,
+        vocabulary_levels=options.vocabulary_levels,
+        hash_limit=options.hash_limit,
+        hash_buckets=options.hash_buckets,
+        threads=threads,
+        where=where,
+        skip_corrupt=skip_corrupt,
+    )
+    assert statistics is not None
+    names = statistics.label_names
+    encoder = _encoder(schema, statistics.features, statistics.labels, len(names), where)
+    sizes = statistics.row_bytes, statistics.decoded_row_bytes
+    return _Found(statistics.plan, encoder, names, statistics.census, *sizes)
+
+
+def _reused(
+    plan: Plan,
+    schema: Schema,
+    settings: Settings,
+    where: Where | None,
+    skip_corrupt: bool,
+    threads: int,
+    features: FittedFeatures,
+) -> _Found:
+    """Take features that were fitted before; sizes of rows are those of a sample."""
+    columns = _columns(schema, where)
+    plan = with_plain_columns(plan, columns)
+    if skip_corrupt:
+        plan = plan.without(corrupt_units(plan, columns, threads))
+    census = None if where is None else count_rows(plan, Split(), where, threads)
+    names = features.label_names
+    labels = make_labels(schema, settings.data.label_values, names)
+    encoder = _encoder(schema, features.inputs, labels, len(names), where)
+    unit = max(plan.units, key=lambda unit: unit.row_bytes)
+    _, table = next(decode_unit(plan, unit, encoder.columns, SPAN_ROWS))
+    sizes = encoder.row_bytes(table, plan.place(unit)), table.nbytes / table.num_rows
+    features.inputs.counted()
+    return _Found(plan, encoder, names, census, *sizes)
+
+
+def _encoder(schema: Schema, features: Features, labels: Labels, num_labels: int, where: Where | None) -> RowEncoder:
+    return RowEncoder(schema, features, labels, num_labels, Split(), schema.weight, numbered=where is not None)
+
+
+def _columns(schema: Schema, where: Where | None) -> list[str]:
+    """Columns that are read."""
+    names = [*schema.feature_columns, *schema.labels, schema.weight, *(where.columns if where else ())]
+    return [name for name in dict.fromkeys(names) if name is not None]
+
+
+def _names(value: Names) -> list[str]:
+    return [str(value)] if isinstance(value, str | Path) else [str(item) for item in value]
