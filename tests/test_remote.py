@@ -182,7 +182,7 @@ def whole_file(source: Source) -> bytes:
 
 
 ENDINGS = {
-    "503": r"AWS Error SLOW_DOWN during GetObject operation: no",
+    "503": r"AWS Error (SLOW_DOWN during GetObject operation: no|SERVICE_UNAVAILABLE during GetObject operation)",
     "reset": r"AWS Error NETWORK_CONNECTION during GetObject operation: curlCode: .*",
     "truncate": r"AWS Error NETWORK_CONNECTION during GetObject operation: curlCode: 18, Transferred a partial file.*",
     "stall": r"no answer within 0\.\d+ seconds",

@@ -239,6 +239,8 @@ def test_null_and_nan_are_neither_true_nor_false() -> None:
         ("x > +1", [1, 2], pa.int8(), [1]),
         ("NOT NOT x = 1", [1, 2], pa.int8(), [0]),
         ("x = 1 OR x = 2 AND x = 3", [1, 2, 3], pa.int8(), [0]),
+        ("x = 1 OR x = 2 OR x = 3", [1, 2, 3, 4], pa.int8(), [0, 1, 2]),
+        ("x > 0 AND x < 9 AND x != 2 AND x != 4 AND x != 3", [1, 2, 3, 4], pa.int8(), [0]),
         ("not x = 1 and x < 3", [1, 2, 3], pa.int8(), [1]),
         ("x\n>=\t2", [1, 2, 3], pa.int8(), [1, 2]),
     ],
@@ -262,6 +264,19 @@ def test_times_and_dates_compare_across_units_and_beyond_their_ranges() -> None:
     assert parse_where("a > b").mask(table).tolist() == [True, False]
     assert parse_where("c = b").mask(table).tolist() == [False, True]
     assert parse_where("c >= a").mask(table).tolist() == [False, True]
+
+
+def test_integers_of_any_sign_compare_up_to_their_ends() -> None:
+    table = pa.table(
+        {
+            "a": pa.array([2**64 - 1, 3], pa.uint64()),
+            "b": pa.array([3, 3], pa.uint8()),
+            "c": pa.array([-1, 3], pa.int64()),
+        }
+    )
+    assert parse_where("a > b").mask(table).tolist() == [True, False]
+    assert parse_where("a = c").mask(table).tolist() == [False, True]
+    assert parse_where("b > c").mask(table).tolist() == [True, False]
 
 
 def test_text_columns_of_different_types_compare() -> None:
@@ -378,14 +393,14 @@ def test_columns_in_chunks_and_many_terms() -> None:
         (
             "a = 1 OR 5 BETWEEN 1 AND a",
             (
-                'expected a column, found the value 5; column names stand without quotes, in "double quotes" or in '
+                'expected a column, found the value 5; column names stand without quotes, in "double quotes" or '
                 "in `backticks` (character 10): a = 1 OR 5 BETWEEN 1 AND a"
             ),
         ),
         (
             "1 IN (2)",
             (
-                'expected a column, found the value 1; column names stand without quotes, in "double quotes" or in '
+                'expected a column, found the value 1; column names stand without quotes, in "double quotes" or '
                 "in `backticks` (character 1): 1 IN (2)"
             ),
         ),

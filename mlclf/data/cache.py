@@ -54,6 +54,7 @@ class SlabCache:
         except OSError:
             return False
 
+    # A full disk or a folder that may not be written costs the cache, never the run.
     def write(self, span: Span, slab: Slab) -> None:
         """Keep the rows of a slab; without space left, or where it cannot be written, nothing is kept."""
         arrays = {name: array[: slab.rows] for name, array in slab.arrays.items()}

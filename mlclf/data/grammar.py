@@ -50,6 +50,8 @@ TOKEN = re.compile(
 
 @dataclass(frozen=True)
 class Token:
+    """A piece of the text: its kind, a group of TOKEN or `end`, and where it starts."""
+
     kind: str
     text: str
     start: int

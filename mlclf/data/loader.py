@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import torch
 from torchdata.nodes import BaseNode, Loader
 
 from mlclf.data.batch import Batch, joined, padded
@@ -52,6 +54,21 @@ class BatchNode(BaseNode[Batch]):  # type: ignore[misc]  # torchdata has no type
         """Stop the threads, where the epoch was left early."""
         if self._batches is not None:
             self._batches.close()  # type: ignore[attr-defined]  # a generator
+
+
+@contextmanager
+def cores_left_by(threads: int) -> Iterator[None]:
+    """Let PyTorch compute on as many threads as a number of busy others leave it, and on all of its own afterwards.
+
+    Its threads wait for each other many times in a step, by spinning. Where one of them has to wait for a core, a step
+    takes ten times as long, or more.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, before - threads))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class BatchStream:
@@ -143,9 +160,10 @@ class BatchStream:
         self._given, self._start = self._start, 0
         epoch = self._running = _Epoch(self, self._given)
         try:
-            for batch in epoch.batches():
-                self._given += 1
-                yield batch
+            with cores_left_by(min(self.threads, self.shape.lanes)):
+                for batch in epoch.batches():
+                    self._given += 1
+                    yield batch
         finally:
             epoch.close()
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from itertools import islice
-from threading import Lock
+from threading import Lock, get_native_id
 from typing import Generic, TypeVar
 
 import pyarrow as pa
@@ -15,6 +17,8 @@ from mlclf.data.decode import check_values, decode_unit
 from mlclf.data.schedule import SPAN_ROWS, Span, interleaved
 from mlclf.data.shards import Plan, Unit
 from mlclf.errors import DataError
+
+NICENESS = 10
 
 T = TypeVar("T")
 Work = Callable[[int, pa.Table, str], T]
@@ -32,7 +36,9 @@ class Readers(Generic[T]):
     ) -> None:
         """`rows_of` gives the rows of the spans that a unit is cut into."""
         self._plan, self._columns, self._rows_of, self._lanes = plan, columns, rows_of, lanes
-        self._threads = ThreadPoolExecutor(max(1, min(threads, lanes)), thread_name_prefix="decode")
+        self._threads = ThreadPoolExecutor(
+            max(1, min(threads, lanes)), thread_name_prefix="decode", initializer=_step_back
+        )
         self._open: OrderedDict[int, Iterator[tuple[int, pa.Table]]] = OrderedDict()
         self._lock = Lock()
         self._last: dict[int, Future[T]] = {}
@@ -78,6 +84,16 @@ class Readers(Generic[T]):
         """Stop; what has not started is given up."""
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._open.clear()
+
+
+def _step_back() -> None:
+    """Let this thread take only what the threads that compute leave of the cores.
+
+    The threads of PyTorch wait for each other many times in a step; were they to wait for decode threads, each time
+    would cost a time slice.
+    """
+    with suppress(OSError, AttributeError):  # only Linux has priorities of threads
+        os.setpriority(os.PRIO_PROCESS, get_native_id(), NICENESS)
 
 
 def decoded_pieces(

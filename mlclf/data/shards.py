@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from threading import Lock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -152,6 +152,23 @@ class Plan:
         """Hex digest of what fixes the rows and their order: sizes and footers, wherever the files are."""
         parts = [f"{shard.source.size_bytes}|{shard.rows}|{shard.fingerprint}" for shard in self.shards]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+    def files(self) -> list[list[Any]]:
+        """Name, rows and fingerprint of every file, JSON-able, for `difference` to compare with later."""
+        return [[shard.source.relative, shard.rows, shard.fingerprint] for shard in self.shards]
+
+    def difference(self, files: Sequence[Sequence[Any]]) -> str:
+        """How the data differs from that whose `files` these were, a few files named; empty where it does not."""
+        was = {name: tuple(rest) for name, *rest in files}
+        now = {name: tuple(rest) for name, *rest in self.files()}
+        lines = [f"{name!r} is gone" for name in was if name not in now]
+        lines += [f"{name!r} is new" for name in now if name not in was]
+        for name in (name for name in now if name in was and now[name] != was[name]):
+            rows = f"had {was[name][0]:,} rows, has {now[name][0]:,}"
+            lines.append(f"{name!r} {rows if was[name][0] != now[name][0] else 'has other contents'}")
+        if not lines and list(was) != list(now):
+            lines.append("the files come in another order")
+        return ", ".join(lines[:3]) + (f" and {len(lines) - 3} more" if len(lines) > 3 else "")
 
     def place(self, unit: Unit) -> str:
         """Name the file and the row groups of a unit."""

@@ -12,14 +12,16 @@ import torch
 from mlclf.config import RunFile
 from mlclf.decisions.thresholds import parse_objective
 from mlclf.errors import ConfigError, MlclfError
-from mlclf.files import folder_is_empty, swap_folder
+from mlclf.files import folder_is_empty, swap_folder, write_json
 from mlclf.fitting.decided import Decided
 from mlclf.fitting.full_batch import train_full_batch
 from mlclf.fitting.mini_batch import MiniBatchFit
 from mlclf.fitting.prepared import PreparedData
 from mlclf.fitting.trained import Progress, Trained
-from mlclf.runs import RunFolder
+from mlclf.runs import FORMAT_VERSION, RunFolder
 from mlclf.training.losses import pos_weights
+
+CACHE = "cache"
 
 
 class FitJob:
@@ -43,8 +45,11 @@ class FitJob:
         try:
             work.mkdir(parents=True, exist_ok=True)
             self.folder.write_config(self.run_file.to_yaml())
+            self._list_what_is_set_aside()
+            self.data.cache = self._cache()
             trained = yield from self._train()
             yield from Decided(self.data, self.settings, trained, self.folder).steps()
+            shutil.rmtree(self.folder.file(CACHE), ignore_errors=True)
             if replaces:
                 swap_folder(work, out)
         except BaseException as error:
@@ -63,12 +68,26 @@ class FitJob:
         if self.overwrite and not folder_is_empty(out) and not RunFolder(out).started:
             raise ConfigError(f"{out}: --overwrite replaces runs only, and this folder is none; give another --out")
 
+    def _cache(self) -> Path | None:
+        """The folder for encoded rows: inside the run while it is fitted, or the one that the settings name."""
+        chosen = self.settings.runtime.cache
+        if chosen == "off":
+            return None
+        return self.folder.file(CACHE) if chosen == "auto" else Path(chosen)
+
+    def _list_what_is_set_aside(self) -> None:
+        aside = self.data.plan.set_aside
+        if aside:
+            units = [{"place": unit.place, "rows": unit.rows, "reason": unit.reason} for unit in aside]
+            write_json(self.folder.file("set_aside.json"), {"format_version": FORMAT_VERSION, "set_aside": units})
+
     def _clean_up(self, replaces: bool, existed: bool, refused: bool) -> None:
         """Leave what was there before; but a new run that was stopped, or has a checkpoint, stays to be resumed."""
+        shutil.rmtree(self.folder.file(CACHE), ignore_errors=True)
         if replaces:
             shutil.rmtree(self.folder.path, ignore_errors=True)
         elif refused and not self.resume and not self.folder.file("checkpoints").exists():
-            for name in ("config.yaml", "log.jsonl", "steps.jsonl"):
+            for name in ("config.yaml", "log.jsonl", "steps.jsonl", "set_aside.json"):
                 self.folder.file(name).unlink(missing_ok=True)
             if not existed:
                 shutil.rmtree(self.folder.path, ignore_errors=True)

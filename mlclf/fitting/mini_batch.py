@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ MINI_BATCH_CS = (1e-2, 1e-1, 1.0, 1e1, 1e2)
 
 MAX_CANDIDATE_CELLS = 1 << 23
 TARGET_STEPS = 20_000
+CHECKPOINT_SECONDS = 60.0
+"""Inside an epoch a checkpoint is written after each such time, so that little of a long epoch is lost."""
 MAX_EPOCHS = 50
 
 
@@ -155,12 +157,15 @@ class MiniBatchFit:
         stream = self.data.stream(self.batch_rows, shuffle=settings.shuffle, parts=parts)
         judged = judged and self.hold_out.chooses
         if training.epoch < self.max_epochs and not self._stopped(training, judged):
-            self._cut_logs(self.epochs_before + training.epoch)
+            self._cut_logs(self.epochs_before + training.epoch, training.step)
         while training.epoch < self.max_epochs and not self._stopped(training, judged):
-            started = time.perf_counter()
+            started = saved = time.perf_counter()
             for record in training.run_epoch(stream):
                 yield Progress(f"epoch {record.epoch}", record.rows, training.drawn_rows)
                 self._log_step(record)
+                if time.perf_counter() - saved > CHECKPOINT_SECONDS and not training.full_batch:
+                    self._save(training, stream.state_dict())
+                    saved = time.perf_counter()
             seconds = time.perf_counter() - started
             losses = self._judge(training) if judged else []
             if judged:
@@ -170,11 +175,15 @@ class MiniBatchFit:
             log_epoch(
                 self.log, epoch + self.epochs_before, training.step, training.rows, seconds, train_loss, valid_loss
             )
-            save_checkpoint(self.checkpoints, training.tensors(), training.state() | self._identity())
+            self._save(training)
             note = f"epoch {epoch}: training loss {train_loss:.5f}"
             note += f", held-out log-loss {valid_loss:.5f}" if math.isfinite(valid_loss) else ""
             yield Progress("training", training.rows, training.drawn_rows, note)
         self.epochs_before += training.epoch
+
+    def _save(self, training: Training, position: dict[str, Any] | None = None) -> None:
+        """Write the checkpoint; inside an epoch with the position in its stream."""
+        save_checkpoint(self.checkpoints, training.tensors(), training.state(position) | self._identity())
 
     def _stopped(self, training: Training, judged: bool) -> bool:
         if not judged or self.settings.training.epochs is not None or training.epoch == 0:
@@ -182,7 +191,7 @@ class MiniBatchFit:
         return training.epoch - 1 - max(training.best_epoch) >= self.settings.training.patience
 
     def _identity(self) -> dict[str, Any]:
-        return {"plan": self.data.plan.digest}
+        return {"plan": self.data.plan.digest, "files": self.data.plan.files()}
 
     def _resume(self, training: Training) -> None:
         found = load_checkpoint(self.checkpoints) if self.resume else None
@@ -191,15 +200,18 @@ class MiniBatchFit:
         tensors, state = found
         if state.get("plan") != self.data.plan.digest:
             raise ConfigError(
-                "the data has changed since the checkpoint was written (other files, sizes or row "
-                "groups); put it back, or start again with --overwrite"
+                f"the data has changed since the checkpoint was written: {self.data.plan.difference(state['files'])}; "
+                "put it back, or start again with --overwrite"
             )
         training.restore(tensors, state)
 
-    def _cut_logs(self, epochs: int) -> None:
-        """Leave what the first `epochs` epochs logged: later ones are trained again."""
-        for name in ("log.jsonl", "steps.jsonl"):
-            _cut_log(self.folder.file(name), epochs)
+    def _cut_logs(self, epochs: int, step: int) -> None:
+        """Leave what the first `epochs` epochs logged, and the next one up to a step: what comes is trained again."""
+        _cut_log(self.folder.file("log.jsonl"), lambda line: line["epoch"] < epochs)
+        _cut_log(
+            self.folder.file("steps.jsonl"),
+            lambda line: line["epoch"] < epochs or (line["epoch"] == epochs and line["step"] <= step),
+        )
 
     def _log_step(self, record: StepRecord) -> None:
         line = {
@@ -261,11 +273,11 @@ def _pieces(batch: Batch, cells_per_row: int) -> Iterator[Batch]:
         yield batch.slice(start, min(start + step, len(batch)))
 
 
-def _cut_log(path: Path, epochs: int) -> None:
-    """Leave the lines of the first `epochs` epochs: those after the checkpoint are written again."""
+def _cut_log(path: Path, is_kept: Callable[[dict[str, Any]], bool]) -> None:
+    """Leave the lines that are kept, and end every one of them."""
     if not path.exists():
         return
     lines = path.read_text(encoding="utf-8").splitlines()
     whole = [line for line in lines if line.endswith("}")]  # a crash may have torn the last one
-    kept = [line for line in whole if json.loads(line)["epoch"] < epochs]
+    kept = [line for line in whole if is_kept(json.loads(line))]
     write_text(path, "".join(line + "\n" for line in kept))

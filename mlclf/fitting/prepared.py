@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -13,12 +14,12 @@ from mlclf.data.batch import Batch
 from mlclf.data.loader import BatchStream
 from mlclf.data.plain import with_plain_columns
 from mlclf.data.pool import lanes_for, pool_shape, reader_bytes
+from mlclf.data.pruning import check_where
 from mlclf.data.rows import RowEncoder
 from mlclf.data.schema import Schema, check_shards, drift, find_schema
 from mlclf.data.selection import Selection
 from mlclf.data.shards import Plan, make_plan
 from mlclf.data.splits import CHOICE, Split
-from mlclf.data.pruning import check_where
 from mlclf.data.statistics import Statistics, count_rows, fit_statistics, time_cut
 from mlclf.data.where import parse_where
 from mlclf.errors import ConfigError
@@ -41,6 +42,7 @@ class PreparedData:
         schema, split, hold_out: roles of the columns, parts of the rows, and what each part is for.
         statistics, totals: what the pass of statistics found.
         pool: bound on the rows held while streaming.
+        cache: folder for encoded rows, from the second pass on; None for none.
         resident: all rows, once `hold` has found that they fit.
     """
 
@@ -48,6 +50,7 @@ class PreparedData:
         self.arguments, self.settings = arguments, settings
         self.threads = settings.runtime.threads or min(os.cpu_count() or 1, 16)
         self.budget = settings.runtime.memory_budget
+        self.cache: Path | None = None
 
     def prepare(self) -> Iterator[Progress]:
         """Footers, schema, split, and the one pass of statistics."""
@@ -172,6 +175,7 @@ class PreparedData:
             selection=Selection(self.split, chosen, self.statistics.census, self.where),
             num_rows=sum(count for part, count in rows.items() if chosen is None or part in chosen),
             skip_corrupt=self.skip_corrupt,
+            cache=self.cache,
             threads=self.threads,
         )
 
@@ -183,9 +187,7 @@ class PreparedData:
             encoder = self._encoder(Split(kind="none", part=CHOICE))
             selection = Selection(encoder.split, None, self.valid_census, self.where)
             shape = replace(self.pool, slabs=1)
-            yield from BatchStream(
-                self.valid_plan, encoder, shape, batch_rows=rows, shuffle=False, selection=selection
-            )
+            yield from BatchStream(self.valid_plan, encoder, shape, batch_rows=rows, shuffle=False, selection=selection)
 
     def batches(self) -> Iterable[Batch]:
         """The stream, from memory where it is held there."""

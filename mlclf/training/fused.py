@@ -28,9 +28,9 @@ class LinearBCE(torch.autograd.Function):
 
 
 def linear_bce(dense: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Tensor:
-    """Mean binary cross-entropy of ``nn.Linear`` with logits, as ``BCEWithLogitsLoss()(linear(dense), labels)`` gives it.
+    """Mean binary cross-entropy of an ``nn.Linear``, as ``BCEWithLogitsLoss()(linear(dense), labels)`` gives it.
 
-    A third faster on a CPU, because the gradients of weight and bias are found while the logits are in the cache.
+    Faster on a CPU, because the gradients of weight and bias are found while the logits are in the cache.
     Nothing flows back into `dense`.
 
     Args:

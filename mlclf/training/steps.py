@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,6 +111,8 @@ class Training:
         scale: [R, K] float64, drawn rows ÷ weight that trains each candidate and label.
         constant: [R, K] bool, labels of one class: they keep the bias that they start with.
         full_batch: one step an epoch, its gradient summed over the stream.
+        rows: rows of this epoch that were trained on.
+        position: state of the stream where the epoch goes on, once restored inside one.
         total_steps: length of the schedule of the default rate; None keeps the rate (an explicit one) constant.
     """
 
@@ -132,9 +134,12 @@ class Training:
     best: dict[str, Tensor] = field(default_factory=dict)
     best_loss: list[float] = field(default_factory=list)
     best_epoch: list[int] = field(default_factory=list)
+    rows: int = 0
+    position: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self.heads.to(self.device)
+        self.sums = torch.zeros(len(self.candidates), dtype=torch.float64, device=self.device)
         self.optimizer = make_optimizer(self.optimizer_name, list(self.heads.parameters()), self.lr)
         self.rate = float(self.optimizer.param_groups[0]["lr"])
         trained = torch.tensor([candidate.trained for candidate in self.candidates], device=self.device)
@@ -152,13 +157,19 @@ class Training:
     def run_epoch(self, stream: BatchStream, log_every: int = 50) -> Iterator[StepRecord]:
         """Train on every batch of the stream once; yields a record every `log_every` steps.
 
+        Between two batches the state is whole: what is saved then goes on with the next batch of the epoch.
+
         Raises:
             TrainingError: the loss is not finite; names the step and where its rows are.
         """
         stream.set_epoch(self.epoch)
         self.heads.train()
-        self.sums = torch.zeros(len(self.candidates), dtype=torch.float64, device=self.device)
-        self.rows = 0
+        if self.position is not None:
+            stream.load_state_dict(self.position)
+            self.position = None
+        else:
+            self.sums = torch.zeros(len(self.candidates), dtype=torch.float64, device=self.device)
+            self.rows = 0
         for count, batch in enumerate(stream, 1):
             if not self.full_batch:
                 self._set_rate()
@@ -253,11 +264,13 @@ class Training:
         """Every tensor of the state, under flat names."""
         named = {f"model.{name}": value for name, value in self.heads.state_dict().items()}
         named |= {f"best.{name}": value for name, value in self.best.items()}
-        return named | flat_optimizer(self.optimizer.state_dict())
+        return named | {"sums": self.sums} | flat_optimizer(self.optimizer.state_dict())
 
-    def state(self) -> dict[str, Any]:
-        """Everything else of the state, JSON-able."""
+    def state(self, position: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Everything else of the state, JSON-able; inside an epoch with the `position` of its stream."""
         return {
+            "position": position,
+            "rows": self.rows,
             "epoch": self.epoch,
             "step": self.step,
             "best_loss": [loss if math.isfinite(loss) else None for loss in self.best_loss],
@@ -281,6 +294,8 @@ class Training:
             ) from error
         self.best = {name: value.to(self.device) for name, value in _own_state(tensors, "best.").items()}
         self.epoch, self.step = state["epoch"], state["step"]
+        self.position, self.rows = state["position"], state["rows"]
+        self.sums = tensors["sums"].to(self.device)
         self.best_loss = [math.inf if loss is None else loss for loss in state["best_loss"]]
         self.best_epoch = list(state["best_epoch"])
         if state["scaler"]:

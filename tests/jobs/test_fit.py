@@ -562,11 +562,6 @@ def test_a_failing_fit_leaves_nothing(data: str, tmp_path: Path) -> None:
     ("settings", "message"),
     [
         (
-            {"data.where": "a > 1"},
-            ("data.where is not available in this release; filter the rows where the data is written"),
-        ),
-        ({"data.on_corrupt": "skip"}, "data.on_corrupt=skip is not available in this release; only 'error' is"),
-        (
             {"loss.pos_weight": {"nope": 2}},
             ("loss.pos_weight names labels that do not exist: 'nope'; the labels are 'label_a', 'label_b' …"),
         ),

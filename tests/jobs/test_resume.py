@@ -151,7 +151,7 @@ def stopped(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_data_that_changed_since_is_refused(stopped: Path, data: str) -> None:
     write(Path(data), plain_table(310), row_group_size=100)
     message = (
-        "the data has changed since the checkpoint was written (other files, sizes or row groups); "
+        "the data has changed since the checkpoint was written: 'data.parquet' had 300 rows, has 310; "
         "put it back, or start again with --overwrite"
     )
     with pytest.raises(ConfigError, match=exactly(message)):
@@ -185,5 +185,5 @@ def test_a_torn_log_is_mended(stopped: Path, data: str) -> None:
 
 def test_the_data_may_be_left_out_and_a_column_may_not_change(stopped: Path, data: str) -> None:
     write(Path(data), with_column(plain_table(300), "extra", [1.0] * 300), row_group_size=100)
-    with pytest.raises(ConfigError, match="the data has changed since the checkpoint"):
+    with pytest.raises(ConfigError, match=r"'data\.parquet' has other contents; put it back"):
         mlclf.fit(data, "label_*", stopped, resume=True)
