@@ -58,6 +58,14 @@ def test_the_smallest_budget_that_the_refusal_names_works() -> None:
     assert pool_shape(named, 500.0, 900.0).slab_rows == 64
 
 
+def test_memory_is_touched_as_far_as_it_is_there() -> None:
+    pool = Pool(3, 64, RowLayout(1, 1))
+    pool.touch(2)
+    pool.touch(10)
+    assert len({id(pool.acquire()) for _ in range(3)}) == 3
+    assert pool.acquire() is None
+
+
 def test_rows_of_no_size_have_a_pool() -> None:
     assert MIN_SLABS <= pool_shape(1 << 20, 0.0, 0.0).slabs <= MAX_SLABS
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -44,15 +44,25 @@ class Batch:
         return self.dense.shape[0]
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
-        """The same rows on a device, copied through page-locked memory so that the copies do not block."""
+        """The same rows on a device, copied through page-locked memory so that the copies do not block.
+
+        The numbers of the rows stay where they are: they are for people.
+        """
         device = torch.device(device)
         if device.type == "cpu":
             return self
         moved = {
-            name: value.pin_memory().to(device, non_blocking=non_blocking) if isinstance(value, Tensor) else value
+            name: value.pin_memory().to(device, non_blocking=non_blocking)
             for name, value in vars(self).items()
+            if isinstance(value, Tensor) and name != "rows"
         }
-        return Batch(**moved)
+        return replace(self, **moved)
+
+    def record_stream(self, stream: torch.Stream) -> None:
+        """Keep the memory of the tensors until a stream has done what it was asked so far."""
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor) and name != "rows":
+                value.record_stream(stream)
 
     def slice(self, start: int, end: int) -> Batch:
         """Rows start to end, as views."""

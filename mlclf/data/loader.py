@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -226,6 +227,11 @@ class BatchStream:
             layout = replace(layout, weighted=layout.weighted or self.skip_corrupt)
             self._pool = Pool(mine + self.shape.lanes, rows, layout)
         return self._pool
+
+    def touch_memory(self) -> None:
+        """Touch what an epoch will use of the pool, so that the first one is as fast as the others."""
+        spans = islice(self.spans(range(len(self.plan.units))), self.slots + self.shape.lanes)
+        self.pool().touch(sum(1 for _ in spans))
 
     def encode(self, slab: Slab, first_row: int, table: pa.Table, place: str) -> Slab:
         """Fill a slab with the rows of a span."""

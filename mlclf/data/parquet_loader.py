@@ -158,6 +158,7 @@ class ParquetLoader:
             rank=rank,
             world_size=world_size,
         )
+        self._stream.touch_memory()
 
     @property
     def label_names(self) -> tuple[str, ...]:

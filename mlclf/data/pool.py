@@ -219,6 +219,12 @@ class Pool:
         self._made = 0
         self._recycler = Recycler(most=32)
 
+    def touch(self, slabs: int) -> None:
+        """Touch the memory of so many slabs now, which the first epoch would do otherwise."""
+        while self._made < min(slabs, self.num_slabs):
+            self._made += 1
+            self._free.append(self._slab(self._made - 1))
+
     def acquire(self) -> Slab | None:
         """A free slab, or None where all are in use."""
         if self._free:

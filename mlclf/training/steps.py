@@ -17,6 +17,7 @@ from mlclf.training.checkpoint import flat_optimizer, nested_optimizer
 from mlclf.training.losses import MaskedLoss
 from mlclf.training.models import LinearHead
 from mlclf.training.optimizers import add_penalties, make_optimizer, rate_factor
+from mlclf.training.transfer import on_device
 
 MIN_SCALE = 2.0**-10
 """A GradScaler that has fallen this low has met a number that is not finite in every batch."""
@@ -111,7 +112,7 @@ class Training:
         scale: [R, K] float64, drawn rows ÷ weight that trains each candidate and label.
         constant: [R, K] bool, labels of one class: they keep the bias that they start with.
         full_batch: one step an epoch, its gradient summed over the stream.
-        rows: rows of this epoch that were trained on.
+        rows, batches: of this epoch, trained on. The stream may be ahead of them.
         position: state of the stream where the epoch goes on, once restored inside one.
         total_steps: length of the schedule of the default rate; None keeps the rate (an explicit one) constant.
     """
@@ -135,6 +136,7 @@ class Training:
     best_loss: list[float] = field(default_factory=list)
     best_epoch: list[int] = field(default_factory=list)
     rows: int = 0
+    batches: int = 0
     position: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -166,11 +168,12 @@ class Training:
         self.heads.train()
         if self.position is not None:
             stream.load_state_dict(self.position)
+            self.batches = self.position["batch"]
             self.position = None
         else:
             self.sums = torch.zeros(len(self.candidates), dtype=torch.float64, device=self.device)
-            self.rows = 0
-        for count, batch in enumerate(stream, 1):
+            self.rows = self.batches = 0
+        for count, batch in enumerate(on_device(stream, self.device), 1):
             if not self.full_batch:
                 self._set_rate()
             loss = self._backward(batch)
@@ -179,6 +182,7 @@ class Training:
                 self._apply()
             self.sums += loss * len(batch)
             self.rows += len(batch)
+            self.batches += 1
             if count % log_every == 0:
                 self._check(stream)
                 yield StepRecord(self.epoch, self.step, self.rows, float(loss.mean()))
@@ -195,7 +199,6 @@ class Training:
 
     def _backward(self, batch: Batch) -> Tensor:
         """Add a batch's gradient; returns its loss for each candidate [R], mean over labels."""
-        batch = batch.to(self.device)
         cells = batch.weights[:, None] * self.trained[batch.parts.long()].to(batch.weights.dtype)
         weights = cells[:, :, None] if batch.label_mask is None else cells[:, :, None] * batch.label_mask[:, None, :]
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
@@ -269,7 +272,7 @@ class Training:
     def state(self, position: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Everything else of the state, JSON-able; inside an epoch with the `position` of its stream."""
         return {
-            "position": position,
+            "position": None if position is None else {**position, "batch": self.batches},
             "rows": self.rows,
             "epoch": self.epoch,
             "step": self.step,
