@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 
@@ -71,6 +74,12 @@ class Recycler:
         lease = _Lease(self._take(size), self._free)
         return np.asarray(lease)[:size].view(kind).reshape(shape)
 
+    def touch(self, shape: tuple[int, ...], kind: type[np.generic], count: int) -> None:
+        """Have memory ready for so many arrays at once."""
+        arrays = [self.array(shape, kind) for _ in range(count)]
+        for array in arrays:
+            array.fill(0)
+
     def _take(self, size: int) -> NDArray[np.uint8]:
         for _ in range(len(self._free)):
             try:
@@ -91,6 +100,14 @@ class _Lease:
 
     def __del__(self) -> None:
         self._home.append(self._memory)
+
+
+def tensor_of(column: pa.ChunkedArray) -> Tensor:
+    """A column of float32 without nulls as a tensor of the same memory, which is not to be written to."""
+    import torch.utils.dlpack
+
+    tensor: Tensor = torch.utils.dlpack.from_dlpack(one_array(column))
+    return tensor
 
 
 def transpose(columns: NDArray[Any], rows: NDArray[Any]) -> None:

@@ -231,7 +231,9 @@ class BatchStream:
     def touch_memory(self) -> None:
         """Touch what an epoch will use of the pool, so that the first one is as fast as the others."""
         spans = islice(self.spans(range(len(self.plan.units))), self.slots + self.shape.lanes)
-        self.pool().touch(sum(1 for _ in spans))
+        pool = self.pool()
+        pool.touch(sum(1 for _ in spans))
+        self.encoder.features.touch_memory(pool.slab_rows, min(self.threads, self.shape.lanes))
 
     def encode(self, slab: Slab, first_row: int, table: pa.Table, place: str) -> Slab:
         """Fill a slab with the rows of a span."""

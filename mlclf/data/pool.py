@@ -203,6 +203,8 @@ class Slab:
 
 ORDER_BYTES = 8
 
+BATCH_ROWS_TOUCHED = 4096
+
 NOTHING = np.zeros(0, np.int64)
 
 Pick = tuple[Slab, NDArray[np.int64]]
@@ -220,7 +222,8 @@ class Pool:
         self._recycler = Recycler(most=32)
 
     def touch(self, slabs: int) -> None:
-        """Touch the memory of so many slabs now, which the first epoch would do otherwise."""
+        """Touch the memory of so many slabs, and of a few batches, which the first epoch would do otherwise."""
+        self._recycler.touch((BATCH_ROWS_TOUCHED, self.layout.num_dense), np.float32, 4)
         while self._made < min(slabs, self.num_slabs):
             self._made += 1
             self._free.append(self._slab(self._made - 1))

@@ -12,6 +12,7 @@ from threading import Lock, get_native_id
 from typing import Generic, TypeVar
 
 import pyarrow as pa
+import torch
 
 from mlclf.data.decode import check_values, decode_unit
 from mlclf.data.schedule import SPAN_ROWS, Span, interleaved
@@ -92,6 +93,7 @@ def _step_back() -> None:
     The threads of PyTorch wait for each other many times in a step; were they to wait for decode threads, each time
     would cost a time slice.
     """
+    torch.set_num_threads(1)  # of this thread alone
     with suppress(OSError, AttributeError):  # only Linux has priorities of threads
         os.setpriority(os.PRIO_PROCESS, get_native_id(), NICENESS)
 

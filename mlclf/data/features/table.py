@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
 
-from mlclf.data.arrays import Recycler, as_floats, one_array, transpose
+from mlclf.data.arrays import Recycler, tensor_of, transpose
 from mlclf.data.batch import Tokens, join_tokens
 from mlclf.data.features.numeric import NumericFeature
 from mlclf.data.features.sparse import SparseFeature
@@ -20,8 +21,6 @@ from mlclf.data.schema import CATEGORICAL, EMBEDDING, NUMERIC, SPARSE, TEXT, TOK
 from mlclf.errors import RunError
 
 FORMAT_VERSION = 1
-BLOCK_ROWS = 8192
-"""Rows of a block that is scaled and transposed at a time."""
 IdFeature = LevelFeature | SparseFeature | TextFeature
 
 
@@ -105,27 +104,27 @@ class Features:
         transpose(columns, out[:num_rows])
 
     def _encode_plain(self, table: pa.Table, out: NDArray[np.float32]) -> bool:
-        """Encode columns of float32 in which nothing is missing, a block at a time so that it stays in the cache.
+        """Encode columns of float32 in which nothing is missing, in a few calls for all of them.
 
+        Other threads cannot go on with Python between the steps of a call; and each call may have to wait for them.
         Returns False where a column is of another kind, or a value needs care.
         """
         used = [feature for feature in self.dense if feature.has_value or feature.has_indicator]
         if not all(feature.is_plain_in(table) for feature in used):
             return False
-        values = [as_floats(one_array(table.column(feature.name))) for feature in used]
-        means = np.array([feature.mean for feature in used], np.float32)
-        scales = np.array([1 / feature.deviation for feature in used], np.float32)[:, None]
-        for start in range(0, table.num_rows, BLOCK_ROWS):
-            stop = min(start + BLOCK_ROWS, table.num_rows)
-            block = self._scratch.array((len(values), stop - start), np.float32)
-            with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-                for column, mean, row in zip(values, means, block, strict=True):
-                    np.subtract(column[start:stop], mean, row)
-                np.multiply(block, scales, block)
-                if not np.isfinite(np.add.reduce(block, axis=None)):
-                    return False
-            transpose(block, out[start:stop])
+        means = torch.tensor([[feature.mean] for feature in used])
+        scales = torch.tensor([[1 / feature.deviation] for feature in used])
+        values = torch.from_numpy(self._scratch.array((len(used), table.num_rows), np.float32))
+        torch.stack([tensor_of(table.column(feature.name)) for feature in used], out=values)
+        values.sub_(means).mul_(scales)
+        if not torch.isfinite(values.sum()):
+            return False
+        torch.from_numpy(out[: table.num_rows]).copy_(values.t())
         return True
+
+    def touch_memory(self, rows: int, threads: int) -> None:
+        """Have the memory ready that so many threads need to encode tables of so many rows."""
+        self._scratch.touch((self.num_dense, rows), np.float32, threads)
 
     def encode_tokens(self, table: pa.Table, where: str) -> Tokens:
         """Ids of all columns beside each other, row by row."""
