@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mlclf.data.batch import Batch, joined, padded
 from mlclf.data.labels import UNOBSERVED
-from mlclf.data.pool import LANES, MAX_SLABS, MIN_SLABS, Pool, PoolShape, RowLayout, Slab, pool_shape
+from mlclf.data.pool import LANES, MAX_SLABS, MIN_SLABS, OVERHEAD, Pool, PoolShape, RowLayout, Slab, pool_shape
 from mlclf.data.schedule import SPAN_ROWS
 from mlclf.data.shards import Unit
 from mlclf.errors import ConfigError
@@ -20,7 +20,7 @@ from mlclf.errors import ConfigError
 @pytest.mark.parametrize("row_bytes", [32.0, 500.0])
 @pytest.mark.parametrize("decoded", [8.0, 900.0])
 def test_the_pool_stays_within_its_budget(budget: int, row_bytes: float, decoded: float) -> None:
-    smallest = SPAN_ROWS * (MIN_SLABS * row_bytes + 2 * row_bytes + decoded)
+    smallest = OVERHEAD * (SPAN_ROWS * (MIN_SLABS * row_bytes + 2 * row_bytes + 3 * decoded))
     if smallest > budget:
         message = (
             f"runtime.memory_budget of {budget:,} bytes is too small for rows of {row_bytes:,.0f} bytes; "
@@ -34,7 +34,8 @@ def test_the_pool_stays_within_its_budget(budget: int, row_bytes: float, decoded
     assert MIN_SLABS <= pool.slabs <= MAX_SLABS
     assert pool.slab_rows % SPAN_ROWS == 0
     assert pool.lanes in LANES
-    assert pool.num_bytes == int(pool.slab_rows * (pool.slabs * row_bytes + pool.lanes * (2 * row_bytes + decoded)))
+    held = pool.slab_rows * (pool.slabs * row_bytes + pool.lanes * (2 * row_bytes + 3 * decoded))
+    assert pool.num_bytes == int(OVERHEAD * held)
 
 
 def test_small_units_make_small_slabs_and_more_of_them() -> None:

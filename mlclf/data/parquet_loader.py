@@ -130,11 +130,11 @@ class ParquetLoader:
                 weight=weight,
                 roles=settings.features.roles,
             )
-            found = _fitted(plan, schema, settings, condition, skip, threads)
+            found = _fitted(plan, schema, settings, condition, skip, threads, memory_budget)
         else:
             schema = replace(features.schema, weight=weight)
             check_shards(plan, schema)
-            found = _reused(plan, schema, settings, condition, skip, threads, features)
+            found = _reused(plan, schema, settings, condition, skip, threads, memory_budget, features)
         self.features = FittedFeatures(schema, found.encoder.features, found.label_names)
         self.set_aside = found.plan.set_aside
         shape = pool_shape(
@@ -236,12 +236,12 @@ class _Found(NamedTuple):
 
 
 def _fitted(
-    plan: Plan, schema: Schema, settings: Settings, where: Where | None, skip_corrupt: bool, threads: int
+    plan: Plan, schema: Schema, settings: Settings, where: Where | None, skip_corrupt: bool, threads: int, budget: int
 ) -> _Found:
     """Fit the features in one pass over all rows."""
     options = settings.features
     *_, (_, statistics) = fit_statistics(
-        with_plain_columns(plan, _columns(schema, where)),
+        with_plain_columns(plan, _columns(schema, where), budget),
         schema,
         Split(),
         label_values=settings.data.label_values,
@@ -267,11 +267,12 @@ def _reused(
     where: Where | None,
     skip_corrupt: bool,
     threads: int,
+    budget: int,
     features: FittedFeatures,
 ) -> _Found:
     """Take features that were fitted before; sizes of rows are those of a sample."""
     columns = _columns(schema, where)
-    plan = with_plain_columns(plan, columns)
+    plan = with_plain_columns(plan, columns, budget)
     if skip_corrupt:
         plan = plan.without(corrupt_units(plan, columns, threads))
     census = None if where is None else count_rows(plan, Split(), where, threads)

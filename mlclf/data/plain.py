@@ -21,6 +21,9 @@ from mlclf.data.sources import Source
 LEAST_BYTES = 64 << 20
 """Data that decodes to less is read before the footers have been looked at."""
 
+LEAST_BUDGET_BYTES = 1 << 30
+"""polars keeps some 100 MB of memory for later, which is too much beside a small pool."""
+
 MAX_FOOTER_BYTES = 1 << 20
 """polars parses the footer for every unit."""
 
@@ -37,9 +40,10 @@ PHYSICAL = {
 """Arrow type → physical type in the file."""
 
 
-def with_plain_columns(plan: Plan, columns: Sequence[str]) -> Plan:
-    """The plan with the plain ones among `columns` marked in every shard; unchanged for small data."""
-    if sum(shard.rows * shard.row_bytes for shard in plan.shards) < LEAST_BYTES:
+def with_plain_columns(plan: Plan, columns: Sequence[str], budget_bytes: int) -> Plan:
+    """The plan with the plain ones among `columns` marked in every shard; unchanged for small data or small budgets."""
+    decoded_bytes = sum(shard.rows * shard.row_bytes for shard in plan.shards)
+    if decoded_bytes < LEAST_BYTES or budget_bytes < LEAST_BUDGET_BYTES:
         return plan
     local = [shard for shard in plan.shards if _may_be_plain(shard)]
     requests = [(shard.source, shard.schema, [name for name in columns if _is_stored(shard, name)]) for shard in local]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -28,6 +28,9 @@ DECODE_ERRORS = (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError, Va
 READ_BUFFER_BYTES = 1 << 16
 TAIL_BYTES = 1 << 16
 """What is read first of a file: most footers are smaller."""
+
+KEPT_FOOTER_BYTES = 4 << 20
+"""Footers up to this size in all are kept parsed, which takes about ten times as much."""
 
 MAX_LISTED_PROBLEMS = 12
 
@@ -209,7 +212,7 @@ def make_plan(data: str | Sequence[str], *, skip_corrupt: bool = False) -> Plan:
     arguments = [data] if isinstance(data, str) else list(data)
     sources, warnings = find_sources(arguments)
     with ThreadPoolExecutor(max_workers=min(16, len(sources))) as pool:
-        results = list(pool.map(FOOTERS.read, sources))
+        results = list(_lightened(pool.map(FOOTERS.read, sources)))
     problems = [result for result in results if isinstance(result, Unreadable)]
     aside = [problem for problem in problems if skip_corrupt and problem.is_damage]
     if len(problems) > len(aside):
@@ -223,6 +226,17 @@ def make_plan(data: str | Sequence[str], *, skip_corrupt: bool = False) -> Plan:
             "check the path or the export that wrote them"
         )
     return plan
+
+
+def _lightened(results: Iterable[Shard | Unreadable]) -> Iterator[Shard | Unreadable]:
+    """The shards with parsed footers as far as they take little memory; those of the others are parsed when opened."""
+    size = 0
+    for result in results:
+        if isinstance(result, Shard):
+            size += result.footer_bytes
+            yield result if size <= KEPT_FOOTER_BYTES else replace(result, metadata=None)
+        else:
+            yield result
 
 
 def listed(problems: Sequence[str]) -> str:
@@ -272,7 +286,7 @@ class FooterCache:
             self._bytes -= dropped.footer_bytes
 
 
-FOOTERS = FooterCache(max_bytes=32 << 20)
+FOOTERS = FooterCache(KEPT_FOOTER_BYTES)
 
 
 def _footer(source: Source) -> bytes:

@@ -175,6 +175,8 @@ def _one_pass(
         located(plan, first_row, table, found.add)
         read += table.num_rows
         yield read, None
+    table = None
+    pa.default_memory_pool().release_unused()  # what it keeps for later would come on top of the pool
     yield read, found.finish(read)
 
 

@@ -94,7 +94,7 @@ class PreparedData:
             self.valid_census = count_rows(self.valid_plan, Split(kind="none"), self.where, self.threads)
         schema = self.schema
         columns = [*schema.feature_columns, *schema.labels, schema.weight, self.split.group, self.split.time]
-        self.plan = with_plain_columns(self.plan, list(filter(None, columns)))
+        self.plan = with_plain_columns(self.plan, list(filter(None, columns)), self.budget)
         yield from self._statistics()
 
     def _hold_out(self) -> HoldOut:
