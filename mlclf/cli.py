@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -166,6 +167,28 @@ def inspect(
     else:
         for line in summary_lines(report):
             _print(line)
+
+
+@app.command()
+def shuffle(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder for the rows in random order.")],
+    seed: Annotated[int, typer.Option(help="Decides the order.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what shuffle wrote to --out.")] = False,
+    memory_budget: Annotated[
+        str | None, typer.Option(metavar="BYTES", help="What the rows in memory may occupy, such as 512MiB.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Write the rows anew in random order, in row groups that are read fast and have checksums."""
+    from mlclf.config import load_run_file
+    from mlclf.data.convert import shuffle_steps
+
+    sets = [] if memory_budget is None else [f"runtime.memory_budget={memory_budget}"]
+    budget = load_run_file(None, sets).settings.runtime.memory_budget
+    done = _shown(shuffle_steps(data, out, seed=seed, overwrite=overwrite, memory_budget=budget))
+    _print(f"{done.rows:,} rows in {done.files:,} file(s), {done.row_groups:,} row group(s): {done.folder}")
+    _print(f"fit on them: mlclf fit {shlex.quote(str(done.folder))} --labels ... --out RUN")
 
 
 @app.command()

@@ -373,6 +373,17 @@ def shared_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ),
         ),
         (("inspect", "nope.parquet"), "error: nope.parquet: no such file; check the path\n"),
+        (("shuffle", "nope.parquet", "--out", "new"), "error: nope.parquet: no such file; check the path\n"),
+        (
+            ("shuffle", "ok.parquet", "--out", "."),
+            "error: .: the folder is not empty; give another --out, or --overwrite\n",
+        ),
+        (("shuffle", ".", "--out", "new"), "error: new: --out must not be in the input folder .; give another --out\n"),
+        (("shuffle", "ok.parquet", "--out", "new", "--seed", -1), "error: --seed must be 0 or more, got -1\n"),
+        (
+            ("shuffle", "ok.parquet", "--out", "new", "--memory-budget", "1KiB"),
+            "error: --memory-budget must be at least 16 MiB (16,777,216 bytes), got 1,024 bytes\n",
+        ),
     ],
 )
 def test_bad_arguments_of_other_commands_change_nothing(
@@ -414,6 +425,19 @@ def test_results_go_to_stdout_and_progress_to_stderr(folder: Path, mlclf_command
     called = mlclf_command("inspect", "ok.parquet", "--labels", "label_*", "--json")
     assert (called.code, called.err) == (0, "")
     assert json.loads(called.out)["rows"] == 60
+
+
+def test_shuffled_data_is_fitted_like_any_other(folder: Path, mlclf_command: Any) -> None:
+    called = mlclf_command("shuffle", "ok.parquet", "--out", "new data", "--seed", 7, "--memory-budget", "64MiB")
+    assert (called.code, called.err) == (0, "")
+    assert called.out == (
+        "60 rows in 1 file(s), 1 row group(s): new data\nfit on them: mlclf fit 'new data' --labels ... --out RUN\n"
+    )
+    found = pq.read_table("new data/part-00000.parquet")
+    assert not found.equals(table())
+    assert found.sort_by("id").equals(table())
+    assert mlclf_command("fit", "new data", *FIT).code == 0
+    assert mlclf_command("shuffle", "ok.parquet", "--out", "new data", "--overwrite").code == 0
 
 
 def test_several_values_may_follow_one_option(folder: Path, mlclf_command: Any) -> None:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlclf.config import load_run_file
+from mlclf.data.convert import shuffle
 from mlclf.data.inspection import inspect, printable, summary_lines
 from mlclf.errors import ConfigError, DataError
 
@@ -257,6 +258,56 @@ def test_memory_follows_the_budget(folder: Path) -> None:
     budget = load_run_file(None, ["runtime.memory_budget=400"]).settings
     tight = inspect(str(folder), settings=budget)["memory"]
     assert small["fit_bytes"] - tight["fit_bytes"] == small["encoded_bytes"] - 400
+
+
+def write_sorted(folder: Path, rows: int = 64_000, files: int = 32) -> None:
+    label = np.arange(rows) >= rows // 4
+    columns = {"x": np.random.default_rng(0).normal(size=(rows, 40)).astype(np.float32), "label_a": label}
+    for index, part in enumerate(np.array_split(np.arange(rows), files)):
+        x = {f"x{column}": columns["x"][part, column] for column in range(40)}
+        other = {"label_b": np.random.default_rng(index).random(len(part)) < 0.2}
+        write(folder / f"{index:02d}.parquet", x | {"label_a": label[part]} | other)
+
+
+def test_labels_sorted_across_units_are_measured_and_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_sorted(tmp_path / "sorted")
+    tight = load_run_file(None, ["runtime.memory_budget=6MiB", "training.batch_rows=1000"]).settings
+    report = inspect(str(tmp_path / "sorted"), ["label_*"], settings=tight)
+    mixing = report["mixing"]
+    assert (mixing["batch_rows"], mixing["clusters"]) == (1_000, 32)
+    assert mixing["slabs"] < 32
+    worst = mixing["worst"]
+    assert worst["label"] == "label_a"
+    assert worst["deviation_ratio"] > 2
+    assert mixing["labels"] == {"label_a": worst["deviation_ratio"], "label_b": 1.0}
+    assert mixing["median_deviation_ratio"] == (worst["deviation_ratio"] + 1) / 2
+    assert report["warnings"][-1] == (
+        f"the rows are sorted by label: batch means of 'label_a' deviate {worst['deviation_ratio']:.1f} times as much "
+        "as in a random order, which makes training by batches noisy; write them in random order once with "
+        "'mlclf shuffle DATA --out DIR', or raise runtime.memory_budget"
+    )
+    assert (
+        f"mixing: labels are sorted across units; batch means deviate {worst['deviation_ratio']:.1f} times as much as "
+        f"in a random order (worst label 'label_a', median {mixing['median_deviation_ratio']:.1f}), "
+        f"with {mixing['slabs']} slabs in memory"
+    ) in summary_lines(report)
+    json.dumps(report, allow_nan=False)
+
+    monkeypatch.setattr("mlclf.data.convert.GROUP_ROWS", 2_000)
+    shuffle(str(tmp_path / "sorted"), tmp_path / "shuffled", memory_budget=64 << 20)
+    report = inspect(str(tmp_path / "shuffled"), ["label_*"], settings=tight)
+    assert report["mixing"]["worst"]["deviation_ratio"] < 1.05
+    assert not report["warnings"]
+    line = f"mixing: batches are as good as in a random order, with {report['mixing']['slabs']} slabs in memory"
+    assert line in summary_lines(report)
+
+
+def test_sorted_data_that_the_pool_holds_whole_mixes_well(tmp_path: Path) -> None:
+    write_sorted(tmp_path)
+    report = inspect(str(tmp_path), ["label_*"])
+    assert report["mixing"]["labels"] == {"label_a": 1.0, "label_b": 1.0}
+    tight = load_run_file(None, ["runtime.memory_budget=6MiB", "training.batch_rows=all"]).settings
+    assert inspect(str(tmp_path), ["label_*"], settings=tight)["mixing"]["worst"]["deviation_ratio"] == 1.0
 
 
 def test_lines_are_safe_for_a_terminal(tmp_path: Path) -> None:

@@ -28,6 +28,9 @@ ROW_BYTES = 40
 MANY_GROUPS, SMALL_GROUP_ROWS = 100, 4_096
 MANY_LEVELS = 1_000
 SHOWN_LABELS = 30
+NOTICED_RATIO, SORTED_RATIO = 1.05, 2.0
+"""Deviation of batch means against a random order: below the first it is as good, above the second it is warned of."""
+
 LONGEST_TEXT = 60
 
 
@@ -90,8 +93,9 @@ def inspect(
             "the footers' statistics of the columns cannot be read: a file is damaged, or encrypted"
         )
     if found is not None:
-        report |= {"labels": found.labels, "inputs": found.inputs}
-        report["warnings"] += found.warnings
+        mixing = _mixing(plan, schema, found, settings)
+        report |= {"labels": found.labels, "inputs": found.inputs, "mixing": mixing}
+        report["warnings"] += [*found.warnings, *_mixing_warnings(mixing)]
     else:
         report["warnings"] += _footer_warnings(plan, schema, columns)
     report["memory"] = _memory(plan, _row_bytes(plan, schema, columns, found), settings)
@@ -106,6 +110,7 @@ class _Pass:
     inputs: dict[str, int]
     warnings: list[str]
     row_bytes: float
+    decoded_row_bytes: float
 
 
 def _column(plan: Plan, name: str, footer: ColumnFooter, role: str) -> dict[str, Any]:
@@ -241,7 +246,42 @@ def _label_pass(plan: Plan, schema: Schema, settings: Settings) -> _Pass:
     }
     inputs = {"dense": found.features.num_dense, "vocabulary": found.features.vocabulary_size}
     warnings = [*found.warnings, *_identifiers(found.features, plan.rows), *_one_sided(labels)]
-    return _Pass(labels, inputs, warnings, found.row_bytes)
+    return _Pass(labels, inputs, warnings, found.row_bytes, found.decoded_row_bytes)
+
+
+def _mixing(plan: Plan, schema: Schema, found: _Pass, settings: Settings) -> dict[str, Any]:
+    """How well the pool that a fit would have mixes the rows."""
+    from mlclf.data.mixing import BATCH_ROWS, estimate_mixing
+    from mlclf.data.pool import pool_shape, reader_bytes
+
+    pool = pool_shape(
+        settings.runtime.memory_budget,
+        found.row_bytes,
+        max(plan.row_bytes, found.decoded_row_bytes),
+        reader_bytes(plan, len(schema.feature_columns) + len(schema.labels)),
+        max(unit.rows for unit in plan.units),
+    )
+    chosen = settings.training.batch_rows
+    mixing = estimate_mixing(
+        plan,
+        schema,
+        settings.data.label_values,
+        slabs=pool.slabs,
+        slab_rows=pool.slab_rows,
+        lanes=pool.lanes,
+        batch_rows=plan.rows if chosen == "all" else chosen or BATCH_ROWS,
+    )
+    return mixing.to_json()
+
+
+def _mixing_warnings(mixing: Mapping[str, Any]) -> Iterator[str]:
+    worst = mixing["worst"]
+    if worst is not None and worst["deviation_ratio"] > SORTED_RATIO:
+        yield (
+            f"the rows are sorted by label: batch means of {worst['label']!r} deviate {worst['deviation_ratio']:.1f} "
+            "times as much as in a random order, which makes training by batches noisy; write them in random order "
+            "once with 'mlclf shuffle DATA --out DIR', or raise runtime.memory_budget"
+        )
 
 
 def _identifiers(features: Features, rows: int) -> Iterator[str]:
@@ -317,6 +357,7 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
         inputs = report["inputs"]
         lines += ["", *_label_lines(report["labels"]), ""]
         lines += [f"inputs: {inputs['dense']:,} dense, {inputs['vocabulary']:,} in vocabularies"]
+        lines += _mixing_lines(report["mixing"])
     decoded, taken, budget = (_bytes(memory[f"{name}_bytes"]) for name in ("decoded", "fit", "budget"))
     lines += ["", f"memory: {decoded} decoded; a fit takes about {taken} (runtime.memory_budget {budget})"]
     if report["warnings"]:
@@ -367,6 +408,20 @@ def _label_lines(labels: Mapping[str, Mapping[str, Any]]) -> list[str]:
         rows.append((_short(name), f"{found['positives']:,}", f"{found['observed']:,}", prevalence))
     more = len(labels) - SHOWN_LABELS
     return [*_table(rows), *([f"… and {more:,} labels more"] if more > 0 else [])]
+
+
+def _mixing_lines(mixing: Mapping[str, Any]) -> Iterator[str]:
+    worst, slabs = mixing["worst"], mixing["slabs"]
+    if worst is None:
+        return
+    if worst["deviation_ratio"] < NOTICED_RATIO:
+        yield f"mixing: batches are as good as in a random order, with {slabs:,} slabs in memory"
+    else:
+        yield (
+            f"mixing: labels are sorted across units; batch means deviate {worst['deviation_ratio']:.1f} times as much "
+            f"as in a random order (worst label {worst['label']!r}, median {mixing['median_deviation_ratio']:.1f}), "
+            f"with {slabs:,} slabs in memory"
+        )
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
