@@ -190,6 +190,18 @@ class LabelHistogram(Metric):
         pool.least_weight = self.least_weight.clone()
         return pool
 
+    def coarsened(self, num_bins: int) -> LabelHistogram:
+        """Return the same counts in fewer bins, each of which joins as many neighbours; itself if there are no more."""
+        if self.num_bins <= num_bins:
+            return self
+        coarse = LabelHistogram(self.num_labels, num_bins).to(self.positives.device)
+        shape = (self.num_labels, num_bins, -1)
+        coarse.positives, coarse.negatives = self.positives.view(shape).sum(2), self.negatives.view(shape).sum(2)
+        coarse.least, coarse.greatest = self.least.view(shape).amin(2), self.greatest.view(shape).amax(2)
+        coarse.positive_rows, coarse.rows = self.positive_rows.clone(), self.rows.clone()
+        coarse.least_weight = self.least_weight.clone()
+        return coarse
+
     def to_table(self) -> pa.Table:
         """Return the non-empty bins, one a row, ordered by label and bin, with the counts of rows in the metadata."""
         nonempty = self.nonempty()
