@@ -118,7 +118,9 @@ class Calibrators:
         """
         shifts = shifts.double().cpu()
         moved = shifts != 0
-        families = torch.where(moved & (self.families < FAMILIES.index("platt")), FAMILIES.index("platt"), self.families)
+        families = torch.where(
+            moved & (self.families < FAMILIES.index("platt")), FAMILIES.index("platt"), self.families
+        )
         knots = {label: (logits, values + shifts[label]) for label, (logits, values) in self.knots.items()}
         return replace(self, families=families, intercept=self.intercept + shifts, knots=knots)
 
@@ -170,7 +172,7 @@ def beta_curve(logits: Tensor, low_slope: Tensor, high_slope: Tensor, intercept:
 # ── fitting ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def fit_calibrators(folds: Sequence[LabelHistogram]) -> Calibrators:
+def fit_calibrators(folds: Sequence[LabelHistogram], richest: str = FAMILIES[-1]) -> Calibrators:
     """Fit each label's calibrator on held-out rows, of the family that does best on rows it was not fitted on.
 
     Each family is fitted on all folds but one and judged by its log-loss on that one, for each fold in turn. The slopes
@@ -184,6 +186,7 @@ def fit_calibrators(folds: Sequence[LabelHistogram]) -> Calibrators:
     Args:
         folds: two or more histograms of disjoint rows, of the same labels and bins. Rows that belong together (of one
             group) have to be in one fold.
+        richest: the last of FAMILIES that may be chosen.
 
     Raises:
         ValueError: There are fewer than two folds, or their shapes differ.
@@ -199,7 +202,7 @@ def fit_calibrators(folds: Sequence[LabelHistogram]) -> Calibrators:
         moments.append(_held_out_moments(groups, part, fitted, training_priors))
     eligible = _eligible(groups)
     sums, squares = (torch.cat(list(column), -1) for column in zip(*moments, strict=True))
-    chosen = _chosen(sums, squares, eligible, groups)
+    chosen = _chosen(sums, squares, eligible, groups, FAMILIES.index(richest))
     return _put_together(chosen, curves, list(groups.slices()))
 
 
@@ -291,12 +294,13 @@ def _eligible(groups: LogitGroups) -> Tensor:
     return groups.rows_of_rarer_class() >= ISOTONIC_ROWS
 
 
-def _chosen(sums: Tensor, products: Tensor, eligible: Tensor, groups: LogitGroups) -> Tensor:
+def _chosen(sums: Tensor, products: Tensor, eligible: Tensor, groups: LogitGroups, richest: int) -> Tensor:
     """[K] int64: the family of each label."""
     rarer = groups.rows_of_rarer_class()
     rare, both = (rarer > 0) & (rarer < RARE_ROWS), rarer > 0
     allowed = torch.ones(len(FAMILIES), len(rarer), dtype=torch.bool)
     allowed[-1] = eligible
+    allowed[richest + 1 :] = False
     together = choose_families(
         sums[:, rare].sum(1, keepdim=True),
         products[:, :, rare].sum(2, keepdim=True),

@@ -119,7 +119,7 @@ def best_cuts(cuts: Cuts, objective: Objective, joint: Joint | None = None) -> T
         case "mcc", _:
             spread = (flagged * (rows - flagged) * total * negatives).sqrt()
             return _first_best(cuts, (true * rows - total * flagged) / spread.clamp_min(1e-300))
-        case ("balanced_accuracy" | "youden"), _:
+        case (("balanced_accuracy" | "youden"), _):
             return _first_best(cuts, true / total - false / negatives)
         case "micro_f1", _:
             assert joint is not None

@@ -63,9 +63,7 @@ class _Pools(NamedTuple):
     top: NDArray[np.int64]
 
 
-def _pooled(
-    positives: NDArray[np.float64], totals: NDArray[np.float64], centres: NDArray[np.float64]
-) -> _Pools:
+def _pooled(positives: NDArray[np.float64], totals: NDArray[np.float64], centres: NDArray[np.float64]) -> _Pools:
     """Pool adjacent violators, place by place for all labels at once; each label has its stack of pools."""
     pools = _Pools(*(np.zeros_like(totals) for _ in range(3)), np.full(len(totals), -1))
     p, n, z, top = pools

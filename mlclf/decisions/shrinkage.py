@@ -132,7 +132,7 @@ def value_of(sums: Tensor, objective: Objective) -> Tensor:
         sums: [4, K] float64, true positives, flagged rows, positives and rows.
         objective: one of JUDGED.
     """
-    true, flagged, total, rows = sums[:, sums[2] > 0]
+    true, flagged, total, rows = sums[:, sums[2] > 0].unbind()
     false, negatives = flagged - true, rows - total
     micro = f_measure(true.sum(), flagged.sum(), total.sum()).nan_to_num()
     match objective.name, objective.parameters:
@@ -143,7 +143,7 @@ def value_of(sums: Tensor, objective: Objective) -> Tensor:
         case "mcc", _:
             spread = (flagged * (rows - flagged) * total * negatives).sqrt()
             return ((true * rows - total * flagged) / spread).nan_to_num().mean()
-        case ("balanced_accuracy" | "youden"), _:
+        case (("balanced_accuracy" | "youden"), _):
             return (true / total - (false / negatives).nan_to_num()).mean()
         case "cost", (false_positive, false_negative):
             return -(false_positive * false + false_negative * (total - true)).sum()

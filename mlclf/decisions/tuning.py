@@ -116,7 +116,7 @@ def _joint(
     probabilities: Probabilities | None,
 ) -> Joint:
     """What all labels share, from bins coarse enough to hold the cuts of all labels at once."""
-    coarse = histogram.coarsened(JOINT_BINS) if not objective.name == "alert_budget" else histogram
+    coarse = histogram.coarsened(JOINT_BINS) if objective.name != "alert_budget" else histogram
     slices = []
     for labels in coarse.label_slices(CUT_BYTES):
         cuts = cuts_of(coarse, labels, scores_of, probabilities)
