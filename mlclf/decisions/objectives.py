@@ -61,7 +61,7 @@ def _is_share(number: float) -> bool:
 
 
 def _is_count(number: float) -> bool:
-    return number >= 1 and number == math.floor(number) < math.inf
+    return number >= 1 and number.is_integer()
 
 
 _FORMS = {
