@@ -18,7 +18,7 @@ LIMIT = 30.0
 SLICE_BYTES = 64 << 20
 SLICE_CELLS = 1 << 20
 _BYTES_PER_BIN = 24
-_METADATA_KEY = b"mlclf_histogram"
+METADATA_KEY = b"mlclf_histogram"
 _SCHEMA = pa.schema(
     [
         pa.field("label", pa.int32(), nullable=False),
@@ -215,7 +215,7 @@ class LabelHistogram(Metric):
             "positive_rows": self.positive_rows.tolist(),
             "least_weight": float(self.least_weight) if bool(self.least_weight.isfinite()) else None,
         }
-        schema = _SCHEMA.with_metadata({_METADATA_KEY: json.dumps(document).encode()})
+        schema = _SCHEMA.with_metadata({METADATA_KEY: json.dumps(document).encode()})
         return pa.table([pa.array(column.cpu().numpy()) for column in columns], schema=schema)
 
     @classmethod
@@ -260,12 +260,12 @@ def _check_finite(logits: Tensor, mask: Tensor | None) -> None:
 
 
 def _document_of(table: pa.Table) -> dict[str, Any]:
-    raw = (table.schema.metadata or {}).get(_METADATA_KEY)
+    raw = (table.schema.metadata or {}).get(METADATA_KEY)
     missing = [name for name in _SCHEMA.names if name not in table.column_names]
     if raw is None or missing:
         raise RunError(
             f"a table of histograms must have the columns {', '.join(_SCHEMA.names)} and the metadata "
-            f"{_METADATA_KEY.decode()!r}, got the columns {', '.join(table.column_names) or 'none'} "
+            f"{METADATA_KEY.decode()!r}, got the columns {', '.join(table.column_names) or 'none'} "
             f"{'without' if raw is None else 'with'} it; it is another file"
         )
     document: dict[str, Any] = json.loads(raw)

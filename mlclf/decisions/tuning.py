@@ -217,6 +217,7 @@ class Tuner:
 
     Attributes:
         histogram: of all rows.
+        folds: of the same rows; None where nothing is cross-validated.
     """
 
     def __init__(
@@ -227,6 +228,7 @@ class Tuner:
         method: str = "auto",
         prior: Tensor | None = None,
         num_bins: int | None = None,
+        keeps_folds: bool = False,
     ) -> None:
         """Start empty.
 
@@ -236,6 +238,7 @@ class Tuner:
             method: `auto` shrinks F measures as cross-validation finds best; `plain` takes the best on these rows.
             prior: [K] float32, earlier thresholds (NaN: none) to draw to, as far as cross-validation finds best.
             num_bins: of the histogram; None = as many as fit its budget.
+            keeps_folds: count folds in any case, so that thresholds for other objectives can be tuned later.
 
         Raises:
             ConfigError: `prior` is given for an objective that has no value to cross-validate.
@@ -248,9 +251,19 @@ class Tuner:
         self.objective, self.prior = objective, prior
         self.shrinks = objective.is_f and method == "auto"
         self.histogram = LabelHistogram(num_labels, num_bins)
-        calibrates = self.shrinks or objective.name == "alert_budget"
-        self.folds = FoldHistograms(num_labels) if calibrates or prior is not None else None
+        folded = keeps_folds or self.shrinks or objective.name == "alert_budget" or prior is not None
+        self.folds = FoldHistograms(num_labels) if folded else None
         self.top = TopCounts(num_labels, int(objective.parameters[0])) if objective.name == "top_k" else None
+
+    def count_again(self, histogram: LabelHistogram, folds: FoldHistograms) -> None:
+        """Take in what was counted before, of the same labels, in place of rows.
+
+        Raises:
+            ConfigError: the objective needs the rows themselves.
+        """
+        if self.top is not None:
+            raise ConfigError(f"the objective {self.objective} looks across the labels of a row; give the rows")
+        self.histogram, self.folds = histogram, folds
 
     def update(self, cells: Cells) -> None:
         """Count rows.

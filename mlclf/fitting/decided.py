@@ -38,9 +38,8 @@ class Decided:
         if self.decides:
             yield Progress("calibration", note="fitting calibrator and thresholds on held-out rows")
         calibration = self._calibration()
-        tuner = Tuner(
-            parse_objective(self.settings.thresholds.objective), data.num_labels, method=self.settings.thresholds.method
-        )
+        chosen = self.settings.thresholds
+        tuner = Tuner(parse_objective(chosen.objective), data.num_labels, method=chosen.method, keeps_folds=True)
         for cells in self._held_out():
             tuner.update(replace(cells, logits=calibration.apply(cells.logits)))
         thresholds = tuner.thresholds() if self.decides else self._fallback()
@@ -54,6 +53,8 @@ class Decided:
         self.folder.write_features(data.statistics.features)
         self.folder.write_model(head, calibration.bounds)
         self.folder.write_histogram(tuner.histogram)
+        assert tuner.folds is not None
+        self.folder.write_folds(tuner.folds)
         self.folder.write_thresholds(thresholds, names)
         self.folder.write_manifest(self._training_record())
         for line in data.statistics.features.counted():
