@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from made_cells import made_cells, scores_of
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from made_cells import made_cells, scores_of
 from mlclf.decisions.calibration_error import calibration_errors, recalibration
 from mlclf.decisions.histograms import LabelHistogram
 

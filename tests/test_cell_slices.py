@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-
 from made_cells import cell_weights, each_kind_of_cells, made_cells, padded, row_weights, scores_of, seen_cells, sliced
+
 from mlclf.decisions import cell_slices
 from mlclf.decisions.cell_slices import CellSlice
 from mlclf.errors import DataError
@@ -45,6 +45,17 @@ def test_scores_that_are_not_probabilities_are_refused(value: float, shown: str)
         "logits are refused, not converted"
     )
     refused(cells, scores, message)
+
+
+@pytest.mark.parametrize(("value", "shown"), [(torch.nan, "nan"), (-torch.inf, "-inf")])
+def test_logits_that_are_not_finite_are_refused(value: float, shown: str) -> None:
+    cells = made_cells(masked=False, weighted=False)
+    cells.logits[7, 1] = value
+    message = (
+        f"logits must be finite where a label is observed, got {shown} for label 1 (1 such cells in a batch); "
+        "look for infinite inputs or weights"
+    )
+    refused(cells, None, message)
 
 
 def test_float64_scores_are_refused() -> None:

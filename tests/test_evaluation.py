@@ -254,9 +254,8 @@ def test_decisions_can_be_taken_row_by_row() -> None:
     assert document["macro"]["f1_at_half"] == report(data)["macro"]["f1_at_half"]
 
 
+@pytest.mark.gpu
 def test_the_gpu_gives_the_same_document() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("needs a GPU")
     data = batch()
     documents = []
     for device in ("cpu", "cuda"):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_cells import cell_weights, each_kind_of_cells, made_cells, padded, part_of, row_weights, scores_of, sliced
 from sklearn.metrics import (
     balanced_accuracy_score,
     fbeta_score,
@@ -21,7 +22,6 @@ from torchmetrics.functional.classification import (
     multilabel_specificity,
 )
 
-from made_cells import cell_weights, each_kind_of_cells, made_cells, padded, part_of, row_weights, scores_of, sliced
 from mlclf.decisions import metrics
 from mlclf.decisions.cells import Cells
 from mlclf.decisions.metrics import DecisionCounts

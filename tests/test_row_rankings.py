@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_cells import cell_weights, each_kind_of_cells, made_cells, padded, part_of, row_weights, scores_of, sliced
 from sklearn.metrics import (
     coverage_error,
     label_ranking_average_precision_score,
@@ -23,7 +24,6 @@ from torchmetrics.functional.classification import (
 )
 from torchmetrics.functional.retrieval import retrieval_normalized_dcg, retrieval_precision
 
-from made_cells import cell_weights, each_kind_of_cells, made_cells, padded, part_of, row_weights, scores_of, sliced
 from mlclf.decisions.cells import Cells
 from mlclf.decisions.row_rankings import RANKINGS, RowRankings, row_rankings
 

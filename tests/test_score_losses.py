@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from made_cells import cell_weights, each_kind_of_cells, made_cells, padded, part_of, sliced
 from sklearn.metrics import brier_score_loss, log_loss
 
-from made_cells import cell_weights, each_kind_of_cells, made_cells, padded, part_of, sliced
 from mlclf.decisions.cells import Cells
 from mlclf.decisions.score_losses import LossSums
 

@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import torch
-
 from made_cells import made_cells, part_of, scores_of
+
 from mlclf.decisions.cells import Cells
 from mlclf.decisions.evaluation import Evaluation
 from mlclf.decisions.slices import SlicedEvaluation
@@ -113,7 +113,9 @@ def test_bins_and_values_fit_the_budget() -> None:
     for num_labels, budget in ((4, 1 << 22), (100, 1 << 28), (5000, 1 << 28)):
         by = SlicedEvaluation("site", torch.full((num_labels,), 0.5), scores_of, budget_bytes=budget)
         assert num_labels * by.num_bins * 24 * (by.most_values + 2) <= budget
-    message = "metrics by a column of 50,000 labels need 1,228,800,000 bytes for two values, got a budget of 268,435,456"
+    message = (
+        "metrics by a column of 50,000 labels need 1,228,800,000 bytes for two values, got a budget of 268,435,456"
+    )
     with pytest.raises(DataError, match=message):
         SlicedEvaluation("site", torch.full((50_000,), 0.5), scores_of)
 

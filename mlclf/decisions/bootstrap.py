@@ -103,7 +103,9 @@ class ReplicateSums(Metric):
 
 
 class DistinctCount(Metric):
-    """How many identities were seen: exact up to 4,096, then within about 3% (k minimum values, Bar-Yossef et al. 2002).
+    """How many identities were seen: exact below 4,096, then within about 3%.
+
+    By the k smallest of their hashes (Bar-Yossef et al., "Counting distinct elements in a data stream", 2002).
 
     State: `smallest` [4,096] int64, the smallest distinct hashes; the greatest integer where there are fewer.
     """
@@ -124,6 +126,10 @@ class DistinctCount(Metric):
             self.smallest = _smallest(torch.cat([self.smallest, hashes]))
 
     def compute(self) -> int:
+        """Return `count()`."""
+        return self.count()
+
+    def count(self) -> int:
         """Return the number of distinct identities."""
         bounds = torch.iinfo(torch.int64)
         filled = int((self.smallest < bounds.max).sum())
@@ -160,7 +166,7 @@ def _cell_values(part: CellSlice, decisions: Tensor) -> Sequence[Tensor]:
 
 
 def _smallest(hashes: Tensor) -> Tensor:
-    distinct = hashes.unique()[:_DISTINCT_KEPT]
+    distinct: Tensor = torch.unique(hashes)[:_DISTINCT_KEPT]
     missing = _DISTINCT_KEPT - len(distinct)
     return torch.cat([distinct, distinct.new_full((missing,), torch.iinfo(torch.int64).max)])
 

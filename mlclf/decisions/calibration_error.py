@@ -78,7 +78,7 @@ def calibration_errors(
             mass.new_zeros(len(mass), num_groups).scatter_add_(1, group, part)
             for part in (positives, mass, mass * scores)
         ]
-        errors[:, labels] = _errors(*sums, rows[labels, None])
+        errors[:, labels] = _errors(sums[0], sums[1], sums[2], rows[labels, None])
     return CalibrationErrors(*errors)
 
 
@@ -105,7 +105,7 @@ def _errors(positives: Tensor, mass: Tensor, scores: Tensor, rows: Tensor) -> Te
 def _folded_normal_mean(mean: Tensor, deviation: Tensor) -> Tensor:
     """E|X| of X normal: σ √(2/π) e^(−μ²/2σ²) + μ erf(μ / σ√2); |μ| where σ is 0."""
     ratio = (mean / deviation).nan_to_num(torch.inf, posinf=torch.inf)
-    spread = deviation * (2 / torch.pi) ** 0.5 * torch.exp(-ratio.square() / 2)
+    spread: Tensor = deviation * (2 / torch.pi) ** 0.5 * torch.exp(-ratio.square() / 2)
     return spread + mean * torch.erf(ratio / 2**0.5)
 
 
@@ -167,9 +167,7 @@ def _loss(point: Tensor, z: Tensor, mass: Tensor, target: Tensor, moment: Tensor
     return (mass * softplus).sum(1) - point[0] * target - point[1] * moment
 
 
-def _newton_step(
-    point: Tensor, z: Tensor, mass: Tensor, target: Tensor, moment: Tensor, damping: Tensor
-) -> Tensor:
+def _newton_step(point: Tensor, z: Tensor, mass: Tensor, target: Tensor, moment: Tensor, damping: Tensor) -> Tensor:
     fitted = torch.sigmoid(point[0, :, None] + point[1, :, None] * z)
     weighted = mass * fitted
     slope_0, slope_1 = weighted.sum(1) - target, (weighted * z).sum(1) - moment

@@ -85,7 +85,8 @@ def cell_slices(cells: Cells, scores: Tensor, width: int = 1) -> Iterator[CellSl
         width: what a row costs at least, in cells.
 
     Raises:
-        DataError: A score that counts is not a probability, or a weight is negative or not finite.
+        DataError: A logit that counts is not finite, a score is not a probability, or a weight is negative or not
+            finite.
         TypeError: The scores are not float32.
     """
     if scores.dtype != torch.float32:
@@ -97,7 +98,9 @@ def cell_slices(cells: Cells, scores: Tensor, width: int = 1) -> Iterator[CellSl
         cells, scores = cells.where(kept), scores[kept]
     slices = [_sliced(cells, scores, rows) for rows in _row_slices(len(cells), max(width, scores.shape[1]))]
     for part in slices:
-        _check_scores(part)
+        if part.labels.numel():
+            _check_logits(part)
+            _check_scores(part)
     yield from slices
 
 
@@ -134,9 +137,19 @@ def _check_weights(name: str, weights: Tensor) -> None:
         )
 
 
-def _check_scores(part: CellSlice) -> None:
-    if part.scores.numel() == 0:
+def _check_logits(part: CellSlice) -> None:
+    least, greatest = part.observed(part.logits).aminmax()
+    if bool(least.isfinite() & greatest.isfinite()):
         return
+    bad = part.observed(~part.logits.isfinite())
+    row, label = (int(index) for index in bad.nonzero()[0])
+    raise DataError(
+        f"logits must be finite where a label is observed, got {float(part.logits[row, label])!r} for label {label} "
+        f"({int(bad.sum())} such cells in a batch); look for infinite inputs or weights"
+    )
+
+
+def _check_scores(part: CellSlice) -> None:
     least, greatest = part.observed(part.scores).aminmax()
     if bool((least >= 0) & (greatest <= 1)):  # both are NaN where one score is
         return

@@ -16,6 +16,8 @@ from mlclf.decisions.replicate_histograms import ReplicateHistograms
 from mlclf.decisions.row_rankings import RANKINGS
 from mlclf.decisions.score_losses import constant_log_loss
 
+_IN_ALL: tuple[str, ...] = ("f1", "f1_at_half")
+
 
 class Replicates:
     """What a Poisson bootstrap over identities keeps: sums, coarse histograms, and how many identities there are.
@@ -73,7 +75,7 @@ class Replicates:
         if self.histograms.per_label:
             labelled = self._ranked(self.histograms, per_label) | labelled
         macro = {name: values.nanmean(1) for name, values in labelled.items()}
-        macro_all = {name: labelled[name].nan_to_num().mean(1) for name in ("f1", "f1_at_half") if name in labelled}
+        macro_all = {name: labelled[name].nan_to_num().mean(1) for name in _IN_ALL if name in labelled}
         rows = self.sums.rows / self.sums.labelled_rows[:, None]
         whole = {"hamming_loss": hamming_loss(counts[0]), "subset_accuracy": rows[:, 0]}
         if self.sums.per_label:
@@ -81,7 +83,7 @@ class Replicates:
         return {
             "level": LEVEL,
             "replicates": self.num_replicates,
-            "clusters": self.clusters.compute(),
+            "clusters": self.clusters.count(),
             **_intervals(whole),
             "macro": _intervals(macro),
             "micro": _intervals(pooled),

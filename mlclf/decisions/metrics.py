@@ -110,7 +110,8 @@ def mcc(counts: Tensor) -> Tensor:
         * (true_negatives + false_positives).sqrt()
         * (true_negatives + false_negatives).sqrt()
     )
-    return (true_positives * true_negatives - false_positives * false_negatives) / roots
+    correlation: Tensor = (true_positives * true_negatives - false_positives * false_negatives) / roots
+    return correlation
 
 
 def hamming_loss(counts: Tensor) -> Tensor:

@@ -57,25 +57,22 @@ class ReplicateHistograms(Metric):
         for rows in _chunks(len(part.labels), part.labels.shape[1]):
             seen = None if part.seen is None else part.seen[rows]
             bags, row, weights = self._cells(part, rows, seen)
-            distinct, sizes = bags.unique_consecutive(return_counts=True)
-            offsets = sizes.cumsum(0) - sizes
-            table[distinct] += embedding_bag(
-                row, drawn[rows], offsets, mode="sum", per_sample_weights=weights if weights is not None else None
-            )
+            starts = torch.cat([bags.new_zeros(min(1, len(bags))), (bags[1:] != bags[:-1]).nonzero()[:, 0] + 1])
+            table[bags[starts]] += embedding_bag(row, drawn[rows], starts, mode="sum", per_sample_weights=weights)
 
     def _cells(self, part: CellSlice, rows: slice, seen: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """The seen cells of some rows in the order of their bins: bin and row, [c] int64, and weight, [c] float32."""
         labels = part.labels[rows]
-        bins = ((part.logits[rows] + _LIMIT) * (self.num_bins / (2 * _LIMIT))).clamp_(0, self.num_bins - 1).nan_to_num(0)
-        bins = bins.long() + labels * self.num_bins
+        place = (part.logits[rows] + _LIMIT) * (self.num_bins / (2 * _LIMIT))
+        bins = place.clamp_(0, self.num_bins - 1).nan_to_num_(0).long() + labels * self.num_bins
         if self.per_label:
             bins += torch.arange(labels.shape[1], device=bins.device) * (2 * self.num_bins)
         cells = (bins << 32) | torch.arange(bins.numel(), device=bins.device).view_as(bins)
         cells = cells.flatten() if seen is None else cells[seen]
         cells = _sorted(cells)
-        place = cells & 0xFFFFFFFF
-        weights = None if part.label_weights is None else part.label_weights[rows].flatten()[place].float()
-        return cells >> 32, place // labels.shape[1], weights
+        index = cells & 0xFFFFFFFF
+        weights = None if part.label_weights is None else part.label_weights[rows].flatten()[index].float()
+        return cells >> 32, index // labels.shape[1], weights
 
     def compute(self) -> tuple[Tensor, Tensor]:
         """Return what `aurocs` and `average_precisions` return."""
@@ -114,7 +111,8 @@ def _auroc(counts: Tensor) -> Tensor:
     """[R + 1] of [2, T, R + 1]."""
     negatives, positives = counts
     below = negatives.cumsum(0) - negatives / 2
-    return (positives * below).sum(0) / (positives.sum(0) * negatives.sum(0))
+    area: Tensor = (positives * below).sum(0) / (positives.sum(0) * negatives.sum(0))
+    return area
 
 
 def _average_precision(counts: Tensor) -> Tensor:
@@ -122,5 +120,5 @@ def _average_precision(counts: Tensor) -> Tensor:
     negatives, positives = counts
     true, false = (part.flip(0).cumsum(0).flip(0) for part in (positives, negatives))
     total = positives.sum(0)
-    values = (positives * true / (true + false)).nan_to_num(0.0).sum(0) / total
+    values: Tensor = (positives * true / (true + false)).nan_to_num(0.0).sum(0) / total
     return values.where(negatives.sum(0) > 0, torch.nan)

@@ -110,7 +110,8 @@ def _tied_rows(keys: Tensor) -> Tensor:
     tied = ((flat[1:] ^ flat[:-1]) & -2 == 0) & (flat[1:] & 1).bool()
     if not bool(tied.any()):
         return flat.new_empty(0, dtype=torch.int64)
-    return ((tied.nonzero()[:, 0] + 1) // keys.shape[1]).unique()
+    rows: Tensor = (tied.nonzero()[:, 0] + 1) // keys.shape[1]
+    return torch.unique_consecutive(rows)  # type: ignore[no-any-return]  # torch has no type
 
 
 def _of_distinct(positive: Tensor, hits: Tensor) -> Tensor:

@@ -63,11 +63,14 @@ class SlicedEvaluation:
         self.num_bins = _MOST_BINS
         while self.num_bins > _LEAST_BINS and label_bytes * self.num_bins * (self.most_values + 2) > budget_bytes:
             self.num_bins //= 2
-        self._empty = lambda: Evaluation(thresholds, scores_of, self.num_bins, decide=decide)
+        self.thresholds, self.scores_of, self.decide = thresholds, scores_of, decide
         self.values: dict[str, Evaluation] = {}
         self.missing: Evaluation | None = None
         self.other: Evaluation | None = None
         self.pooled = DistinctCount()
+
+    def _empty(self) -> Evaluation:
+        return Evaluation(self.thresholds, self.scores_of, self.num_bins, decide=self.decide)
 
     def update(self, values: pa.Array | pa.ChunkedArray, cells: Cells, scores: Tensor) -> None:
         """Count a batch.
@@ -129,7 +132,7 @@ class SlicedEvaluation:
                 "values": {value: document(evaluation) for value, evaluation in self.values.items()},
                 "missing": document(self.missing),
                 "other": document(self.other),
-                "pooled_values": self.pooled.compute(),
+                "pooled_values": self.pooled.count(),
             }
         }
 
