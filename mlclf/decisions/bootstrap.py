@@ -30,13 +30,11 @@ def replicate_weights(identities: Tensor, num_replicates: int) -> Tensor:
     """
     counters = torch.arange(1, -(-num_replicates // 4) + 1, device=identities.device)
     bits = _mixed(identities[:, None] + counters * _GOLDEN).view(torch.int16)
-    weights = torch.zeros(len(bits), bits.shape[1] + 1, dtype=torch.uint8, device=bits.device)
-    weights[:, 0] = 1
-    draws, share = weights[:, 1:], 0.0
+    draws, share = torch.zeros_like(bits, dtype=torch.uint8), 0.0
     for count in range(8):  # a draw is above `count` with probability 1 - share
         share += math.exp(-1) / math.factorial(count)
-        draws += bits >= round(share * 65_536) - 32_768
-    return weights[:, : num_replicates + 1]
+        draws += (bits >= round(share * 65_536) - 32_768).view(torch.uint8)
+    return torch.cat([draws.new_ones(len(draws), 1), draws[:, :num_replicates]], 1)
 
 
 class ReplicateSums(Metric):
@@ -46,7 +44,7 @@ class ReplicateSums(Metric):
     averages over labels have no interval.
 
     States, float64, summed over ranks:
-        cells: [8, R + 1, K or 1], decisions, positives and losses, in the order of `_CELL_SUMS`.
+        cells: [R + 1, 8, K or 1], decisions, positives and losses, in the order of `_CELL_SUMS`.
         rows: [R + 1, M], what the caller says of each row.
         labelled_rows: [R + 1], rows with an observed label.
     """
@@ -62,7 +60,7 @@ class ReplicateSums(Metric):
         self.per_label = num_labels == 1 or num_labels * bytes_per_label <= budget_bytes
         kept = num_labels if self.per_label else 1
         shapes = {
-            "cells": (len(_CELL_SUMS), num_replicates + 1, kept),
+            "cells": (num_replicates + 1, len(_CELL_SUMS), kept),
             "rows": (num_replicates + 1, num_row_values),
             "labelled_rows": (num_replicates + 1,),
         }
@@ -80,10 +78,11 @@ class ReplicateSums(Metric):
             row_values: [b, M] float64, 0 for a row without an observed label.
             drawn: [b, R + 1] float32, the weights of the rows in the replicates, row weights included.
         """
-        for index, values in enumerate(_cell_values(part, decisions)):
+        kept = []
+        for values in _cell_values(part, decisions):
             weighted = values.float() if part.label_weights is None else (values * part.label_weights).float()
-            kept = weighted if self.per_label else weighted.sum(1, keepdim=True)
-            self.cells[index] += drawn.t() @ kept
+            kept.append(weighted if self.per_label else weighted.sum(1, keepdim=True))
+        self.cells += (drawn.t() @ torch.cat(kept, 1)).view_as(self.cells)
         self.rows += drawn.t() @ row_values.float()
         self.labelled_rows += drawn.t() @ part.labelled().float()
 
@@ -93,7 +92,7 @@ class ReplicateSums(Metric):
 
     def sums(self, name: str) -> Tensor:
         """Sums of the cells by name: [R + 1, K or 1] float64."""
-        return self.cells[_CELL_SUMS.index(name)]
+        return self.cells[:, _CELL_SUMS.index(name)]
 
     def counts(self) -> Tensor:
         """Confusion counts [2, 4, R + 1, K or 1] as decided and at 0.5, see `DecisionCounts`."""

@@ -103,7 +103,7 @@ class Evaluation:
 
     def update_cells(self, cells: Cells, scores: Tensor) -> None:
         """Count a batch of cells and their scores, [n, K] float32; see `update`."""
-        width = 1 if self.replicates is None else self.replicates.num_replicates
+        width = 1 if self.replicates is None else self.replicates.num_replicates // 8
         parts = cell_slices(cells, scores, width)
         first = next(parts, None)  # all scores and weights are checked before it comes
         self.histogram.update(cells.logits, cells.labels, cells.mask, cells.cell_weights())
