@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,7 @@ EXACT_TRIALS = 1 << 20
 
 _SLACK = 1e-9
 _TINY = 1e-300
+_WIDTH = 1e-9
 _CHECK_EVERY = 16
 _MOST_TERMS = 20_000
 
@@ -57,11 +60,11 @@ def upper_tail_within(successes: Tensor, trials: Tensor, share: float, level: Te
     least = -torch.special.ndtri(levels).expand_as(successes)
     maybe = (successes > 0) & (_signed_root(successes, trials, share) >= least - _SLACK)
     k, n, least = successes[maybe], trials[maybe], least[maybe]
-    surely = _signed_root(k - 1, n, share) >= least + _SLACK
-    unclear = ~surely & (n <= EXACT_TRIALS)
+    enough = _signed_root(k - 1, n, share) >= least + _SLACK
+    unclear = ~enough & (n <= EXACT_TRIALS)
     log_level = levels.log().expand_as(successes)[maybe]
-    surely[unclear] = log_upper_tail(k[unclear], n[unclear], share) <= log_level[unclear]
-    within[maybe] = surely
+    enough[unclear] = log_upper_tail(k[unclear], n[unclear], share) <= log_level[unclear]
+    within[maybe] = enough
     return within
 
 
@@ -88,26 +91,39 @@ def share_below(successes: Tensor, trials: Tensor, level: Tensor | float) -> Ten
     """Return [...] float64, the greatest share for which P(X ≥ successes) ≤ level: Clopper and Pearson's (1934) lower
     bound, which is above the true share with a probability of at most `level`; 0 without a success.
 
+    Rounded down by at most 1e-9, and above `EXACT_TRIALS` to that of one success less.
+
     Args:
         successes: [...] counts.
         trials: [...] counts of the same shape.
         level: in (0, 1), or a float64 tensor of such that broadcasts to the counts.
     """
     k, n = successes.double(), trials.double()
-    log_level = _as_tensor(level, k).log()
+    levels = _as_tensor(level, k).expand_as(k)
+    least = -torch.special.ndtri(levels)
     low, high = torch.zeros_like(k), (k / n).nan_to_num(0.0)
-    for _ in range(50):
-        middle = (low + high) / 2
-        within = log_upper_tail(k, n, middle) <= log_level
-        low, high = middle.where(within, low), high.where(within, middle)
+    low = _bisected(low, high, lambda share: _signed_root(k - 1, n, share) >= least + _SLACK)[0]
+    high = _bisected(low, high, lambda share: _signed_root(k, n, share) >= least - _SLACK)[1]
+    exact = (n <= EXACT_TRIALS) & (k > 0)
+    k, n, log_level = k[exact], n[exact], levels.log()[exact]
+    low[exact] = _bisected(low[exact], high[exact], lambda share: log_upper_tail(k, n, share) <= log_level)[0]
     return low
+
+
+def _bisected(low: Tensor, high: Tensor, within: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the ends [...] of intervals with a width of at most 1e-9, at the lower of which `within` is True."""
+    while bool((high - low > _WIDTH).any()):
+        middle = (low + high) / 2
+        inside = within(middle)
+        low, high = middle.where(inside, low), high.where(inside, middle)
+    return low, high
 
 
 def _as_tensor(share: Tensor | float, like: Tensor) -> Tensor:
     return torch.as_tensor(share, dtype=torch.float64, device=like.device)
 
 
-def _signed_root(k: Tensor, n: Tensor, p: float) -> Tensor:
+def _signed_root(k: Tensor, n: Tensor, p: Tensor | float) -> Tensor:
     """Z(k) = sign(k/n - p) √(2 n KL(k/n, p)), k clamped to [0, n]; 0 where n is 0."""
     k = k.clamp(min=0.0).minimum(n)
     miss = n - k

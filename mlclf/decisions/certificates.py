@@ -40,15 +40,18 @@ class Certified:
 
 
 class CutGrid(NamedTuple):
-    """The cuts of k labels, [k, T] from the strictest on: the lower edges of the bins, fixed before the data.
+    """The cuts of k labels at the W bins that hold rows, [k, W] from the strictest on.
+
+    A cut is the lower edge of its bin, which was fixed before the data. Labels with fewer such bins are padded with
+    cuts that are not usable and flag all rows. Bins without rows would only repeat the test of the bin above them.
 
     Attributes:
-        score: [k, T] float32, a decision at the cut is ``score >= this``.
-        lower: [k, T] float32, the greatest score that is not flagged, 0 if there is none.
-        least: [k, T] float32, the least score of the bin, which is flagged.
-        usable: [k, T] bool, True where the bin holds rows and no row below it is flagged.
-        positives, flagged: [k, T] float64, sums of weights over the flagged rows.
-        greatest: [k] float32, the greatest score of all rows.
+        score: [k, W] float32, a decision at the cut is ``score >= this``.
+        lower: [k, W] float32, the greatest score that is not flagged, 0 if there is none.
+        least: [k, W] float32, the least score of the bin, which is flagged.
+        usable: [k, W] bool, True where no row below the bin is flagged.
+        positives, flagged: [k, W] float64, sums of weights over the flagged rows.
+        bins: [k, W] int64, the bins.
     """
 
     score: Tensor
@@ -57,34 +60,38 @@ class CutGrid(NamedTuple):
     usable: Tensor
     positives: Tensor
     flagged: Tensor
-    greatest: Tensor
-
-
-class Choice(NamedTuple):
-    """What was certified for k labels.
-
-    Attributes:
-        index: [k] int64, the chosen cut of the grid, NEVER where none is certified.
-        best: [k] float64, the bound for the labels without one; NaN where there is none.
-        best_index: [k] int64, its cut, NEVER for never positive.
-    """
-
-    index: Tensor
-    best: Tensor
-    best_index: Tensor
+    bins: Tensor
 
 
 class Entries(NamedTuple):
-    """The columns of `Thresholds` for k labels, and of `Certified.best`."""
+    """The columns of `Thresholds` for k labels; see there.
+
+    Attributes:
+        threshold: [k] float32.
+        attained: [k] bool.
+        precision, recall: [k] float64.
+        interval: [k, 2] float32.
+    """
 
     threshold: Tensor
+    attained: Tensor
     precision: Tensor
     recall: Tensor
     interval: Tensor
-    best: Tensor
-    best_threshold: Tensor
-    best_flagged: Tensor
-    attained: Tensor
+
+
+class Bests(NamedTuple):
+    """The best that can be certified for k labels.
+
+    Attributes:
+        bound: [k] float64, NaN where there is none.
+        threshold: [k] float32, NaN = never positive.
+        flagged: [k] float64, the sum of weights that it flags.
+    """
+
+    bound: Tensor
+    threshold: Tensor
+    flagged: Tensor
 
 
 def check_request(objective: Objective, confidence: float, across_labels: str | None) -> float:
@@ -109,112 +116,133 @@ def grid_of(histogram: LabelHistogram, labels: slice, scores_of: Callable[[Tenso
     Of bins that no float32 score tells apart, the decision at one is that at the laxest; it flags the same rows
     wherever the cut is usable, and every test gives both the same answer.
     """
-    positives = histogram.positives[labels]
-    mass = positives + histogram.negatives[labels]
     least, greatest = histogram.least[labels], histogram.greatest[labels]
-    nonempty = greatest >= least
-    below = torch.full_like(greatest, -torch.inf)
-    below[:, 1:] = greatest.cummax(1).values[:, :-1]
-    lowest = below == -torch.inf
+    holds_rows = (greatest >= least).flip(1)
     num_bins = histogram.num_bins
-    edges = (torch.arange(num_bins, dtype=torch.float64) * (2 * LIMIT / num_bins) - LIMIT).float().to(least.device)
-    edges[0] = -torch.inf
-    lower = scores_of(below.where(~lowest, 0.0)).where(~lowest, 0.0)
-    least_score = scores_of(least.where(nonempty, 0.0))
+    width = max(1, int(holds_rows.sum(1).max()))
+    label, place = holds_rows.nonzero(as_tuple=True)
+    column = (holds_rows.cumsum(1) - 1)[label, place]
+    bins = torch.full((len(least), width), NEVER, device=least.device)
+    bins[label, column] = num_bins - 1 - place
+    held, at = bins != NEVER, bins.clamp(min=0)
+    positives = histogram.positives[labels].gather(1, at).where(held, 0.0)
+    negatives = histogram.negatives[labels].gather(1, at).where(held, 0.0)
+    least_score = scores_of(least.gather(1, at).where(held, 0.0))
+    greatest_score = scores_of(greatest.gather(1, at).where(held, 0.0)).where(held, 0.0)
     # float32 may put a logit a hair below an edge into the bin above it.
-    score = scores_of(edges).expand_as(least_score).minimum(least_score.where(nonempty, 1.0))
+    score = scores_of(at * (2 * LIMIT / num_bins) - LIMIT).minimum(least_score).where(at > 0, 0.0)
+    lower = torch.cat([greatest_score[:, 1:], torch.zeros_like(score[:, :1])], 1)
+    last = torch.cat([~held[:, 1:], torch.ones_like(held[:, :1])], 1)
     return CutGrid(
-        score=score.flip(1),
-        lower=lower.flip(1),
-        least=least_score.flip(1),
-        usable=(nonempty & (lowest | (score > lower))).flip(1),
-        positives=positives.flip(1).cumsum(1),
-        flagged=mass.flip(1).cumsum(1),
-        greatest=scores_of(greatest.amax(1)),
+        score=score,
+        lower=lower,
+        least=least_score,
+        usable=held & (last | (score > lower)),
+        positives=positives.cumsum(1),
+        flagged=(positives + negatives).cumsum(1),
+        bins=bins,
     )
 
 
 def last_of(found: Tensor) -> Tensor:
-    """Return [k] int64, the laxest cut of [k, T] bool, NEVER where there is none."""
+    """Return [k] int64, the laxest cut of [k, W] bool, NEVER where there is none."""
     width = found.shape[1]
     return (width - 1 - found.flip(1).byte().argmax(1)).where(found.any(1), NEVER)
 
 
+def last_reached(usable: Tensor, starts: Tensor, stops: Tensor) -> Tensor:
+    """Return [k] int64, the laxest usable cut that one of the sequences certifies, NEVER where there is none.
+
+    Args:
+        usable: [k, W] bool.
+        starts, stops: [k, J] int64, where each sequence starts and fails; it certifies the cuts from the one to before
+            the other.
+    """
+    place = torch.arange(usable.shape[1], device=usable.device)
+    last_usable = place.expand_as(usable).where(usable, NEVER).cummax(1).values
+    last = last_usable.gather(1, (stops - 1).clamp(min=0))
+    return last.where((stops > starts) & (last >= starts), NEVER).amax(1)
+
+
 def first_of(found: Tensor) -> Tensor:
-    """Return [k] int64, the strictest cut of [k, T] bool, NEVER where there is none."""
+    """Return [k] int64, the strictest cut of [k, W] bool, NEVER where there is none."""
     return found.byte().argmax(1).where(found.any(1), NEVER)
 
 
-def entries_of(grid: CutGrid, choice: Choice, objective: Objective) -> Entries:
-    """Return the numbers of k labels at what was chosen for them."""
-    attained = choice.index != NEVER
+def entries_of(grid: CutGrid, index: Tensor, objective: Objective, greatest: Tensor) -> Entries:
+    """Return the numbers of k labels at the cuts chosen for them.
+
+    Args:
+        grid: of the k labels.
+        index: [k] int64, cuts of the grid, NEVER where none is certified.
+        objective: the constraint.
+        greatest: [k] float32, the greatest score of each label.
+    """
+    attained = index != NEVER
     always = ~attained & (objective.name == "recall")
-    index = choice.index.where(~always, grid.score.shape[1] - 1)
+    index = last_of(grid.usable).where(always, index)
     never = index == NEVER
     at = index.clamp(min=0)[:, None]
     threshold = grid.score.gather(1, at)[:, 0].where(~never, torch.nan).where(~always, 0.0)
     true, flagged = (part.gather(1, at)[:, 0].where(~never, 0.0) for part in (grid.positives, grid.flagged))
-    total = grid.positives[:, -1]
-    lower = grid.lower.gather(1, at)[:, 0].where(~never, grid.greatest).where(~always, 0.0)
+    lower = grid.lower.gather(1, at)[:, 0].where(~never, greatest)
     upper = grid.least.gather(1, at)[:, 0].where(~never, torch.nan)
-    # The strictest cut that flags every row, for those that flag all.
-    lowest = last_of(grid.usable).clamp(min=0)[:, None]
-    upper = upper.where(~always, grid.least.gather(1, lowest)[:, 0])
-    best_at = choice.best_index.clamp(min=0)[:, None]
-    best_never = choice.best_index == NEVER
-    return Entries(
-        threshold=threshold,
-        precision=true / flagged,
-        recall=true / total,
-        interval=torch.stack([lower, upper], 1),
-        best=choice.best,
-        best_threshold=grid.score.gather(1, best_at)[:, 0].where(~best_never, torch.nan),
-        best_flagged=grid.flagged.gather(1, best_at)[:, 0].where(~best_never, 0.0),
-        attained=attained,
-    )
+    return Entries(threshold, attained, true / flagged, true / grid.positives[:, -1], torch.stack([lower, upper], 1))
+
+
+def best_at(grid: CutGrid, index: Tensor, bound: Tensor) -> Bests:
+    """Return the bounds [k] float64 with what the cuts [k] int64 are, NEVER for never positive."""
+    never, at = index == NEVER, index.clamp(min=0)[:, None]
+    threshold = grid.score.gather(1, at)[:, 0].where(~never, torch.nan)
+    return Bests(bound, threshold, grid.flagged.gather(1, at)[:, 0].where(~never, 0.0))
 
 
 def certified_of(
-    slices: list[Entries], testable: Tensor, support: Tensor, objective: Objective, confidence: float, method: str
+    entries: Entries,
+    bests: Bests,
+    testable: Tensor,
+    support: Tensor,
+    objective: Objective,
+    confidence: float,
+    method: str,
 ) -> Certified:
-    """Put the entries of all labels together.
+    """Put the columns of K labels together.
 
     Args:
-        slices: entries of consecutive labels.
+        entries: of all labels.
+        bests: of all labels; only those of labels that are unattainable are looked at.
         testable: [K] bool, False for `fallback`.
         support: [K] int64, observed positive rows.
         objective: the constraint.
         confidence: the level.
         method: the name of the procedure.
     """
-    all_ = Entries(*(torch.cat(column).cpu() for column in zip(*slices, strict=True)))
+    entries, bests = Entries(*(column.cpu() for column in entries)), Bests(*(column.cpu() for column in bests))
     testable = testable.cpu()
-    columns = zip(testable.tolist(), all_.attained.tolist(), strict=True)
+    columns = zip(testable.tolist(), entries.attained.tolist(), strict=True)
     status = ["fallback" if not can else "tuned" if attained else "unattainable" for can, attained in columns]
-    f1 = 2 * all_.precision * all_.recall / (all_.precision + all_.recall)
-    f1 = f1.where(all_.precision + all_.recall > 0, 0.0).where(all_.recall.isfinite(), torch.nan)
+    precision, recall = entries.precision, entries.recall
+    f1 = torch.where(recall == 0, 0.0, 2 * precision * recall / (precision + recall))
     thresholds = Thresholds(
-        thresholds=all_.threshold.where(testable, 0.5),
+        thresholds=entries.threshold.where(testable, 0.5),
         status=status,
         support=support.cpu(),
-        precision=all_.precision.where(testable, torch.nan),
-        recall=all_.recall.where(testable, torch.nan),
+        precision=precision.where(testable, torch.nan),
+        recall=recall.where(testable, torch.nan),
         f1=f1.where(testable, torch.nan),
-        intervals=all_.interval.where(testable[:, None], torch.nan),
+        intervals=entries.interval.where(testable[:, None], torch.nan),
         objective=str(objective),
         method=method,
         confidence=confidence,
     )
-    bests = zip(status, all_.best.tolist(), all_.best_threshold.tolist(), all_.best_flagged.tolist(), strict=True)
-    return Certified(
-        thresholds,
-        [
-            {objective.name: _number(bound), "threshold": _number(threshold), "flagged": flagged}
-            if kind == "unattainable"
-            else None
-            for kind, bound, threshold, flagged in bests
-        ],
-    )
+    rows = zip(status, *(column.tolist() for column in bests), strict=True)
+    best = [
+        {objective.name: _number(bound), "threshold": _number(threshold), "flagged": flagged}
+        if kind == "unattainable"
+        else None
+        for kind, bound, threshold, flagged in rows
+    ]
+    return Certified(thresholds, best)
 
 
 def _number(value: float) -> float | None:

@@ -10,16 +10,18 @@ from torch import Tensor
 from mlclf.decisions.binomial import least_successes, log_upper_tail, share_below, upper_tail_within
 from mlclf.decisions.certificates import (
     GRID_BYTES,
-    NEVER,
+    Bests,
     Certified,
-    Choice,
     CutGrid,
+    Entries,
+    best_at,
     certified_of,
     check_request,
     entries_of,
     first_of,
     grid_of,
     last_of,
+    last_reached,
 )
 from mlclf.decisions.histograms import LabelHistogram
 from mlclf.decisions.objectives import Objective
@@ -75,11 +77,17 @@ def certified(
         slices = histogram.label_slices(GRID_BYTES)
         least = torch.cat([procedure.least_levels(grid_of(histogram, part, scores_of), part) for part in slices])
         levels *= shared_level(least[testable], 1 - confidence, dependent=True) / (1 - confidence)
-    entries = []
+    entries, bests = [], []
     for part in histogram.label_slices(GRID_BYTES):
         grid = grid_of(histogram, part, scores_of)
-        entries.append(entries_of(grid, procedure.choice(grid, part, levels[part]), objective))
-    return certified_of(entries, testable, positives, objective, confidence, METHOD)
+        greatest = scores_of(histogram.greatest[part].amax(1))
+        entries.append(entries_of(grid, procedure.chosen(grid, part, levels[part]), objective, greatest))
+        bests.append(procedure.bests(grid, part, levels[part]))
+    all_entries = Entries(*(torch.cat(column) for column in zip(*entries, strict=True)))
+    all_bests = Bests(*(torch.cat(column) for column in zip(*bests, strict=True)))
+    if objective.name == "precision":
+        all_bests = procedure.best_start(all_bests, ~all_entries.attained, levels)
+    return certified_of(all_entries, all_bests, testable, positives, objective, confidence, METHOD)
 
 
 def shared_level(least_levels: Tensor, level: float, dependent: bool) -> float:
@@ -108,58 +116,71 @@ class _Procedure:
 
     def __init__(self, name: str, share: float, measured: Tensor, level: float) -> None:
         self.name, self.share, self.measured = name, share, measured
-        self.starts = {count: start_counts(count, share, level) for count in measured.unique().tolist()}
+        counts = {count: start_counts(count, share, level) for count in measured.unique().tolist()}
+        most = max(map(len, counts.values()), default=1)
+        # Fewer starts than others have: the last once more, which changes nothing.
+        rows = [counts[count] + counts[count][-1:] * (most - len(counts[count])) for count in measured.tolist()]
+        self.counts = torch.tensor(rows, dtype=torch.float64, device=measured.device)
+        lengths = [len(counts[count]) for count in measured.tolist()]
+        self.num_starts = torch.tensor(lengths, dtype=torch.float64, device=measured.device)
 
-    def choice(self, grid: CutGrid, labels: slice, levels: Tensor) -> Choice:
-        """Return what is certified for k labels at [k] float64 levels."""
+    def chosen(self, grid: CutGrid, labels: slice, levels: Tensor) -> Tensor:
+        """Return [k] int64, the cuts that are certified at [k] float64 levels, NEVER where there is none."""
         measured = self.measured[labels].double()
         if self.name == "precision":
-            return self._precision(grid, labels, levels)
+            starts = starts_of(grid.flagged, self.counts[labels])
+            level = (levels / self.num_starts[labels])[:, None]
+            passed = upper_tail_within(grid.positives, grid.flagged, self.share, level)
+            return last_reached(grid.usable, starts, reached(passed, starts))
         if self.name == "recall":
             enough = least_successes(measured, self.share, levels)[:, None]
-            found = grid.usable & (grid.positives >= enough)
-            whole = grid.usable & (grid.positives == measured[:, None])
-            best = levels ** (1 / measured)
-            return Choice(first_of(found), best.where(measured > 0, torch.nan), first_of(whole))
+            return first_of(grid.usable & (grid.positives >= enough))
         most = (measured - least_successes(measured, 1 - self.share, levels))[:, None]
-        false = grid.flagged - grid.positives
-        best = 1 - levels ** (1 / measured)
-        return Choice(last_of(grid.usable & (false <= most)), best, last_of(grid.usable & (false == 0)))
+        return last_of(grid.usable & (grid.flagged - grid.positives <= most))
+
+    def bests(self, grid: CutGrid, labels: slice, levels: Tensor) -> Bests:
+        """Return the bests of k labels; for precision [k, J] candidates, the bounds still numbers of positives.
+
+        For recall and fpr a label without a cut would have one at α^(1/n), or 1 - α^(1/n), where nothing is missed:
+        targets that depend on the number of rows alone.
+        """
+        measured = self.measured[labels].double()
+        if self.name == "precision":
+            starts = starts_of(grid.flagged, self.counts[labels])
+            starts = torch.searchsorted(grid.flagged, grid.flagged.gather(1, starts))
+            usable, score = grid.usable.gather(1, starts), grid.score.gather(1, starts)
+            positives = grid.positives.gather(1, starts).where(usable, 0.0)
+            return Bests(positives, score, grid.flagged.gather(1, starts))
+        bound = levels ** (1 / measured)
+        if self.name == "recall":
+            return best_at(grid, first_of(grid.usable & (grid.positives == measured[:, None])), bound)
+        return best_at(grid, last_of(grid.usable & (grid.flagged == grid.positives)), 1 - bound)
+
+    def best_start(self, candidates: Bests, wanted: Tensor, levels: Tensor) -> Bests:
+        """Return of [K, J] candidates the one with the greatest bound, for the labels that want one.
+
+        The bounds of all J starts hold together, each having 1/J of the level.
+        """
+        level = (levels / self.num_starts)[:, None].expand_as(candidates.bound)
+        bounds = torch.zeros_like(candidates.bound)
+        bounds[wanted] = share_below(candidates.bound[wanted], candidates.flagged[wanted], level[wanted])
+        bound, place = bounds.max(1)
+        some = bound > 0
+        threshold = candidates.threshold.gather(1, place[:, None])[:, 0].where(some, torch.nan)
+        return Bests(bound, threshold, candidates.flagged.gather(1, place[:, None])[:, 0].where(some, 0.0))
 
     def least_levels(self, grid: CutGrid, labels: slice) -> Tensor:
         """Return [k] float64, the least level at which each label attains."""
         measured = self.measured[labels].double()
         if self.name == "precision":
-            starts, num_starts = self._starts(grid, labels)
+            starts = starts_of(grid.flagged, self.counts[labels])
             tails = log_upper_tail(grid.positives.gather(1, starts), grid.flagged.gather(1, starts), self.share)
-            return tails.amin(1).exp() * num_starts
+            return tails.amin(1).exp() * self.num_starts[labels]
         if self.name == "recall":
             return self.share**measured
         strictest = first_of(grid.usable).clamp(min=0)[:, None]
         false = (grid.flagged - grid.positives).gather(1, strictest)[:, 0]
         return log_upper_tail(measured - false, measured, 1 - self.share).exp()
-
-    def _precision(self, grid: CutGrid, labels: slice, levels: Tensor) -> Choice:
-        starts, num_starts = self._starts(grid, labels)
-        each = (levels / num_starts)[:, None]
-        passed = upper_tail_within(grid.positives, grid.flagged, self.share, each)
-        found = reached(passed, starts) & grid.usable
-        # What the starts certify: bounds at the level of each hold together.
-        first = torch.searchsorted(grid.flagged, grid.flagged.gather(1, starts))
-        bounds = share_below(grid.positives.gather(1, first), grid.flagged.gather(1, first), each)
-        best, place = bounds.where(grid.usable.gather(1, first), 0.0).max(1)
-        best_index = first.gather(1, place[:, None])[:, 0].where(best > 0, NEVER)
-        return Choice(last_of(found), best, best_index)
-
-    def _starts(self, grid: CutGrid, labels: slice) -> tuple[Tensor, Tensor]:
-        """Return the cuts [k, J] int64 at which sequences start, and how many there are: [k] float64."""
-        counts = [self.starts[count] for count in self.measured[labels].tolist()]
-        most = max(map(len, counts))
-        # Fewer starts than others have: the last once more, which changes nothing.
-        padded = torch.tensor([part + part[-1:] * (most - len(part)) for part in counts], dtype=torch.float64)
-        lengths = torch.tensor([len(part) for part in counts], dtype=torch.float64)
-        device = grid.flagged.device
-        return starts_of(grid.flagged, padded.to(device)), lengths.to(device)
 
 
 def _check_counts(histogram: LabelHistogram) -> None:

@@ -8,7 +8,7 @@ long as it stops at the first that is not rejected: only the first true null on 
 Precision is not monotone, and the first few rows are too few to reject anything, so a single start at the top has
 almost no power: at a true precision of 0.95, 29 rows out of 29 have to be positive for the first step at 0.9 and 95%.
 Here J sequences start at J counts r₁ < r₂ < …, each twice the one before it, with δ/J each: sequence j starts at the
-laxest cut that flags at most rⱼ rows, or at the strictest if that flags more.
+laxest cut that flags at most rⱼ rows, or at the strictest that flags any if that flags more.
 
 **Why the starts may depend on the scores.** Let e be a true null, a ≤ e the strictest cut such that a, …, e - 1 are not
 nulls, and X the rows that a flags of the M that e flags. Sequence j meets e as its first null exactly where X ≤ rⱼ and
@@ -18,6 +18,8 @@ and nothing else was looked at. Otherwise π(a) > p ≥ π(e), so rows beyond a 
 and the chance of a rejection grows with X while X ≤ rⱼ favours small X: by Chebyshev's association inequality
 P(X ≤ rⱼ, e rejected | M, outside) ≤ P(X ≤ rⱼ | M, outside) δ/J. Summed over e that is at most δ/J. A start at the
 strictest cut that flags at least rⱼ rows would turn the inequality round. Precision need not be monotone anywhere.
+(Where the strictest bin with rows has more than rⱼ of them, it is the first of all: no second bin is as likely empty as
+it is so full.)
 """
 
 from __future__ import annotations
@@ -66,23 +68,20 @@ def starts_of(flagged: Tensor, counts: Tensor) -> Tensor:
 
 
 def reached(passed: Tensor, starts: Tensor) -> Tensor:
-    """Return [k, T] bool, the cuts that one of the sequences reaches without a failure.
+    """Return [k, J] int64, how far each sequence comes: the cut of its first failure, T where there is none.
 
     Args:
         passed: [k, T] bool, True where the test of a cut rejects, in the order of the sequence.
         starts: [k, J] int64.
     """
-    failures = (~passed).cumsum(1)
-    found = torch.zeros_like(passed)
-    place = torch.arange(passed.shape[1], device=passed.device)
-    for start in starts.T[:, :, None]:
-        before = failures.gather(1, start) - (~passed).gather(1, start).long()
-        found |= (place >= start) & (failures == before)
-    return found
+    width = passed.shape[1]
+    place = torch.arange(width, device=passed.device)
+    failures = place.expand_as(passed).where(~passed, width)
+    return failures.flip(1).cummin(1).values.flip(1).gather(1, starts)
 
 
 def reached_with_carry(log_wealth: Tensor, starts: Tensor, log_least: Tensor) -> Tensor:
-    """Return [k, T] bool, the cuts that sequences of e-values reach, where a sequence that arrives hands its level on.
+    """Return what `reached` does for e-values, where a sequence that comes to the start of another hands its level on.
 
     A cut is rejected where its wealth is at least 1 over its level. That is the fallback procedure of Wiens (2003): a
     sequence that comes to the start of another without a failure adds its level to it. With e-values it stays valid
@@ -94,19 +93,15 @@ def reached_with_carry(log_wealth: Tensor, starts: Tensor, log_least: Tensor) ->
         starts: [k, J] int64, rising.
         log_least: [k] float64, the log of the wealth that a single level asks for, J ÷ δ.
     """
-    found = torch.zeros_like(log_wealth, dtype=torch.bool)
-    num_cuts = log_wealth.shape[1]
-    place = torch.arange(num_cuts, device=log_wealth.device)
-    levels = torch.zeros(len(log_wealth), 1, dtype=torch.float64, device=log_wealth.device)
-    ends = torch.cat([starts[:, 1:], torch.full_like(starts[:, :1], num_cuts)], 1)
-    for start, end in zip(starts.T[:, :, None], ends.T[:, :, None], strict=True):
-        levels = levels + 1
-        here = (place >= start) & (place < end)
-        passed = log_wealth >= log_least[:, None] - levels.log()
-        kept = here & ((here & ~passed).cumsum(1) == 0)
-        found |= kept
-        levels = levels.where((kept == here).all(1, keepdim=True), 0.0)
-    return found
+    ends = torch.cat([starts[:, 1:], torch.full_like(starts[:, :1], log_wealth.shape[1])], 1)
+    levels = torch.ones_like(log_least)
+    stops = []
+    for start, end in zip(starts.T, ends.T, strict=True):
+        passed = log_wealth >= (log_least - levels.log())[:, None]
+        stop = reached(passed, start[:, None])[:, 0].minimum(end)
+        levels = (levels + 1).where(stop == end, 1.0)
+        stops.append(stop)
+    return torch.stack(stops, 1)
 
 
 def _smallest(share: float, level: float) -> int:
