@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -116,7 +117,7 @@ class _Procedure:
 
     def __init__(self, name: str, share: float, measured: Tensor, level: float) -> None:
         self.name, self.share, self.measured = name, share, measured
-        counts = {count: start_counts(count, share, level) for count in measured.unique().tolist()}
+        counts = {count: start_counts(count, level, -math.log(share)) for count in measured.unique().tolist()}
         most = max(map(len, counts.values()), default=1)
         # Fewer starts than others have: the last once more, which changes nothing.
         rows = [counts[count] + counts[count][-1:] * (most - len(counts[count])) for count in measured.tolist()]

@@ -6,7 +6,7 @@ certifies the cuts that it rejects, all of them at once. Along a fixed sequence 
 long as it stops at the first that is not rejected: only the first true null on its way can go wrong.
 
 Precision is not monotone, and the first few rows are too few to reject anything, so a single start at the top has
-almost no power: at a true precision of 0.95, 29 rows out of 29 have to be positive for the first step at 0.9 and 95%.
+almost no power: 29 rows out of 29 have to be positive for the first step at 0.9 and 95%.
 Here J sequences start at J counts r₁ < r₂ < …, each twice the one before it, with δ/J each: sequence j starts at the
 laxest cut that flags at most rⱼ rows, or at the strictest that flags any if that flags more.
 
@@ -33,24 +33,30 @@ _GROWTH = 2
 _FEWEST = 8
 
 
-def start_counts(num_rows: int, share: float, level: float) -> list[int]:
+def start_counts(num_rows: int, level: float, growth: float, cost: float = 0.0) -> list[int]:
     """Return the counts of flagged rows at which sequences start, at least one.
 
-    The first is the smallest that can succeed: where all of r rows are positive, share ** r is at most level / J. Each
-    is twice the one before it, and none exceeds `num_rows`. Where no count can succeed they are halves of `num_rows`,
-    from which one learns what can be certified instead.
+    The first is the smallest that can succeed, each is twice the one before it, and none exceeds `num_rows`. Where no
+    count can succeed they are halves of `num_rows`, from which one learns what can be certified instead.
 
     Args:
         num_rows: observed rows of the label.
-        share: the precision to certify, in (0, 1].
-        level: 1 - confidence.
+        level: 1 - confidence, shared by the sequences.
+        growth: by how much each of r positive rows lowers the log of the least level that is met; -log(p) for the
+            binomial tail, as p ** r is the least p-value.
+        cost: what it starts from.
     """
-    if share >= 1 or _smallest(share, level) > num_rows:
+
+    def smallest(share: float) -> int:
+        needed = (cost - math.log(share)) / growth if growth > 0 else math.inf
+        return math.ceil(needed) if needed <= num_rows else num_rows + 1
+
+    if smallest(level) > num_rows:
         halvings = max(0, num_rows.bit_length() - _FEWEST.bit_length())
         return [max(1, num_rows >> place) for place in range(halvings, -1, -1)]
-    counts = [_smallest(share, level)]
+    counts = [smallest(level)]
     while True:
-        first = _smallest(share, level / (len(counts) + 1))
+        first = smallest(level / (len(counts) + 1))
         more = [first * _GROWTH**place for place in range(len(counts) + 1)]
         if more[-1] > num_rows:
             return counts
@@ -90,21 +96,16 @@ def reached_with_carry(log_wealth: Tensor, starts: Tensor, log_least: Tensor) ->
 
     Args:
         log_wealth: [k, T] float64, in the order of the sequence.
-        starts: [k, J] int64, rising.
+        starts: [k, J] int64, rising; T for labels that have fewer.
         log_least: [k] float64, the log of the wealth that a single level asks for, J ÷ δ.
     """
-    ends = torch.cat([starts[:, 1:], torch.full_like(starts[:, :1], log_wealth.shape[1])], 1)
+    width = log_wealth.shape[1]
+    ends = torch.cat([starts[:, 1:], torch.full_like(starts[:, :1], width)], 1)
     levels = torch.ones_like(log_least)
     stops = []
     for start, end in zip(starts.T, ends.T, strict=True):
         passed = log_wealth >= (log_least - levels.log())[:, None]
-        stop = reached(passed, start[:, None])[:, 0].minimum(end)
+        stop = reached(passed, start[:, None].clamp(max=width - 1))[:, 0].minimum(end)
         levels = (levels + 1).where(stop == end, 1.0)
         stops.append(stop)
     return torch.stack(stops, 1)
-
-
-def _smallest(share: float, level: float) -> int:
-    """The smallest r with share ** r ≤ level."""
-    count = max(1, math.ceil(math.log(level) / math.log(share)))
-    return count if share**count <= level else count + 1
