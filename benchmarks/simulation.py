@@ -36,7 +36,12 @@ from mlclf.decisions.scores import scores_of
 
 PRECISION, CONFIDENCE = 0.9, 0.95
 TAIL_PRECISIONS = (0.85, 0.89, 0.90, 0.95)
-SIZES = {"plain": (200, 2_000, 20_000), "noisy": (2_000,), "weighted": (200, 2_000, 5_000), "clustered": (200, 2_000, 5_000)}
+SIZES = {
+    "plain": (200, 2_000, 20_000),
+    "noisy": (2_000,),
+    "weighted": (200, 2_000, 5_000),
+    "clustered": (200, 2_000, 5_000),
+}
 TAIL, FALL = 0.4, 1.5
 NOISE, NOISE_PRECISION = 0.02, 0.5
 HEAVY, LIGHT, HEAVY_LOSS = 1.0, 0.25, 0.01

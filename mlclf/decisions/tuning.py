@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from mlclf.decisions.betting import BettingConstraints
 from mlclf.decisions.calibrators import fit_calibrators
 from mlclf.decisions.cells import Cells
+from mlclf.decisions.constraints import certified
 from mlclf.decisions.cutoffs import CUT_BYTES, NEVER, Cuts, Joint, Probabilities, best_cuts, cuts_of, f_measure
 from mlclf.decisions.folds import FoldHistograms, summed
 from mlclf.decisions.histograms import LabelHistogram
@@ -212,6 +214,23 @@ def _informative(histogram: LabelHistogram) -> Tensor:
     return auroc(histogram)[0] > 0.5 + INFORMATIVE_DEVIATIONS * error
 
 
+@dataclass(frozen=True)
+class Claim:
+    """What is claimed of thresholds that keep a constraint, and of the rows that it is claimed from.
+
+    Attributes:
+        confidence: P(attained and violated) is at most 1 − confidence for each label.
+        across_labels: `fdr` bounds the share of violated labels among the attained ones instead.
+        clustered: rows of one identity are one observation.
+        greatest_weight: what no weight of a cell exceeds; None where rows have no weights.
+    """
+
+    confidence: float
+    across_labels: str | None = None
+    clustered: bool = False
+    greatest_weight: float | None = None
+
+
 class Tuner:
     """Collects scored rows in one pass and tunes thresholds for an objective from them.
 
@@ -229,6 +248,7 @@ class Tuner:
         prior: Tensor | None = None,
         num_bins: int | None = None,
         keeps_folds: bool = False,
+        claim: Claim | None = None,
     ) -> None:
         """Start empty.
 
@@ -239,6 +259,8 @@ class Tuner:
             prior: [K] float32, earlier thresholds (NaN: none) to draw to, as far as cross-validation finds best.
             num_bins: of the histogram; None = as many as fit its budget.
             keeps_folds: count folds in any case, so that thresholds for other objectives can be tuned later.
+            claim: what is claimed of a constraint; the rows must then be used for nothing else. Objectives that are no
+                constraints claim nothing.
 
         Raises:
             ConfigError: `prior` is given for an objective that has no value to cross-validate.
@@ -249,6 +271,15 @@ class Tuner:
                 "leave it out"
             )
         self.objective, self.prior = objective, prior
+        self.claim = claim if objective.is_constraint else None
+        self.bets: BettingConstraints | None = None
+        if self.claim is not None and (self.claim.clustered or self.claim.greatest_weight is not None):
+            self.bets = BettingConstraints(
+                objective,
+                num_labels,
+                clustered=self.claim.clustered,
+                greatest_weight=self.claim.greatest_weight if self.claim.greatest_weight is not None else 1.0,
+            )
         self.shrinks = objective.is_f and method == "auto"
         self.histogram = LabelHistogram(num_labels, num_bins)
         folded = keeps_folds or self.shrinks or objective.name == "alert_budget" or prior is not None
@@ -276,11 +307,15 @@ class Tuner:
             self.folds.update(cells)
         if self.top is not None:
             self.top.update(cells, scores_of(cells.logits))
+        if self.bets is not None:
+            self.bets.update(cells)
 
     def thresholds(self) -> Thresholds:
         """Thresholds that serve the objective best on rows like these."""
         if self.top is not None:
             return _top_thresholds(self.top, self.objective)
+        if self.claim is not None:
+            return self._certified(self.claim)
         probabilities = self._probabilities()
         positives = 0.0
         if self.shrinks:
@@ -289,6 +324,14 @@ class Tuner:
             positives = choose_prior_positives(folds, self.objective, scores_of, probabilities)
         tuned = tune_thresholds(self.histogram, self.objective, scores_of, positives, probabilities)
         return tuned if self.prior is None else self._drawn_to_prior(tuned, self.prior, positives, probabilities)
+
+    def _certified(self, claim: Claim) -> Thresholds:
+        if self.bets is not None:
+            found = self.bets.certified(claim.confidence, scores_of, claim.across_labels)
+        else:
+            found = certified(self.histogram, self.objective, claim.confidence, scores_of, claim.across_labels)
+        details = {index: {"best": best} for index, best in enumerate(found.best) if best is not None}
+        return replace(found.thresholds, details=details)
 
     def _probabilities(self) -> Probabilities | None:
         if self.folds is None:

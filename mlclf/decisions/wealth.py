@@ -110,6 +110,4 @@ class RowWealth:
             rest = self.logs[1, :, labels]
             logs += rest.sum(2, keepdim=True) - rest.cumsum(2)
         flagged = self.rows[labels].cumsum(1)
-        return Wealth(
-            logs.logsumexp(0) - math.log(NUM_STAKES), flagged, torch.full_like(flagged, self.greatest_weight)
-        )
+        return Wealth(logs.logsumexp(0) - math.log(NUM_STAKES), flagged, torch.full_like(flagged, self.greatest_weight))
