@@ -15,7 +15,8 @@ from mlclf.decisions.histograms import LabelHistogram
 from mlclf.decisions.objectives import parse_objective
 from mlclf.decisions.scores import scores_of
 from mlclf.decisions.shrinkage import PRIOR_POSITIVES, choose_prior_positives, drawn_to, value_of, without
-from mlclf.decisions.tuning import Tuner, tune_thresholds
+from mlclf.decisions.tuner import Tuner
+from mlclf.decisions.tuning import tune_thresholds
 from mlclf.errors import ConfigError
 
 

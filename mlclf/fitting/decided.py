@@ -18,7 +18,7 @@ from mlclf.decisions.folds import FoldHistograms, summed
 from mlclf.decisions.objectives import parse_objective
 from mlclf.decisions.scores import scores_of
 from mlclf.decisions.thresholds import Thresholds, fallback_thresholds
-from mlclf.decisions.tuning import Tuner
+from mlclf.decisions.tuner import Tuner
 from mlclf.files import write_json
 from mlclf.fitting.prepared import PreparedData
 from mlclf.fitting.trained import Progress, Trained
