@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mlclf.data.shards import Plan, Shard
-from mlclf.decisions.score_files import KIND_KEY, PROBABILITY
+from mlclf.decisions.score_columns import KIND_KEY, PROBABILITY
 from mlclf.errors import ConfigError
 from mlclf.files import committed, folder_is_empty, write_text
 

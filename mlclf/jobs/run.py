@@ -20,10 +20,10 @@ from mlclf.data.pool import pool_shape
 from mlclf.data.rows import RowEncoder
 from mlclf.data.schema import Schema, check_shards, drift
 from mlclf.data.shards import Plan, make_plan
+from mlclf.decisions.cells import Cells, row_identities, value_identities
 from mlclf.decisions.evaluation import Evaluation
-from mlclf.decisions.histograms import LabelHistogram
 from mlclf.decisions.scores import Scorer, scores_of
-from mlclf.decisions.thresholds import Thresholds, parse_objective, tune_thresholds
+from mlclf.decisions.thresholds import Thresholds, parse_objective
 from mlclf.errors import ConfigError
 from mlclf.files import read_json, write_json
 from mlclf.fitting import Progress
@@ -38,6 +38,7 @@ from mlclf.jobs.predictions import (
     written_part,
 )
 from mlclf.jobs.steps import Names, drain, names_of
+from mlclf.jobs.tuned import DEFAULT_CONFIDENCE, Tuning, checked_options, read_prior
 from mlclf.runs import RunFolder
 
 BATCH_CELLS = 1 << 22
@@ -166,33 +167,74 @@ class Run:
 
     # ── calibrate ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def calibrate(self, data: Names, objective: str = "f1", out: str | Path | None = None) -> dict[str, Any]:
-        """Tune thresholds on labelled data; they replace the run's unless `out` names a file for them."""
-        return drain(self.calibrate_steps(data, objective, out))
+    def calibrate(
+        self, data: Names, objective: str = "f1", out: str | Path | None = None, **options: Any
+    ) -> dict[str, Any]:
+        """Tune thresholds on labelled data; they replace the run's unless `out` names a file for them.
+
+        The options are those of `calibrate_steps`.
+        """
+        return drain(self.calibrate_steps(data, objective, out, **options))
 
     def calibrate_steps(
-        self, data: Names, objective: str = "f1", out: str | Path | None = None
+        self,
+        data: Names,
+        objective: str = "f1",
+        out: str | Path | None = None,
+        *,
+        confidence: float | None = DEFAULT_CONFIDENCE,
+        across_labels: str | None = None,
+        prior: str | Path | None = None,
     ) -> Generator[Progress, None, dict[str, Any]]:
-        """The job of `calibrate`, yielding progress; returns the document of `thresholds.json`."""
-        wanted = parse_objective(objective)
+        """The job of `calibrate`, yielding progress; returns the document of `thresholds.json`.
+
+        Args:
+            data: labelled data.
+            objective: such as `f1` or `recall:0.9`.
+            out: file for the document; None for the run's own.
+            confidence: what constraints are to hold with; None makes no claim.
+            across_labels: `fdr` controls a set of labels, None each on its own.
+            prior: thresholds of earlier, toward which these are shrunk.
+        """
+        checked_options(confidence, across_labels)
+        wanted, earlier = parse_objective(objective), read_prior(prior)
         plan = make_plan(names_of(data))
         if self._trained_on(plan):
             yield Progress(
                 "calibrate",
                 note="these rows were trained on: thresholds tuned on them promise too much; use rows held out",
             )
-        histogram = LabelHistogram(len(self.label_names))
-        for batch, progress in self._batches(plan, "calibrate", with_labels=True):
-            histogram.update(self.scorer.logits(batch), batch.labels, batch.label_mask, batch.weights)
+        tuning = Tuning(
+            wanted,
+            len(self.label_names),
+            confidence=confidence,
+            across_labels=across_labels,
+            prior=earlier,
+            prior_positives=0.0 if self.settings.thresholds.method == "plain" else 10.0,
+        )
+        identity = self._identity(plan)
+        for batch, progress in self._batches(plan, "calibrate", with_labels=True, carried=identity):
+            tuning.update(self._cells(batch, progress.done - len(batch), identity))
             yield progress
         yield from self._notes(plan)
-        prior = 0.0 if self.settings.thresholds.method == "plain" else 10.0
-        thresholds = tune_thresholds(histogram, wanted, scores_of, prior)
+        thresholds = tuning.thresholds()
         document = thresholds.to_json(list(self.label_names))
         write_json(Path(out) if out is not None else self.path / "thresholds.json", document)
         if out is None:
             self.thresholds = thresholds
         return document
+
+    def _identity(self, plan: Plan) -> str | None:
+        """The column that tells what a row is, where the data has it: the run's group, or its key."""
+        names = set(plan.shards[0].schema.names)
+        return next((name for name in (self.schema.group, self.schema.key) if name in names), None)
+
+    def _cells(self, batch: Batch, first_row: int, identity: str | None) -> Cells:
+        if identity is not None and batch.keys is not None:
+            identities = value_identities(batch.keys.column(identity))
+        else:
+            identities = row_identities(torch.arange(first_row, first_row + len(batch)))
+        return Cells(self.scorer.logits(batch), batch.labels, identities, batch.label_mask, batch.weights)
 
     def _trained_on(self, plan: Plan) -> bool:
         """Whether a file of the plan has the name and size of one that was trained on."""
@@ -208,13 +250,16 @@ class Run:
         weight = self.schema.weight if self.schema.weight in names else None
         return Schema(self.schema.features, self.schema.labels, self.schema.tags, weight, key, None)
 
-    def _batches(self, plan: Plan, stage: str, *, with_labels: bool) -> Iterator[tuple[Batch, Progress]]:
+    def _batches(
+        self, plan: Plan, stage: str, *, with_labels: bool, carried: str | None = None
+    ) -> Iterator[tuple[Batch, Progress]]:
         schema = self._applied_schema(plan)
         if with_labels:
             check_shards(plan, schema)
         values = self.settings.data.label_values
         labels = make_labels(self.schema, values, self.label_names) if with_labels else None
-        keys = (schema.key,) if schema.key and not with_labels else ()
+        key = carried if with_labels else schema.key
+        keys = () if key is None else (key,)
         weight = schema.weight if with_labels else None
         encoder = RowEncoder(schema, self.features, labels, len(self.label_names), weight=weight, key_columns=keys)
         row_bytes = 4 * self.features.num_dense + 12 * plan.row_bytes + len(self.label_names) + 64
