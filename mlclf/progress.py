@@ -161,10 +161,9 @@ def thresholds_table(document: dict[str, Any]) -> list[str]:
 def diff_table(document: dict[str, Any]) -> list[str]:
     """The document of `diff` as lines: the sums, then the labels that change most."""
     labels = document["labels"]
-    lines = [
-        f"{document['changed']:,} of {document['rows'] * len(labels):,} decisions change ({document['share']:.4%}), "
-        f"in {document['changed_rows']:,} of {document['rows']:,} rows"
-    ]
+    cells, rows = document["rows"] * len(labels), document["rows"]
+    lines = [f"{document['changed']:,} of {cells:,} decisions change ({document['share']:.4%})"]
+    lines[0] += f", in {document['changed_rows']:,} of {rows:,} rows"
     order = sorted(labels, key=lambda name: -labels[name]["share"])
     width = min(40, max(12, *(len(_short(name)) for name in labels)))
     head = ("from", "to", "on to off", "off to on", "share")
@@ -179,9 +178,8 @@ def diff_table(document: dict[str, Any]) -> list[str]:
     for side in ("a", "b"):
         only = document[f"only_in_{side}"]
         if only:
-            lines.append(
-                f"  only in {side.upper()}: {', '.join(_short(name) for name in only[:5])}, {len(only):,} in all"
-            )
+            some = ", ".join(_short(name) for name in only[:5])
+            lines.append(f"  only in {side.upper()}: {len(only):,} labels, such as {some}")
     return lines
 
 

@@ -175,13 +175,13 @@ def test_the_files_of_predict_say_their_kind(fitted: Any, tmp_path: Path) -> Non
         (
             {"score_kind": "logit", "labels": "nope_*"},
             (
-                "no score column belongs to a label: scores are ['score_label_a', 'score_label_b'], labels []; "
-                "'score_X' belongs to label 'X' (see --scores, --labels, --label-data)"
+                "--labels: no column of FILE matches 'nope_*', found 'id', 'score_label_a', 'score_label_b', "
+                "'label_a', 'label_b'"
             ),
         ),
         (
             {"score_kind": "logit", "weight": "w"},
-            "column 'w' is not in FILE; check --key and --weight",
+            "--weight: column 'w' is not in FILE; check --key, --weight and --group",
         ),
         (
             {"score_kind": "logit", "label_data": "FILE"},
@@ -267,5 +267,5 @@ def test_masked_labels_and_weights_of_score_files(tmp_path: Path) -> None:
 
 def test_plain_table_is_no_score_file(tmp_path: Path) -> None:
     data = write(tmp_path / "a.parquet", plain_table(20))
-    with pytest.raises(ConfigError, match="no score column belongs to a label"):
+    with pytest.raises(ConfigError, match=r"no column of .* matches 'score_"):
         calibrated(data, tmp_path / "t.json", score_kind="logit")
