@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mlclf.data.arrays import one_array, transpose
+from mlclf.data.arrays import Recycler, one_array, transpose
 from mlclf.data.labels import UNOBSERVED, LabelColumns, TagList
 from mlclf.data.rows import row_weights
 from mlclf.decisions.cells import value_identities
@@ -73,6 +73,7 @@ class LabelReader:
     group: str | None = None
     _values: LabelColumns = field(default_factory=lambda: LabelColumns(()))
     _tags: TagList | None = None
+    _memory: Recycler = field(default_factory=Recycler, repr=False)
 
     def __post_init__(self) -> None:
         if self.style == TAGS:
@@ -99,12 +100,12 @@ class LabelReader:
         return LabelRows(
             None if self.style is None else self._codes(table, place),
             None if self.weight is None else row_weights(table, self.weight, str(place)),
-            None if self.label_weights is None else self.label_weights.floats(table, place, np.float64),
+            None if self.label_weights is None else self.label_weights.floats(table, place, np.float64, self._memory),
             None if self.group is None else value_identities(table.column(self.group)).numpy(),
         )
 
     def _codes(self, table: pa.Table, place: Place) -> NDArray[np.uint8]:
-        codes = np.empty((len(self.label_names), table.num_rows), np.uint8)
+        codes: NDArray[np.uint8] = self._memory.array((len(self.label_names), table.num_rows), np.uint8)
         if self.style == COLUMNS:
             for index, name in enumerate(self.label_columns):
                 fast = _plain_codes(table.column(name))

@@ -10,7 +10,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from mlclf.data.arrays import as_floats, one_array
+from mlclf.data.arrays import Recycler, as_floats, one_array
 from mlclf.data.labels import list_parts
 from mlclf.data.schema import family
 from mlclf.errors import DataError
@@ -64,13 +64,13 @@ class CellColumns:
     num_labels: int
     is_list: bool = False
 
-    def floats(self, table: pa.Table, place: Place, kind: type[np.floating[Any]]) -> NDArray[Any]:
-        """The numbers, NaN for null: [K, n] of `kind`, contiguous.
+    def floats(self, table: pa.Table, place: Place, kind: type[np.floating[Any]], memory: Recycler) -> NDArray[Any]:
+        """The numbers, NaN for null: [K, n] of `kind`, contiguous, in memory that comes back once nobody has them.
 
         Raises:
             DataError: a list does not have K elements.
         """
-        out = np.empty((self.num_labels, table.num_rows), kind)
+        out = memory.array((self.num_labels, table.num_rows), kind)
         if self.is_list:
             rows = list_rows(one_array(table.column(self.names[0])), self.num_labels, place, self.names[0])
             torch.from_numpy(out).copy_(torch.from_numpy(as_floats(rows).reshape(-1, self.num_labels)).t())
@@ -125,13 +125,15 @@ def is_numeric(kind: pa.DataType) -> bool:
     return family(kind) in ("number", "null") and not pa.types.is_temporal(kind)
 
 
-def read_scores(table: pa.Table, columns: CellColumns, kind: str, place: Place) -> NDArray[np.float32]:
+def read_scores(
+    table: pa.Table, columns: CellColumns, kind: str, place: Place, memory: Recycler
+) -> NDArray[np.float32]:
     """The scores of a table as they are in the file: [K, n] float32.
 
     Raises:
         DataError: a score is null or NaN, or a probability is outside [0, 1].
     """
-    scores = columns.floats(table, place, np.float32)
+    scores: NDArray[np.float32] = columns.floats(table, place, np.float32, memory)
     if not scores.size:
         return scores
     low, high = scores.min(1), scores.max(1)  # NaN where there is one
@@ -150,7 +152,9 @@ def _score_problem(scores: NDArray[np.float32]) -> str:
     return f"probabilities must be in [0, 1], found {float(outside[0])!r}; if these are logits, say --score-kind logit"
 
 
-def file_logits(scores: NDArray[np.float32], kind: str, limit: float = LARGEST_FILE_LOGIT) -> NDArray[np.float32]:
+def file_logits(
+    scores: NDArray[np.float32], kind: str, limit: float = LARGEST_FILE_LOGIT, memory: Recycler | None = None
+) -> NDArray[np.float32]:
     """Finite logits of scores of either kind, element by element, not falling: float32 of any shape.
 
     The logarithm is taken in float64, in which neighbours in float32 never change places.
@@ -158,11 +162,12 @@ def file_logits(scores: NDArray[np.float32], kind: str, limit: float = LARGEST_F
     Args:
         scores: float32; probabilities within [0, 1], or logits.
         limit: the largest logit of a probability.
+        memory: where the logits of probabilities are to be.
     """
     if kind == LOGIT:
         within = not scores.size or bool(scores.max() <= LARGEST_LOGIT and scores.min() >= -LARGEST_LOGIT)
         return scores if within else np.clip(scores, -LARGEST_LOGIT, LARGEST_LOGIT)
-    logits = np.empty_like(scores)
+    logits: NDArray[np.float32] = (memory or Recycler(0)).array(scores.shape, np.float32)
     with np.errstate(divide="ignore", invalid="ignore"):
         for index in np.ndindex(scores.shape[:-1]):  # row by row, so that float64 stays in the processor's cache
             odds = scores[index].astype(np.float64)

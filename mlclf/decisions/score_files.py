@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from mlclf.data.arrays import Recycler
 from mlclf.data.labels import UNOBSERVED
+from mlclf.data.plain import LEAST_BUDGET_BYTES, with_plain_columns
 from mlclf.data.readers import decoded_pieces
 from mlclf.data.shards import Plan
 from mlclf.decisions.cells import Cells, row_identities, value_identities
@@ -19,7 +21,9 @@ from mlclf.decisions.label_join import JoinedLabels, placed
 from mlclf.decisions.label_rows import LabelReader, LabelRows, check_label_weights
 from mlclf.decisions.score_columns import LARGEST_FILE_LOGIT, CellColumns, Place, file_logits, read_scores
 
-PIECE_CELLS = 1 << 23
+T = TypeVar("T")
+
+PIECE_CELLS = 17_000_000
 PIECE_ROWS = 65_536
 
 
@@ -43,6 +47,8 @@ class Scored:
     kind: str
     label_names: tuple[str, ...]
     scores: CellColumns
+    memory: Recycler = field(default_factory=Recycler, repr=False, kw_only=True)
+    _plans: dict[tuple[str, ...], Plan] = field(default_factory=dict, repr=False, kw_only=True)
 
     def of(self, label_names: Sequence[str]) -> Scored:
         """Some of the labels, where scores have a column each."""
@@ -65,10 +71,23 @@ class Scored:
         """
 
         def work(table: pa.Table, place: Place, first_row: int) -> tuple[pa.Table, NDArray[np.float32]]:
-            return table.select(list(others)), read_scores(table, self.scores, self.kind, place)
+            return table.select(list(others)), read_scores(table, self.scores, self.kind, place, self.memory)
 
-        columns = list(dict.fromkeys([*self.scores.names, *others]))
-        yield from decoded_pieces(self.plan, units, columns, self.piece_rows, placed(self.plan, work), lanes=1)
+        yield from self._decoded([*self.scores.names, *others], units, work, lanes=1)
+
+    def _decoded(
+        self,
+        columns: Sequence[str],
+        units: Sequence[int],
+        work: Callable[[pa.Table, Place, int], T],
+        lanes: int = 2,
+    ) -> Iterator[T]:
+        """Results of `work` on pieces of some units; with more than one lane those of large units come in turns."""
+        names = list(dict.fromkeys(columns))
+        plan = self._plans.get(tuple(names))
+        if plan is None:  # footers are looked at once, however many units are read one by one
+            plan = self._plans[tuple(names)] = with_plain_columns(self.plan, names, LEAST_BUDGET_BYTES)
+        yield from decoded_pieces(plan, units, names, self.piece_rows, placed(plan, work), lanes=lanes)
 
 
 @dataclass
@@ -101,7 +120,10 @@ class ScoreFiles(Scored):
         """
 
         def work(table: pa.Table, place: Place, first_row: int) -> tuple[Any, ...]:
-            scores, known = read_scores(table, self.scores, self.kind, place), self.beside.read(table, place)
+            scores, known = (
+                read_scores(table, self.scores, self.kind, place, self.memory),
+                self.beside.read(table, place),
+            )
             numbers, found = np.arange(first_row, first_row + table.num_rows), None
             if self.joined is not None:
                 keys = table.column(self.joined.key)
@@ -117,9 +139,8 @@ class ScoreFiles(Scored):
 
         key = self.joined.key if self.joined else None
         others = [name for name in (key, self.identity) if name]
-        columns = list(dict.fromkeys([*self.scores.names, *self.beside.columns, *others]))
-        units = range(len(self.plan.units))
-        for found, rows in decoded_pieces(self.plan, units, columns, self.piece_rows, placed(self.plan, work)):
+        columns = [*self.scores.names, *self.beside.columns, *others]
+        for found, rows in self._decoded(columns, range(len(self.plan.units)), work):
             if self.joined is not None:
                 self.joined.note(*found)
             if len(rows.cells):
@@ -145,7 +166,7 @@ class ScoreFiles(Scored):
         assert codes is not None
         complete = bool(codes.max(initial=0) < UNOBSERVED)
         return Cells(
-            logits=_t(file_logits(scores, self.kind, limit)),
+            logits=_t(file_logits(scores, self.kind, limit, self.memory)),
             labels=_t(codes if complete else (codes == 1).view(np.uint8)),
             identities=identities,
             mask=None if complete else _t(codes != UNOBSERVED),

@@ -195,7 +195,8 @@ def _label_columns(
                 "--labels is needed where scores are lists: one column of lists, or columns in their order"
             )
         wanted = [name.removeprefix(SCORE_PREFIX) for name in scores.names]
-        missing = [name for name in wanted if name not in schema.names]
+        known = set(schema.names)
+        missing = [name for name in wanted if name not in known]
         if missing:
             raise ConfigError(
                 f"a score column needs its label: {file} has no column {_some(missing)}; name the labels with "
@@ -203,7 +204,8 @@ def _label_columns(
             )
         return COLUMNS, tuple(wanted)
     names = [name for name in schema.names if any(matches(name, pattern) for pattern in patterns)]
-    names = [name for name in names if name not in scores.names or name in patterns]
+    own = set(scores.names) - set(patterns)
+    names = [name for name in names if name not in own]
     if not names:
         raise ConfigError(
             f"--labels: no column of {file} matches {' '.join(map(repr, patterns))}, found {_some(schema.names)}"
@@ -260,7 +262,8 @@ def _paired(
     named = [name.removeprefix(SCORE_PREFIX) for name in scores.names]
     if style != COLUMNS:
         return tuple(named), scores
-    unscored = [name for name in columns if name not in named]
+    known = set(named)
+    unscored = [name for name in columns if name not in known]
     if len(unscored) == len(columns):
         raise ConfigError(
             f"no score column belongs to a label: scores are {_some(scores.names)}, labels {_some(columns)}; "
@@ -302,7 +305,8 @@ def _weight_columns(
             _check_numbers(plan, "--label-weights", names, True)
             return CellColumns(tuple(names), len(label_names), True)
         wanted = [f"{WEIGHT_PREFIX}{name}" for name in label_names]
-        missing = [name for name in wanted if name not in names]
+        known = set(names)
+        missing = [name for name in wanted if name not in known]
         if missing:
             raise ConfigError(
                 f"--label-weights: 'weight_X' belongs to label 'X', found no {_some(missing)} in "
