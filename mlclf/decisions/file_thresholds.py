@@ -26,13 +26,12 @@ def in_file_scale(thresholds: Thresholds, kind: str) -> Thresholds:
 
     Scores of files are binned by their logits, and thresholds are probabilities of those; the way there and back may
     move the last bits, but it never falls. So the threshold is the least float32 score whose probability by that way
-    reaches the old one: it decides every row as the old one does, exactly. NaN (never positive) stays, and so does
-    0.5 of a fallback.
+    reaches the old one: it decides every row as the old one does, exactly. NaN (never positive) stays, and 0.5 is
+    0.5, or the logit 0.
     """
     cuts, ends = thresholds.thresholds.numpy(), thresholds.intervals.numpy()
-    fallback = np.array([status == "fallback" for status in thresholds.status])
-    plain = np.float32(0.5) if kind == PROBABILITY else np.float32(0)
-    cut = np.where(fallback, plain, _least(cuts, kind, np.greater_equal))
+    half = np.float32(0.5) if kind == PROBABILITY else np.float32(0)
+    cut = np.where(cuts == np.float32(0.5), half, _least(cuts, kind, np.greater_equal))
     low = _before(_least(ends[:, 0], kind, np.greater), kind)
     high = np.where(cuts == ends[:, 1], cut, _least(ends[:, 1], kind, np.greater_equal))
     return replace(

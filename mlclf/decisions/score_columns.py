@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
-from mlclf.data.arrays import Recycler, as_floats, one_array
+from mlclf.data.arrays import Recycler, as_floats, one_array, transpose
 from mlclf.data.labels import list_parts
 from mlclf.data.schema import family
 from mlclf.errors import DataError
@@ -73,7 +72,9 @@ class CellColumns:
         out = memory.array((self.num_labels, table.num_rows), kind)
         if self.is_list:
             rows = list_rows(one_array(table.column(self.names[0])), self.num_labels, place, self.names[0])
-            torch.from_numpy(out).copy_(torch.from_numpy(as_floats(rows).reshape(-1, self.num_labels)).t())
+            flat = memory.array((table.num_rows, self.num_labels), kind)
+            flat[:] = as_floats(rows).reshape(flat.shape)
+            transpose(flat, out)
             return out
         with np.errstate(over="ignore"):  # beyond float32 is infinite there too
             for index, name in enumerate(self.names):

@@ -202,6 +202,7 @@ def _label_columns(
                 f"a score column needs its label: {file} has no column {_some(missing)}; name the labels with "
                 "--labels, the scores with --scores, or other files with --label-data"
             )
+        _check_label_types(plan, wanted)
         return COLUMNS, tuple(wanted)
     names = [name for name in schema.names if any(matches(name, pattern) for pattern in patterns)]
     own = set(scores.names) - set(patterns)
