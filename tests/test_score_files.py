@@ -21,7 +21,7 @@ from mlclf.decisions.score_columns import file_logits
 from mlclf.decisions.score_files import ScoreFiles
 from mlclf.decisions.score_pairing import open_score_files
 from mlclf.decisions.scores import scores_of
-from mlclf.decisions.thresholds import tune_thresholds
+from mlclf.decisions.tuning import tune_thresholds
 from mlclf.errors import ConfigError, DataError
 
 ROWS = 200

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mlclf.decisions.score_columns import LARGEST_LOGIT, LOGIT, PROBABILITY, file_logits
 from mlclf.decisions.scores import scores_of
 from mlclf.decisions.thresholds import FORMAT_VERSION, Thresholds
+from mlclf.decisions.top_k import is_top
 from mlclf.errors import ConfigError, RunError
 from mlclf.files import read_json
 
@@ -77,15 +79,23 @@ class FileThresholds:
     Attributes:
         kind: the scale: probability or logit.
         cuts: [K] float32, NaN = never positive.
+        per_row: labels of a row that are flagged at most, those with the largest scores; None = no limit.
     """
 
     path: Path
     kind: str
     cuts: NDArray[np.float32]
+    per_row: int | None = None
 
     def decide(self, scores: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Decisions of scores [K, n] float32 in the same scale: [K, n], True where score >= threshold."""
-        return np.greater_equal(scores, self.cuts[:, None])
+        decisions: NDArray[np.bool_] = np.greater_equal(scores, self.cuts[:, None])
+        if self.per_row is None:
+            return decisions
+        ranked = scores_of(torch.from_numpy(scores)) if self.kind == LOGIT else torch.from_numpy(scores)
+        top = is_top(ranked.t(), torch.ones(scores.shape[::-1], dtype=torch.bool), self.per_row)
+        decisions &= top.numpy().T
+        return decisions
 
 
 def described(path: Path) -> tuple[str, tuple[str, ...]]:
@@ -119,10 +129,37 @@ def read_file_thresholds(path: Path, label_names: Sequence[str], *, only: bool =
     cuts = None
     if kind == LOGIT:
         document, cuts = _as_probabilities(document)
-    thresholds = Thresholds.from_json(document, list(label_names)).thresholds.numpy()
+    thresholds = Thresholds.from_json(document, list(label_names))
+    numbers = thresholds.thresholds.numpy()
     if cuts is not None:
-        thresholds = np.array([cuts[name] for name in label_names], np.float32)
-    return FileThresholds(path, kind, thresholds)
+        numbers = np.array([cuts[name] for name in label_names], np.float32)
+    return FileThresholds(path, kind, numbers, thresholds.per_row)
+
+
+def read_prior(path: Path, label_names: Sequence[str], kind: str | None = None) -> Tensor:
+    """Earlier thresholds as probabilities of logits, as tuning sees them: [K] float32, NaN where there is none.
+
+    Args:
+        path: their file; it may lack labels and have others.
+        label_names: K.
+        kind: what the scores are that are tuned on; None for those of a run.
+
+    Raises:
+        RunError: the file is missing, damaged or of another version.
+        ConfigError: they are for scores of the other kind, or have no label in common with these.
+    """
+    known = set(described(path)[1])
+    common = [name for name in label_names if name in known]
+    if not common:
+        raise ConfigError(f"--prior: {str(path)!r} has none of these labels; give thresholds of an earlier calibrate")
+    earlier = read_of_kind(path, common, kind or PROBABILITY, only=True)
+    cuts = torch.from_numpy(earlier.cuts)
+    if kind is not None:
+        cuts = scores_of(torch.from_numpy(file_logits(earlier.cuts, kind)))
+    places = {name: index for index, name in enumerate(label_names)}
+    result = torch.full((len(label_names),), torch.nan)
+    result[[places[name] for name in common]] = cuts
+    return result
 
 
 def read_of_kind(path: Path, label_names: Sequence[str], kind: str, *, only: bool = False) -> FileThresholds:

@@ -22,8 +22,10 @@ from mlclf.data.schema import Schema, check_shards, drift
 from mlclf.data.shards import Plan, make_plan
 from mlclf.decisions.cells import Cells, row_identities, value_identities
 from mlclf.decisions.evaluation import Evaluation
+from mlclf.decisions.file_thresholds import read_prior
+from mlclf.decisions.objectives import parse_objective
 from mlclf.decisions.scores import Scorer, scores_of
-from mlclf.decisions.thresholds import Thresholds, parse_objective
+from mlclf.decisions.thresholds import Thresholds
 from mlclf.errors import ConfigError
 from mlclf.files import read_json, write_json
 from mlclf.fitting import Progress
@@ -38,7 +40,7 @@ from mlclf.jobs.predictions import (
     written_part,
 )
 from mlclf.jobs.steps import Names, drain, names_of
-from mlclf.jobs.tuned import DEFAULT_CONFIDENCE, Tuning, checked_options, read_prior
+from mlclf.jobs.tuned import DEFAULT_CONFIDENCE, make_tuner
 from mlclf.runs import RunFolder
 
 BATCH_CELLS = 1 << 22
@@ -196,28 +198,26 @@ class Run:
             across_labels: `fdr` controls a set of labels, None each on its own.
             prior: thresholds of earlier, toward which these are shrunk.
         """
-        checked_options(confidence, across_labels)
-        wanted, earlier = parse_objective(objective), read_prior(prior)
+        tuner = make_tuner(
+            parse_objective(objective),
+            len(self.label_names),
+            confidence=confidence,
+            across_labels=across_labels,
+            prior=None if prior is None else read_prior(Path(prior), self.label_names),
+            method=self.settings.thresholds.method,
+        )
         plan = make_plan(names_of(data))
         if self._trained_on(plan):
             yield Progress(
                 "calibrate",
                 note="these rows were trained on: thresholds tuned on them promise too much; use rows held out",
             )
-        tuning = Tuning(
-            wanted,
-            len(self.label_names),
-            confidence=confidence,
-            across_labels=across_labels,
-            prior=earlier,
-            prior_positives=0.0 if self.settings.thresholds.method == "plain" else 10.0,
-        )
         identity = self._identity(plan)
         for batch, progress in self._batches(plan, "calibrate", with_labels=True, carried=identity):
-            tuning.update(self._cells(batch, progress.done - len(batch), identity))
+            tuner.update(self._cells(batch, progress.done - len(batch), identity))
             yield progress
         yield from self._notes(plan)
-        thresholds = tuning.thresholds()
+        thresholds = tuner.thresholds()
         document = thresholds.to_json(list(self.label_names))
         write_json(Path(out) if out is not None else self.path / "thresholds.json", document)
         if out is None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mlclf.data.shards import make_plan
 from mlclf.decisions.evaluation import Evaluation
-from mlclf.decisions.file_thresholds import KIND_FIELD, in_file_scale, read_of_kind
+from mlclf.decisions.file_thresholds import KIND_FIELD, in_file_scale, read_of_kind, read_prior
 from mlclf.decisions.objectives import parse_objective
 from mlclf.decisions.score_columns import LOGIT, LOSS_CLIP, PROBABILITY
 from mlclf.decisions.score_files import Scored, ScoreFiles
@@ -22,7 +22,7 @@ from mlclf.errors import ConfigError, DataError
 from mlclf.files import write_json
 from mlclf.fitting import Progress
 from mlclf.jobs.steps import Names, drain, names_of
-from mlclf.jobs.tuned import DEFAULT_CONFIDENCE, Tuning, checked_options, read_prior
+from mlclf.jobs.tuned import DEFAULT_CONFIDENCE, make_tuner
 
 DEFAULT_BUDGET_BYTES = 512 << 20
 
@@ -63,17 +63,19 @@ def calibrate_scores_steps(
     """
     if out is None:
         raise ConfigError("calibrating score files needs --out, the file for the thresholds")
-    checked_options(confidence, across_labels)
-    wanted, earlier = parse_objective(objective), read_prior(prior)
+    wanted = parse_objective(objective)
+    make_tuner(wanted, 1, confidence=confidence, across_labels=across_labels)  # refuses before data is read
     files = opened(data, **columns)
-    tuning = Tuning(wanted, len(files.label_names), confidence=confidence, across_labels=across_labels, prior=earlier)
+    earlier = None if prior is None else read_prior(Path(prior), files.label_names, files.kind)
+    num_labels = len(files.label_names)
+    tuner = make_tuner(wanted, num_labels, confidence=confidence, across_labels=across_labels, prior=earlier)
     done = 0
     for rows in files.cells():
-        tuning.update(rows.cells)
+        tuner.update(rows.cells)
         done += len(rows.cells)
         yield Progress("calibrate", done, files.plan.rows)
     yield from _notes(files, done)
-    document = in_file_scale(tuning.thresholds(), files.kind).to_json(list(files.label_names))
+    document = in_file_scale(tuner.thresholds(), files.kind).to_json(list(files.label_names))
     document[KIND_FIELD] = files.kind
     write_json(Path(out), document)
     return document

@@ -122,7 +122,8 @@ def test_scores_with_labels_beside_them(tmp_path: Path, kind: str) -> None:
 
 def test_labels_are_joined_by_key(tmp_path: Path) -> None:
     table = scored_table()
-    beside = calibrated(write(tmp_path / "s.parquet", table), tmp_path / "one.json", score_kind="probability")
+    path = write(tmp_path / "s.parquet", table)
+    beside = calibrated(path, tmp_path / "one.json", score_kind="probability", key="id")
     order = pa.array(np.random.default_rng(1).permutation(ROWS))
     truth = write(tmp_path / "truth.parquet", table.select(["id", "label_a", "label_b"]).take(order))
     bare = write(tmp_path / "bare.parquet", table.select(["id", "score_label_a", "score_label_b"]))
