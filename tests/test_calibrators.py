@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_scores import Array, folds_of, log_loss, true_logits
+from made_logits import Array, folds_of, log_loss, true_logits
 
 from mlclf.decisions.calibrator_families import beta_curve
 from mlclf.decisions.calibrators import (

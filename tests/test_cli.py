@@ -351,7 +351,7 @@ def shared_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         (
             ("evaluate", "none", "ok.parquet"),
-            "error: none: is not a run folder (it has no config.yaml); give the --out of a fit\n",
+            "error: none: no such file; check the path\n",
         ),
         (("evaluate", "RUN", "nope.parquet"), "error: nope.parquet: no such file; check the path\n"),
         (("predict", "RUN", "nope.parquet", "--out", "scores"), "error: nope.parquet: no such file; check the path\n"),
@@ -367,9 +367,13 @@ def shared_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         (
             ("calibrate", "ok.parquet", "--out", "t.json"),
+            ("error: --score-kind must be 'probability' or 'logit': the files do not say it\n"),
+        ),
+        (
+            ("calibrate", "ok.parquet", "--out", "t.json", "--score-kind", "logit"),
             (
-                "error: no score column belongs to a label: scores are [], labels ['label_a', 'label_b']; 'score_X' "
-                "belongs to label 'X' (see --scores, --labels, --label-data)\n"
+                "error: --scores: no column of ok.parquet matches 'score_*', found 'id', 'a', 'b', 'city', 'label_a' "
+                "and 1 more\n"
             ),
         ),
         (("inspect", "nope.parquet"), "error: nope.parquet: no such file; check the path\n"),

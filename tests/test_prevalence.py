@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from made_scores import Array, histogram_of
+from made_logits import Array, histogram_of
 
 from mlclf.decisions.histograms import LabelHistogram
 from mlclf.decisions.prevalence import Prevalence, estimate_prevalence, prevalence_shifts, reweighted

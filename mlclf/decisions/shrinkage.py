@@ -32,12 +32,19 @@ def choose_prior_positives(
     folds: Sequence[LabelHistogram],
     objective: Objective,
     scores_of: Callable[[Tensor], Tensor],
-    probabilities: Probabilities | None = None,
+    probabilities: Sequence[Probabilities],
 ) -> float:
-    """The one of PRIOR_POSITIVES whose cuts, chosen without a fold, serve the objective best on it, over all folds."""
+    """The one of PRIOR_POSITIVES whose cuts, chosen without a fold, serve the objective best on it, over all folds.
+
+    Args:
+        folds: histograms of the folds.
+        objective: an F measure.
+        scores_of: float32 logits to float32 probabilities.
+        probabilities: for each fold calibrated ones that do not know its rows: else they seem to promise the truth.
+    """
     sums = torch.zeros(len(PRIOR_POSITIVES), 4, folds[0].num_labels, dtype=torch.float64)
-    for train, judge in _splits(folds):
-        trained = _slices(train, scores_of, probabilities)
+    for (train, judge), promised in zip(_splits(folds), probabilities, strict=True):
+        trained = _slices(train, scores_of, promised)
         judged = _slices(judge, scores_of, None)
         for which, prior in enumerate(PRIOR_POSITIVES):
             shrunk = [(part, cuts.blended(train.positive_rows[part], prior)) for part, cuts in trained]
