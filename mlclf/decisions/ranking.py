@@ -69,7 +69,7 @@ def _spread(histogram: LabelHistogram, labels: slice) -> Tensor:
 
 
 def _empty(histogram: LabelHistogram) -> Tensor:
-    return torch.empty(histogram.num_labels, dtype=torch.float64, device=histogram.positives.device)
+    return torch.empty(histogram.num_labels, dtype=torch.float64, device=histogram.least.device)
 
 
 def _where_defined(histogram: LabelHistogram, values: Tensor, bounds: Tensor) -> tuple[Tensor, Tensor]:
