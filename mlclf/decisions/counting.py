@@ -16,7 +16,7 @@ BLOCK_CELLS = 1 << 15
 """Cells that are counted at once: their temporaries stay in the processor's cache, and torch starts no threads."""
 
 _DEVICE_BLOCK_CELLS = 1 << 22
-_PARALLEL_CELLS = 1 << 18
+_PARALLEL_CELLS = 1 << 21
 _TRANSPOSED_ROWS = 64
 _FEW = 8
 
