@@ -52,7 +52,7 @@ def refined(histogram: LabelHistogram, tolerance: float, **rows: Tensor | None) 
     last, passes = None, 0
     while (refinement := Refinement.needed(last or histogram, tolerance)) is not None:
         passes += 1
-        assert passes < 30
+        assert passes < 300
         half = len(rows["logits"]) // 2  # type: ignore[arg-type]  # always given
         for part in (slice(0, half), slice(half, None)):
             refinement.update(**{name: None if value is None else value[part] for name, value in rows.items()})  # type: ignore[arg-type]  # None only where allowed

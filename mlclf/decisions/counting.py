@@ -73,7 +73,7 @@ def count_cells(bins: Bins, scored: Scored) -> tuple[Tensor, Tensor]:
 
     Logits that count must be finite. Labels are counted one after the other, on as many threads as torch has.
     """
-    num_labels, num_rows = scored.logits.shape
+    num_labels = len(scored.logits)
     device = scored.logits.device
     workers = 1 if scored.logits.is_cuda or scored.logits.numel() < _PARALLEL_CELLS else torch.get_num_threads()
     if workers == 1:

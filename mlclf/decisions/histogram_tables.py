@@ -28,10 +28,7 @@ def table_of(columns: dict[str, Tensor], document: dict[str, Any]) -> pa.Table:
     """Return a table of columns [n], named as COLUMNS and SQUARES, with `document` in its metadata."""
     schema = pa.schema([pa.field(name, _TYPES[name], nullable=False) for name in columns])
     text = json.dumps({"format_version": FORMAT_VERSION, **document})
-    arrays = [
-        pa.array(column.cpu().numpy()).cast(_TYPES[name], safe=False)
-        for name, column in columns.items()
-    ]
+    arrays = [pa.array(column.cpu().numpy()).cast(_TYPES[name], safe=False) for name, column in columns.items()]
     return pa.table(arrays, schema=schema.with_metadata({_METADATA_KEY: text.encode()}))
 
 

@@ -95,8 +95,9 @@ def exact_ranking(logits: Tensor, labels: Tensor, weights: Tensor | None = None)
     truth, mass = labels[counted][order.indices] != 0, weights[counted][order.indices]
     if not bool(truth.any()) or bool(truth.all()):
         return (torch.tensor(torch.nan, dtype=torch.float64),) * 2
-    distinct, step = order.values.unique_consecutive(return_inverse=True)
-    p, n = (torch.zeros(1, len(distinct), dtype=torch.float64) for _ in range(2))
+    step = torch.zeros(len(mass), dtype=torch.int64)
+    torch.cumsum(order.values.diff() != 0, 0, out=step[1:])
+    p, n = (torch.zeros(1, int(step[-1]) + 1, dtype=torch.float64) for _ in range(2))
     p[0].index_add_(0, step, mass * truth)
     n[0].index_add_(0, step, mass * ~truth)
     ties = torch.zeros_like(p, dtype=torch.bool)

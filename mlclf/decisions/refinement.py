@@ -122,8 +122,8 @@ def keys(logits: Tensor) -> Tensor:
 
 
 def _empty(num_steps: int) -> Steps:
-    counts = (torch.zeros(num_steps, dtype=torch.float64) for _ in range(2))
-    return Steps(*counts, torch.full((num_steps,), torch.inf), torch.full((num_steps,), -torch.inf))
+    p, n = (torch.zeros(num_steps, dtype=torch.float64) for _ in range(2))
+    return Steps(p, n, torch.full((num_steps,), torch.inf), torch.full((num_steps,), -torch.inf))
 
 
 def _measured(steps: Steps, least_weight: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
