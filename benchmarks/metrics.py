@@ -4,9 +4,10 @@
 
 Four kinds of scores: normal ones, ties, one tied mass among normal ones, and all mass below 0.001. Each is counted once
 and refined until every interval is at most 1e-4 wide; scikit-learn's exact values must lie inside the intervals. Then
-the time of everything that `Evaluation` reports, with the curves, is divided into that of scikit-learn's `roc_auc_score`
-alone, and the time of AUROC into that of torchmetrics' `MultilabelAUROC(thresholds=200)`. torchmetrics takes gigabytes
-and time in proportion to the labels: with fewer --torchmetrics-labels its time is scaled up, which is said.
+the time of everything that `Evaluation` reports, with the curves, is divided into that of scikit-learn's
+`roc_auc_score` alone, and the time of AUROC into that of torchmetrics' `MultilabelAUROC(thresholds=200)`. torchmetrics
+takes gigabytes and time in proportion to the labels: with fewer --torchmetrics-labels its time is scaled up, which is
+said.
 
 Needs the `bench` extra. The exit code is 1 if a goal is missed.
 """
