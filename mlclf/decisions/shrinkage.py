@@ -22,8 +22,8 @@ PRIOR_POSITIVES = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, math.inf)
 best by luck, so never fewer than ten; with infinity the labels' own positives do not count at all."""
 
 USUAL_PRIOR_POSITIVES = 300.0
-"""What is used unless another number is clearly better. Over five public sets of 6 to 159 labels it was the best or near
-it for macro- and micro-F1 alike; what cross-validation finds best by less than a standard error is chance."""
+"""What is used unless another number is clearly better. Over five public sets of 6 to 159 labels it was near the best
+for macro- and micro-F1 alike; what cross-validation finds best by less than a standard error is chance."""
 
 TRUSTS = (0.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, math.inf)
 """Positive rows that last month's thresholds may count for."""
@@ -98,22 +98,11 @@ def drawn_to(tuned: Tensor, prior: Tensor, positive_rows: Tensor, trust: float) 
     return torch.where(kept, tuned, torch.where(share == 0, prior, moved))
 
 
-def without(total: LabelHistogram, part: LabelHistogram) -> LabelHistogram:
-    """The histogram of the rows of `total` that are not in `part`; the extremes of its bins are those of all rows."""
-    rest = LabelHistogram(total.num_labels, total.num_bins)
-    rest.positives = (total.positives - part.positives).clamp_min(0)
-    rest.negatives = (total.negatives - part.negatives).clamp_min(0)
-    rest.least, rest.greatest = total.least, total.greatest
-    rest.positive_rows, rest.rows = total.positive_rows - part.positive_rows, total.rows - part.rows
-    rest.least_weight = total.least_weight
-    return rest
-
-
 def _splits(folds: Sequence[LabelHistogram]) -> Iterator[tuple[LabelHistogram, LabelHistogram]]:
     """(the rows of the other folds, the rows of the fold), for each fold."""
     total = summed(folds)
     for fold in folds:
-        yield without(total, fold), fold
+        yield total.without(fold), fold
 
 
 def _slices(
