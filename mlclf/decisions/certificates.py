@@ -101,8 +101,9 @@ def check_request(objective: Objective, confidence: float, across_labels: str | 
         ConfigError: The objective is no constraint, the confidence is not in (0, 1), or `across_labels` is unknown.
     """
     if objective.name not in CONSTRAINTS:
-        raise ConfigError(f"the objective must be one of {', '.join(CONSTRAINTS)} to hold with confidence, "
-                          f"got {str(objective)!r}")
+        raise ConfigError(
+            f"the objective must be one of {', '.join(CONSTRAINTS)} to hold with confidence, got {str(objective)!r}"
+        )
     if not 0 < confidence < 1:
         raise ConfigError(f"confidence must be above 0 and below 1, got {confidence!r}")
     if across_labels not in (None, "fdr"):
