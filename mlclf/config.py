@@ -170,7 +170,7 @@ class Thresholds(Section):
     objective: str = Field(
         default="f1", description="what the thresholds maximize or guarantee, such as f1 or precision:0.9"
     )
-    method: Literal["auto", "plain", "shrunk"] = Field(default="auto", description="whether rare labels are shrunk")
+    method: Literal["auto", "plain"] = Field(default="auto", description="auto shrinks rare labels, plain does not")
 
 
 class Runtime(Section):

@@ -24,9 +24,11 @@ from mlclf.data.schema import Schema, check_shards, drift
 from mlclf.data.shards import Plan, Shard, make_plan
 from mlclf.decisions.evaluation import Evaluation
 from mlclf.decisions.histograms import LabelHistogram
+from mlclf.decisions.objectives import parse_objective
 from mlclf.decisions.score_files import KIND_KEY, PROBABILITY, between, open_score_files
 from mlclf.decisions.scores import Scorer, scores_of
-from mlclf.decisions.thresholds import Thresholds, parse_objective, tune_thresholds
+from mlclf.decisions.thresholds import Thresholds
+from mlclf.decisions.tuning import tune_thresholds
 from mlclf.errors import ConfigError, DataError
 from mlclf.files import committed, folder_is_empty, read_json, write_json, write_text
 from mlclf.fitting import FitJob, Progress

@@ -20,6 +20,7 @@ from torch import Tensor
 from mlclf.data.features.table import Features
 from mlclf.data.schema import Schema
 from mlclf.decisions.calibration import LogitBounds
+from mlclf.decisions.folds import FoldHistograms
 from mlclf.decisions.histograms import LabelHistogram
 from mlclf.decisions.thresholds import Thresholds
 from mlclf.errors import RunError
@@ -34,6 +35,7 @@ FITTED = (
     "features.safetensors",
     "model.safetensors",
     "histograms.parquet",
+    "folds.parquet",
 )
 """Written once by `fit` and listed in the manifest with their SHA-256."""
 
@@ -119,7 +121,16 @@ class RunFolder:
             pq.write_table(histogram.to_table(), path, compression="zstd", write_page_checksum=True)
 
     def read_histogram(self) -> LabelHistogram:
+        """The held-out logits of the fit."""
         return LabelHistogram.from_table(pq.read_table(self.file("histograms.parquet")))
+
+    def write_folds(self, folds: FoldHistograms) -> None:
+        with committed(self.file("folds.parquet")) as path:
+            pq.write_table(folds.to_table(), path, compression="zstd", write_page_checksum=True)
+
+    def read_folds(self) -> FoldHistograms:
+        """The held-out logits of the fit in folds, by which thresholds are cross-validated."""
+        return FoldHistograms.from_table(pq.read_table(self.file("folds.parquet")))
 
     def write_thresholds(self, thresholds: Thresholds, label_names: tuple[str, ...]) -> None:
         write_json(self.file("thresholds.json"), thresholds.to_json(list(label_names)))

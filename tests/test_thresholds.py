@@ -1,4 +1,4 @@
-"""Thresholds are the best of all distinct cut-offs, say truly how they did, generalise, and read back exactly."""
+"""Thresholds say what they decide, and their file reads back exactly; damaged files are refused."""
 
 from __future__ import annotations
 
@@ -6,258 +6,28 @@ import copy
 import json
 import math
 import re
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
-from mlclf.decisions import histograms, thresholds
 from mlclf.decisions.histograms import LabelHistogram
-from mlclf.decisions.thresholds import Thresholds, fallback_thresholds, parse_objective, tune_thresholds
+from mlclf.decisions.objectives import parse_objective
+from mlclf.decisions.scores import scores_of
+from mlclf.decisions.thresholds import Thresholds, fallback_thresholds
+from mlclf.decisions.tuning import tune_thresholds
 from mlclf.errors import ConfigError, RunError
-
-ROUNDING = 1e-12
-OBJECTIVES = [
-    *("f1", "fbeta:2", "fbeta:0.5", "precision:0.6", "precision:1", "recall:0.7", "recall:1"),
-    *("cost:1,3", "cost:1,0.2", "cost:0,1", "cost:1,0"),
-]
-
-
-def scores_of(logits: Tensor) -> Tensor:
-    return torch.sigmoid(logits.double()).float()
-
-
-def draw(seed: int, rows: int, labels: int, decimals: int = 1, centre: float = -1.0) -> dict[str, Tensor]:
-    rng = np.random.default_rng(seed)
-    truth = rng.random((rows, labels)) < 0.3
-    logits = (rng.normal(centre, 2, (rows, labels)) + truth * 1.5).round(decimals)
-    return {
-        "logits": torch.tensor(logits, dtype=torch.float32),
-        "labels": torch.tensor(truth),
-        "mask": torch.tensor(rng.random((rows, labels)) < 0.9),
-        "weights": torch.tensor(rng.integers(0, 4, rows) / 4),
-    }
-
-
-def counted(data: dict[str, Tensor], num_bins: int = 4096) -> LabelHistogram:
-    histogram = LabelHistogram(data["logits"].shape[1], num_bins)
-    histogram.update(**data)
-    return histogram
-
-
-def observed(data: dict[str, Tensor], label: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the scores, labels and weights of the rows in which a label counts."""
-    weights = data.get("weights", torch.ones(len(data["logits"]), dtype=torch.float64))
-    seen = data.get("mask", torch.ones_like(data["labels"]))[:, label] & (weights > 0)
-    return scores_of(data["logits"][seen, label]), data["labels"][seen, label], weights[seen]
-
-
-def slow_best_cut(objective: str, scores: Tensor, labels: Tensor, weights: Tensor, prior: float = 0.0) -> float:
-    """Try every distinct score from the highest down, and keep the first of the best; NaN = never positive."""
-    name, _, rest = objective.partition(":")
-    numbers = [float(number) for number in rest.split(",")] if rest else [1.0]
-    trust = float(labels.sum()) / (float(labels.sum()) + prior)
-    truth = trust * labels.double() + (1 - trust) * scores.double() if name in ("f1", "fbeta") else labels.double()
-    total = float(weights @ truth)
-    best, best_value = math.nan, -math.inf
-    if name == "cost":
-        best_value = -numbers[1] * total
-    for cut in sorted(set(scores.tolist()), reverse=True):
-        flagged = scores >= cut
-        true, all_flagged = float(weights[flagged] @ truth[flagged]), float(weights[flagged].sum())
-        if name == "precision":
-            value = true if true / all_flagged >= numbers[0] else -math.inf
-        elif name == "recall":
-            value = 1.0 if true / total >= numbers[0] else -math.inf
-        elif name == "cost":
-            value = -numbers[0] * (all_flagged - true) - numbers[1] * (total - true)
-        else:
-            beta = numbers[0] ** 2
-            value = (1 + beta) * true / (beta * total + all_flagged)
-        if value > best_value:
-            best, best_value = cut, value
-    return best
-
-
-@pytest.fixture
-def unguarded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tune labels whose scores say nothing, too."""
-    monkeypatch.setattr(thresholds, "_INFORMATIVE_DEVIATIONS", -math.inf)
-
-
-@pytest.mark.usefixtures("unguarded")
-@pytest.mark.parametrize("objective", OBJECTIVES)
-@pytest.mark.parametrize("rows", [12, 150])
-def test_the_best_of_all_distinct_cut_offs_is_chosen(objective: str, rows: int) -> None:
-    data = draw(rows, rows, 40)  # quarters as weights: sums are exact, so ties are ties
-    tuned = tune_thresholds(counted(data), parse_objective(objective), scores_of, prior_positives=0)
-    checked = 0
-    for k in range(40):
-        scores, labels, weights = observed(data, k)
-        if labels.all() or not labels.any():
-            assert tuned.status[k] == "fallback"
-            continue
-        checked += 1
-        want = slow_best_cut(objective, scores, labels, weights)
-        assert float(tuned.thresholds[k]) == want or (math.isnan(want) and tuned.thresholds[k].isnan())
-        cannot = objective.startswith("precision") and math.isnan(want)
-        assert tuned.status[k] == ("unattainable" if cannot else "tuned")
-    assert checked > 35
-    assert tuned.objective == objective
-    assert (tuned.method, tuned.confidence) == ("empirical", None)
-
-
-@pytest.mark.usefixtures("unguarded")
-@pytest.mark.parametrize("objective", ["f1", "fbeta:2"])
-def test_shrinkage_adds_the_promise_of_the_scores(objective: str) -> None:
-    data = draw(7, 60, 40)
-    histogram = counted(data)
-    plain = tune_thresholds(histogram, parse_objective(objective), scores_of, prior_positives=0)
-    shrunk = tune_thresholds(histogram, parse_objective(objective), scores_of, prior_positives=10)
-    for k in range(40):
-        scores, labels, weights = observed(data, k)
-        assert float(shrunk.thresholds[k]) == slow_best_cut(objective, scores, labels, weights, prior=10)
-        changed = bool(shrunk.thresholds[k] != plain.thresholds[k])
-        assert shrunk.status[k] == ("shrunk" if changed else "tuned")
-    assert {*shrunk.status} == {"shrunk", "tuned"}
-    assert shrunk.method == "shrinkage"
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    seed=st.integers(0, 9999),
-    objective=st.sampled_from(OBJECTIVES),
-    num_bins=st.sampled_from([8, 64, 4096]),
-    centre=st.sampled_from([-90.0, -20.0, -8.0, 0.0, 8.0, 17.0, 1000.0]),
-)
-def test_decisions_row_by_row_are_those_that_are_reported(
-    seed: int, objective: str, num_bins: int, centre: float
-) -> None:
-    """Where float32 scores saturate and where bins are coarse too; and all through the interval."""
-    data = draw(seed, 80, 3, decimals=6, centre=centre)
-    tuned = tune_thresholds(counted(data, num_bins), parse_objective(objective), scores_of)
-    for k in range(3):
-        scores, labels, weights = observed(data, k)
-        threshold, (low, high) = tuned.thresholds[k], tuned.intervals[k]
-        assert int(tuned.support[k]) == int(labels.sum())
-        if tuned.status[k] == "fallback":
-            assert float(threshold) == 0.5
-            assert torch.stack([tuned.precision[k], tuned.recall[k], tuned.f1[k], low, high]).isnan().all()
-            continue
-        flagged = scores >= threshold
-        true, all_flagged = float(weights[flagged & labels].sum()), float(weights[flagged].sum())
-        total = float(weights[labels].sum())
-        assert float(tuned.recall[k]) == pytest.approx(true / total, abs=ROUNDING)
-        assert float(tuned.f1[k]) == pytest.approx(2 * true / (total + all_flagged), abs=ROUNDING)
-        if threshold.isnan():
-            assert tuned.precision[k].isnan()
-            assert high.isnan()
-            assert low == scores.max()
-        else:
-            assert float(tuned.precision[k]) == pytest.approx(true / all_flagged, abs=ROUNDING)
-            assert high == threshold
-            assert ((scores > low) == flagged).all()
-
-
-def test_cut_offs_that_scores_cannot_tell_apart_are_one() -> None:
-    logits = torch.tensor([[25.0], [22.0], [20.0], [-1.0]])
-    assert scores_of(logits)[:3].eq(1).all()
-    histogram = counted({"logits": logits, "labels": torch.tensor([[1], [0], [0], [0]])})
-    tuned = tune_thresholds(histogram, parse_objective("precision:0.3"), scores_of)
-    assert (float(tuned.thresholds[0]), float(tuned.precision[0])) == (1.0, 1 / 3)
-    assert tune_thresholds(histogram, parse_objective("precision:0.9"), scores_of).status == ["unattainable"]
-
-
-def test_all_mass_below_a_thousandth_is_tuned_there() -> None:
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.rand(5000, 1, generator=generator) < 0.01
-    logits = torch.randn(5000, 1, generator=generator) - 14 + 3 * labels
-    data = {"logits": logits, "labels": labels}
-    tuned = tune_thresholds(counted(data, 65_536), parse_objective("f1"), scores_of, prior_positives=0)
-    assert scores_of(logits).max() < 0.001
-    cut = slow_best_cut("f1", *observed(data, 0))
-    # bins of 0.0009 cannot cut inside: as good as the best to that
-    assert float(tuned.thresholds[0]) == pytest.approx(cut, rel=2e-3)
-    assert float(tuned.f1[0]) > 0.4
-
-
-def test_one_class_falls_back() -> None:
-    logits = torch.tensor([[1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
-    labels = torch.tensor([[1, 0, 1, 0], [1, 0, 1, 0]])
-    mask = torch.tensor([True, True, True, False]).expand(2, 4)
-    histogram = counted({"logits": logits, "labels": labels, "mask": mask})
-    for objective in OBJECTIVES:
-        tuned = tune_thresholds(histogram, parse_objective(objective), scores_of)
-        want = fallback_thresholds(4, torch.tensor([2, 0, 2, 0]))
-        assert tuned.status == want.status == ["fallback"] * 4
-        torch.testing.assert_close(tuned.thresholds, torch.full((4,), 0.5))
-        for name in ("thresholds", "support", "precision", "recall", "f1", "intervals"):
-            torch.testing.assert_close(getattr(tuned, name), getattr(want, name), equal_nan=True)
-
-
-def test_never_and_always_are_choices_of_cost() -> None:
-    data = {"logits": torch.tensor([[2.0], [1.0], [0.0]]), "labels": torch.tensor([[0], [1], [0]])}
-    never = tune_thresholds(counted(data), parse_objective("cost:10,1"), scores_of)
-    assert never.thresholds.isnan().all()
-    assert (float(never.recall[0]), float(never.f1[0]), never.status) == (0, 0, ["tuned"])
-    data["labels"] = torch.tensor([[1], [0], [1]])
-    always = tune_thresholds(counted(data), parse_objective("cost:1,10"), scores_of)
-    assert float(always.thresholds[0]) == 0.5
-    assert (float(always.recall[0]), always.intervals[0].tolist()) == (1, [0, 0.5])
-
-
-def test_scores_without_meaning_do_not_flag_everything() -> None:
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(2000, 200, generator=generator) * 0.1 - 4
-    labels = torch.rand(2000, 200, generator=generator) < 0.02
-    tuned = tune_thresholds(counted({"logits": logits, "labels": labels}), parse_objective("f1"), scores_of)
-    assert tuned.status.count("fallback") >= 180  # 95% are expected
-    flagged = (scores_of(logits) >= tuned.thresholds).double().mean()
-    assert flagged < 0.04
-    informed = counted({"logits": logits + 0.1 * labels, "labels": labels})
-    assert tune_thresholds(informed, parse_objective("f1"), scores_of).status.count("fallback") < 10
-
-
-def test_shrinkage_generalises_better_on_rare_labels() -> None:
-    generator = torch.Generator().manual_seed(0)
-
-    def rows(count: int) -> tuple[Tensor, Tensor]:
-        logits = torch.randn(count, 200, generator=generator) * 2 - 8
-        return logits, torch.rand(count, 200, generator=generator) < scores_of(logits)
-
-    logits, labels = rows(3000)  # about 7 positive rows a label
-    histogram = counted({"logits": logits, "labels": labels})
-    logits, labels = rows(20_000)
-
-    def fresh_f1(prior_positives: float) -> float:
-        tuned = tune_thresholds(histogram, parse_objective("f1"), scores_of, prior_positives)
-        decisions = scores_of(logits) >= tuned.thresholds
-        return float((2 * (decisions & labels).sum(0) / (decisions.sum(0) + labels.sum(0))).mean())
-
-    assert fresh_f1(10) > fresh_f1(0) + 0.01
-
-
-def test_slices_of_labels_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    histogram = counted(draw(3, 100, 5))
-    whole = tune_thresholds(histogram, parse_objective("f1"), scores_of)
-    monkeypatch.setattr(histograms, "SLICE_BYTES", 4096 * 200 * 2)
-    sliced = tune_thresholds(histogram, parse_objective("f1"), scores_of)
-    assert json.dumps(sliced.to_json(list("abcde"))) == json.dumps(whole.to_json(list("abcde")))
-
-
-@pytest.mark.parametrize("prior", [-1.0, math.nan, math.inf])
-def test_a_bad_prior_is_refused(prior: float) -> None:
-    message = f"prior_positives must be at least 0 and finite, got {prior!r}"
-    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-        tune_thresholds(LabelHistogram(1, 256), parse_objective("f1"), scores_of, prior)
 
 
 def tuned_document() -> dict[str, Any]:
-    tuned = tune_thresholds(counted(draw(1, 200, 3)), parse_objective("cost:1,0.2"), scores_of)
+    generator = torch.Generator().manual_seed(1)
+    histogram = LabelHistogram(3, 4096)
+    logits = torch.randn(200, 3, generator=generator)
+    histogram.update(logits, torch.rand(200, 3, generator=generator) < scores_of(logits))
+    tuned = tune_thresholds(histogram, parse_objective("cost:1,0.2"), scores_of)
     document: dict[str, Any] = json.loads(json.dumps(tuned.to_json(["a", "b", "c"]), allow_nan=False))
     return document
 
@@ -338,3 +108,20 @@ def test_damaged_entries_are_refused_together(changes: dict[str, Any], problem: 
     )
     with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
         Thresholds.from_json(document, ["a", "b", "c"])
+
+
+def test_a_limit_of_labels_a_row_is_kept_in_the_file_and_in_decisions() -> None:
+    limited = replace(fallback_thresholds(3, torch.tensor([1, 1, 1]), "top_k:2"), per_row=2)
+    scores = torch.tensor([[0.9, 0.8, 0.7], [0.6, 0.6, 0.6], [0.1, 0.9, 0.2]])
+    decided = [[True, True, False], [True, True, False], [False, True, False]]
+    assert limited.decide(scores).tolist() == decided
+    document = json.loads(json.dumps(limited.to_json(["a", "b", "c"])))
+    assert document["per_row"] == 2
+    assert Thresholds.from_json(document, ["a", "b", "c"]).decide(scores).tolist() == decided
+
+
+@pytest.mark.parametrize("count", [0, 1.5, "2", True])
+def test_a_damaged_limit_is_refused(count: Any) -> None:
+    message = f"thresholds must have a count of 1 or more as 'per_row', got {count!r}; run calibrate again"
+    with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
+        Thresholds.from_json(tuned_document() | {"per_row": count}, ["a", "b", "c"])

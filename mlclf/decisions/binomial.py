@@ -32,7 +32,7 @@ def log_upper_tail(successes: Tensor, trials: Tensor, share: Tensor | float) -> 
         [...] float64.
     """
     p = _as_tensor(share, successes)
-    shape = torch.broadcast_shapes(successes.shape, trials.shape, p.shape)
+    shape = (successes + trials + p).shape
     k, n, p = successes.double().expand(shape), trials.double().expand(shape), p.expand(shape)
     result = torch.full(k.shape, -torch.inf, dtype=torch.float64, device=k.device)
     result[(k <= 0) | ((p >= 1) & (k <= n))] = 0.0

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mlclf.decisions.calibrators import Calibrators
 from mlclf.decisions.histograms import LabelHistogram
 from mlclf.training.candidates import HeldOutCells
 
@@ -80,14 +81,19 @@ class Calibration:
         return self.bounds.apply(logits)
 
 
-def fit_calibration(histogram: LabelHistogram, log_weights: Tensor) -> Calibration:
+def fit_calibration(
+    histogram: LabelHistogram, log_weights: Tensor, calibrators: Calibrators | None = None
+) -> Calibration:
     """Calibrate on held-out rows: a refit where pos_weight was used, bounds where they are clearly needed.
 
     Args:
         histogram: logits of held-out rows by the trained model.
         log_weights: [K] float64, log of the pos_weight of each label; 0 where there was none.
+        calibrators: slopes and intercepts for labels without pos_weight; None leaves these as they are.
     """
     slope, intercept = torch.ones_like(log_weights), torch.zeros_like(log_weights)
+    if calibrators is not None:
+        slope, intercept = calibrators.low_slope.clone(), calibrators.intercept.clone()
     weighted = log_weights != 0
     if weighted.any():
         refitted = fit_slopes(histogram, -log_weights)

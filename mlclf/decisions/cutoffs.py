@@ -13,7 +13,10 @@ from mlclf.decisions.objectives import Objective
 
 CUT_BYTES = 200
 """Temporary memory that `cuts_of` and `choose_cuts` take for each bin."""
-_NEVER = -1
+NEVER = -1
+
+Probabilities = Callable[[Tensor, slice], Tensor]
+"""float32 logits [k, n] of a slice of labels to calibrated probabilities [k, n]."""
 
 
 class Cuts(NamedTuple):
@@ -24,25 +27,48 @@ class Cuts(NamedTuple):
     lower: Tensor  # float32: the greatest score that is not flagged, 0 if there is none
     positives: Tensor  # float64
     flagged: Tensor  # float64: positives and negatives
-    expected: Tensor  # float64: the sum of scores
+    expected: Tensor  # float64: the sum of probabilities
+    probability: Tensor  # float64: the probability of the bin
     greatest: Tensor  # [k] float32: the greatest score of all rows
 
+    def blended(self, positive_rows: Tensor, prior_positives: float) -> Cuts:
+        """The cuts with true positives drawn to what the probabilities promise, by the weight P / (P + prior)."""
+        trust = (positive_rows / (positive_rows + prior_positives)).nan_to_num().double()[:, None]
+        return self._replace(positives=trust * self.positives + (1 - trust) * self.expected)
 
-class ChosenCuts(NamedTuple):
-    """The cut-offs chosen for k labels; see `Thresholds` for what the numbers mean."""
-
-    threshold: Tensor  # [k] float32, NaN = never positive
-    shrunk: Tensor  # [k] bool, True where shrinkage changed the choice
-    precision: Tensor  # [k] float64
-    recall: Tensor  # [k] float64
-    f1: Tensor  # [k] float64
-    interval: Tensor  # [k, 2] float32
+    def at(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """True positives and flagged rows [k] at `index` [k]; 0 where it is NEVER."""
+        never, place = index == NEVER, index.clamp(min=0)[:, None]
+        return (
+            self.positives.gather(1, place)[:, 0].where(~never, 0.0),
+            self.flagged.gather(1, place)[:, 0].where(~never, 0.0),
+        )
 
 
-def cuts_of(histogram: LabelHistogram, labels: slice, scores_of: Callable[[Tensor], Tensor]) -> Cuts:
+class Joint(NamedTuple):
+    """What the best cut of one label has to know of all labels together.
+
+    Attributes:
+        level: micro-F1 at the optimum; of an alert budget, the least probability that is flagged.
+        size: positives and flagged rows of all labels at the optimum: the denominator of micro-F1.
+        labels: K, by which the macro average divides.
+    """
+
+    level: float
+    size: float = 1.0
+    labels: int = 1
+
+
+def cuts_of(
+    histogram: LabelHistogram,
+    labels: slice,
+    scores_of: Callable[[Tensor], Tensor],
+    probabilities: Probabilities | None = None,
+) -> Cuts:
     """Return the cut-offs of a slice of labels: the least score of every bin.
 
-    A cut is usable if its bin holds rows and no row below has the same float32 score.
+    A cut is usable if its bin holds rows and no row below has the same float32 score. `probabilities` are those that
+    `expected` is summed from, the scores themselves by default.
     """
     positives = histogram.positives[labels]
     mass = positives + histogram.negatives[labels]
@@ -53,63 +79,81 @@ def cuts_of(histogram: LabelHistogram, labels: slice, scores_of: Callable[[Tenso
     lowest = below == -torch.inf
     score = scores_of(least.where(nonempty, 0.0))
     lower = scores_of(below.where(~lowest, 0.0)).where(~lowest, 0.0)
-    expected = mass * histogram.bin_scores(scores_of, labels)
+    promised = scores_of if probabilities is None else lambda logits: probabilities(logits, labels)
+    probability = histogram.bin_scores(promised, labels)
     return Cuts(
         usable=(nonempty & (lowest | (score > lower))).flip(1),
         score=score.flip(1),
         lower=lower.flip(1),
         positives=positives.flip(1).cumsum(1),
         flagged=mass.flip(1).cumsum(1),
-        expected=expected.flip(1).cumsum(1),
+        expected=(mass * probability).flip(1).cumsum(1),
+        probability=probability.flip(1),
         greatest=scores_of(greatest.amax(1)),
     )
 
 
-def choose_cuts(cuts: Cuts, objective: Objective, positive_rows: Tensor, prior_positives: float) -> ChosenCuts:
-    """Return the best cut of each label, `positive_rows` being [k] int64; see `tune_thresholds`."""
-    plain = _best(cuts, objective)
-    index = plain
-    if objective.name in ("f1", "fbeta"):
-        trust = (positive_rows / (positive_rows + prior_positives)).nan_to_num().double()[:, None]
-        index = _best(cuts._replace(positives=trust * cuts.positives + (1 - trust) * cuts.expected), objective)
-    never = index == _NEVER
-    at = index.clamp(min=0)[:, None]
-    threshold = cuts.score.gather(1, at)[:, 0].where(~never, torch.nan)
-    lower = cuts.lower.gather(1, at)[:, 0].where(~never, cuts.greatest)
-    true = cuts.positives.gather(1, at)[:, 0].where(~never, 0.0)
-    flagged = cuts.flagged.gather(1, at)[:, 0].where(~never, 0.0)
-    total = cuts.positives[:, -1]
-    return ChosenCuts(
-        threshold=threshold,
-        shrunk=index != plain,
-        precision=true / flagged,
-        recall=true / total,
-        f1=2 * true / (total + flagged),
-        interval=torch.stack([lower, threshold], 1),
-    )
+def best_cuts(cuts: Cuts, objective: Objective, joint: Joint | None = None) -> Tensor:
+    """Return [k] int64, where in `cuts` the best one is, or NEVER; the first, so the highest, of equals.
 
-
-def _best(cuts: Cuts, objective: Objective) -> Tensor:
-    """Return [k] int64, where in `cuts` the best one is, or _NEVER; the first, so the highest, of equals."""
+    `joint` is needed for objectives of all labels together.
+    """
+    true, flagged, total, rows = cuts.positives, cuts.flagged, cuts.positives[:, -1:], cuts.flagged[:, -1:]
+    false, negatives = flagged - true, rows - total
     match objective.name, objective.parameters:
         case "precision", (least,):
-            met = cuts.usable & (cuts.positives / cuts.flagged >= least)
-            return cuts.positives.where(met, -1.0).argmax(1).where(met.any(1), _NEVER)
+            met = cuts.usable & (true / flagged >= least)
+            return true.where(met, -1.0).argmax(1).where(met.any(1), NEVER)
         case "recall", (least,):
-            met = cuts.usable & (cuts.positives / cuts.positives[:, -1:] >= least)
+            met = cuts.usable & (true / total >= least)
             return met.byte().argmax(1)
+        case "fpr", (most,):
+            return _laxest(cuts, false <= most * negatives)
+        case "per_million", (most,):
+            return _laxest(cuts, flagged * 1e6 <= most * rows)
+        case "prevalence", _:
+            return _first_best(cuts, -(flagged - total).abs())
         case "cost", (false_positive, false_negative):
-            return _cheapest(cuts, false_positive, false_negative)
-        case _, parameters:
-            weight = parameters[0] ** 2 if parameters else 1.0
-            quality = (1 + weight) * cuts.positives / (weight * cuts.positives[:, -1:] + cuts.flagged)
-            return quality.where(cuts.usable, -1.0).argmax(1)
+            cost = false_positive * false + false_negative * (total - true)
+            return _or_never(cuts, -cost, -false_negative * total[:, 0])
+        case "mcc", _:
+            spread = (flagged * (rows - flagged) * total * negatives).sqrt()
+            return _first_best(cuts, (true * rows - total * flagged) / spread.clamp_min(1e-300))
+        case (("balanced_accuracy" | "youden"), _):
+            return _first_best(cuts, true / total - false / negatives)
+        case "micro_f1", _:
+            assert joint is not None
+            return _or_never(cuts, 2 * true - joint.level * flagged, torch.zeros_like(total[:, 0]))
+        case "micro_macro_f1", _:
+            assert joint is not None
+            own = (2 * true / (total + flagged)).nan_to_num()
+            quality = own / joint.labels + (2 * true - joint.level * flagged) / joint.size
+            return _or_never(cuts, quality, torch.zeros_like(total[:, 0]))
+        case "alert_budget", _:
+            assert joint is not None
+            return _laxest(cuts, cuts.probability >= joint.level)
+        case _:
+            return _first_best(cuts, f_measure(true, flagged, total, objective.beta_squared))
 
 
-def _cheapest(cuts: Cuts, false_positive: float, false_negative: float) -> Tensor:
-    total = cuts.positives[:, -1:]
-    cost = false_positive * (cuts.flagged - cuts.positives) + false_negative * (total - cuts.positives)
-    cost = cost.where(cuts.usable, torch.inf)
-    index = cost.argmin(1)
-    least = cost.gather(1, index[:, None])[:, 0]
-    return index.where(least < false_negative * total[:, 0], _NEVER)
+def f_measure(true: Tensor, flagged: Tensor, total: Tensor, beta_squared: float = 1.0) -> Tensor:
+    """(1 + β²) TP / (β² P + flagged)."""
+    return (1 + beta_squared) * true / (beta_squared * total + flagged)
+
+
+def _first_best(cuts: Cuts, quality: Tensor) -> Tensor:
+    return quality.where(cuts.usable, -torch.inf).argmax(1)
+
+
+def _or_never(cuts: Cuts, quality: Tensor, at_never: Tensor) -> Tensor:
+    """The best cut, or NEVER where flagging nothing, of quality `at_never` [k], is as good."""
+    index = _first_best(cuts, quality)
+    best = quality.gather(1, index[:, None])[:, 0]
+    return index.where(best > at_never, NEVER)
+
+
+def _laxest(cuts: Cuts, met: Tensor) -> Tensor:
+    """The lowest usable cut of those that meet a bound, NEVER if none does."""
+    met = met & cuts.usable
+    last = met.shape[1] - 1 - met.flip(1).byte().argmax(1)
+    return last.where(met.any(1), NEVER)

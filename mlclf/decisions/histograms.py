@@ -18,7 +18,7 @@ LIMIT = 30.0
 SLICE_BYTES = 64 << 20
 SLICE_CELLS = 1 << 20
 _BYTES_PER_BIN = 24
-_METADATA_KEY = b"mlclf_histogram"
+METADATA_KEY = b"mlclf_histogram"
 _SCHEMA = pa.schema(
     [
         pa.field("label", pa.int32(), nullable=False),
@@ -190,6 +190,18 @@ class LabelHistogram(Metric):
         pool.least_weight = self.least_weight.clone()
         return pool
 
+    def coarsened(self, num_bins: int) -> LabelHistogram:
+        """Return the same counts in fewer bins, each of which joins as many neighbours; itself if there are no more."""
+        if self.num_bins <= num_bins:
+            return self
+        coarse = LabelHistogram(self.num_labels, num_bins).to(self.positives.device)
+        shape = (self.num_labels, num_bins, -1)
+        coarse.positives, coarse.negatives = self.positives.view(shape).sum(2), self.negatives.view(shape).sum(2)
+        coarse.least, coarse.greatest = self.least.view(shape).amin(2), self.greatest.view(shape).amax(2)
+        coarse.positive_rows, coarse.rows = self.positive_rows.clone(), self.rows.clone()
+        coarse.least_weight = self.least_weight.clone()
+        return coarse
+
     def to_table(self) -> pa.Table:
         """Return the non-empty bins, one a row, ordered by label and bin, with the counts of rows in the metadata."""
         nonempty = self.nonempty()
@@ -203,7 +215,7 @@ class LabelHistogram(Metric):
             "positive_rows": self.positive_rows.tolist(),
             "least_weight": float(self.least_weight) if bool(self.least_weight.isfinite()) else None,
         }
-        schema = _SCHEMA.with_metadata({_METADATA_KEY: json.dumps(document).encode()})
+        schema = _SCHEMA.with_metadata({METADATA_KEY: json.dumps(document).encode()})
         return pa.table([pa.array(column.cpu().numpy()) for column in columns], schema=schema)
 
     @classmethod
@@ -248,12 +260,12 @@ def _check_finite(logits: Tensor, mask: Tensor | None) -> None:
 
 
 def _document_of(table: pa.Table) -> dict[str, Any]:
-    raw = (table.schema.metadata or {}).get(_METADATA_KEY)
+    raw = (table.schema.metadata or {}).get(METADATA_KEY)
     missing = [name for name in _SCHEMA.names if name not in table.column_names]
     if raw is None or missing:
         raise RunError(
             f"a table of histograms must have the columns {', '.join(_SCHEMA.names)} and the metadata "
-            f"{_METADATA_KEY.decode()!r}, got the columns {', '.join(table.column_names) or 'none'} "
+            f"{METADATA_KEY.decode()!r}, got the columns {', '.join(table.column_names) or 'none'} "
             f"{'without' if raw is None else 'with'} it; it is another file"
         )
     document: dict[str, Any] = json.loads(raw)

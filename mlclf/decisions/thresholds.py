@@ -1,25 +1,20 @@
-"""Per-label thresholds, chosen from a histogram for an objective, and their file."""
+"""Per-label thresholds: what they decide, how they did on the rows that they were chosen from, and their file."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mlclf.decisions.cutoffs import CUT_BYTES, ChosenCuts, choose_cuts, cuts_of
-from mlclf.decisions.histograms import LabelHistogram
-from mlclf.decisions.objectives import Objective as Objective
-from mlclf.decisions.objectives import parse_objective as parse_objective
-from mlclf.decisions.ranking import auroc, has_both_classes
+from mlclf.decisions.top_k import is_top
 from mlclf.errors import ConfigError, RunError
 
 FORMAT_VERSION = 1
 STATUSES = ("tuned", "shrunk", "fallback", "unattainable")
-_INFORMATIVE_DEVIATIONS = 1.645
 
 
 @dataclass(frozen=True)
@@ -39,6 +34,8 @@ class Thresholds:
         objective: the text of the objective.
         method: `shrinkage` or `empirical`.
         confidence: the level that the constraint holds with; None = no claim.
+        per_row: labels of a row that are flagged at most, those with the largest scores; None = no limit.
+        details: more about single labels, such as the best that an unattainable constraint can do; by position.
     """
 
     thresholds: Tensor
@@ -51,6 +48,15 @@ class Thresholds:
     objective: str
     method: str
     confidence: float | None = None
+    per_row: int | None = None
+    details: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+
+    def decide(self, scores: Tensor) -> Tensor:
+        """Return [n, K] bool, the decisions of scores [n, K] float32."""
+        decisions = scores >= self.thresholds.to(scores.device)
+        if self.per_row is None:
+            return decisions
+        return decisions & is_top(scores, torch.ones_like(decisions), self.per_row)
 
     def to_json(self, label_names: list[str]) -> dict[str, Any]:
         """Return the document of `thresholds.json`; NaN becomes None, and every float32 reads back exactly."""
@@ -63,12 +69,15 @@ class Thresholds:
             "f1": _numbers(self.f1),
             "interval": [_numbers(interval) for interval in self.intervals],
         }
-        rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        for index, more in self.details.items():
+            rows[index] |= more
         return {
             "format_version": FORMAT_VERSION,
             "objective": self.objective,
             "method": self.method,
             "confidence": self.confidence,
+            **({} if self.per_row is None else {"per_row": self.per_row}),
             "labels": dict(zip(label_names, rows, strict=True)),
         }
 
@@ -93,6 +102,7 @@ class Thresholds:
             objective=document["objective"],
             method=document["method"],
             confidence=document["confidence"],
+            per_row=document.get("per_row"),
         )
 
 
@@ -115,84 +125,6 @@ def fallback_thresholds(num_labels: int, support: Tensor, objective: str = "f1")
     )
 
 
-def tune_thresholds(
-    histogram: LabelHistogram,
-    objective: Objective,
-    scores_of: Callable[[Tensor], Tensor],
-    prior_positives: float = 10.0,
-) -> Thresholds:
-    """Choose, for each label on its own, the cut-off that serves `objective` best on the rows of the histogram.
-
-    Cut-offs are the least scores of the non-empty bins; where float32 scores cannot tell two bins apart they count as
-    one. Among equally good ones the highest is taken: it flags the fewest rows.
-
-    - `f1`, `fbeta`: the largest F. The cut that is best on few positives is best by luck (Lipton et al. 2014), so the
-      true positives of a cut are shrunk toward what the scores promise: a · observed + (1 − a) · Σ scores flagged,
-      with a = P / (P + `prior_positives`) and P the number of positive rows; all positives are shrunk alike. The
-      scores have to be calibrated and of rows not trained on. 0 turns it off. Where scores say nothing, flagging every
-      row is best, and noise decides how near to it one lands: so a label whose AUROC is not above ½ by 1.645 standard
-      errors (a one-sided Mann-Whitney test at 5%) gets `fallback`.
-    - `precision:p`: the largest recall among the cuts of at least that precision; if there is none, `unattainable`.
-    - `recall:r`: the highest cut that reaches it.
-    - `cost:FP,FN`: the least cost; flagging nothing and flagging everything are choices too.
-
-    A label without both classes gets 0.5 and `fallback`.
-
-    Args:
-        histogram: of K labels.
-        objective: from `parse_objective`.
-        scores_of: float32 logits to float32 probabilities, element by element, not falling.
-        prior_positives: how many positive rows the scores' own promise counts for, at least 0; for `f1`, `fbeta`.
-
-    Raises:
-        ConfigError: `prior_positives` is negative or not finite.
-    """
-    if not 0 <= prior_positives < math.inf:
-        raise ConfigError(f"prior_positives must be at least 0 and finite, got {prior_positives!r}")
-    is_f = objective.name in ("f1", "fbeta")
-    tunable = has_both_classes(histogram)
-    if is_f:
-        tunable &= _informative(histogram)
-    slices = [
-        choose_cuts(cuts_of(histogram, labels, scores_of), objective, histogram.positive_rows[labels], prior_positives)
-        for labels in histogram.label_slices(CUT_BYTES)
-    ]
-    chosen = ChosenCuts(*(torch.cat(column).cpu() for column in zip(*slices, strict=True)))
-    fallback = fallback_thresholds(histogram.num_labels, histogram.positive_rows)
-    tunable = tunable.cpu()
-    return Thresholds(
-        thresholds=chosen.threshold.where(tunable, 0.5),
-        status=_statuses(chosen, tunable, objective),
-        support=fallback.support,
-        precision=chosen.precision.where(tunable, torch.nan),
-        recall=chosen.recall.where(tunable, torch.nan),
-        f1=chosen.f1.where(tunable, torch.nan),
-        intervals=chosen.interval.where(tunable[:, None], torch.nan),
-        objective=str(objective),
-        method="shrinkage" if is_f and prior_positives > 0 else "empirical",
-    )
-
-
-def _statuses(chosen: ChosenCuts, tunable: Tensor, objective: Objective) -> list[str]:
-    unattainable = chosen.threshold.isnan() & (objective.name == "precision")
-    columns = zip(tunable.tolist(), unattainable.tolist(), chosen.shrunk.tolist(), strict=True)
-    return [
-        "fallback" if not can_tune else "unattainable" if cannot_meet else "shrunk" if shrunk else "tuned"
-        for can_tune, cannot_meet, shrunk in columns
-    ]
-
-
-def _informative(histogram: LabelHistogram) -> Tensor:
-    """Return [K] bool, True where the AUROC is above ½ by 1.645 of the errors that it has for scores without meaning.
-
-    That standard error is √((P + N + 1) / (12 P N)) (Mann and Whitney 1947), P and N in rows.
-    """
-    positives = histogram.positive_rows.double()
-    negatives = histogram.rows - positives
-    error = ((positives + negatives + 1) / (12 * positives * negatives)).sqrt()
-    return auroc(histogram)[0] > 0.5 + _INFORMATIVE_DEVIATIONS * error
-
-
 def _numbers(values: Tensor) -> list[float | None]:
     return [None if math.isnan(number) else number for number in values.tolist()]
 
@@ -208,6 +140,9 @@ def _check_document(document: dict[str, Any], label_names: list[str]) -> None:
             f"thresholds must have format_version {FORMAT_VERSION}, got {found!r}; "
             "read them with the version of mlclf that wrote them"
         )
+    per_row = document.get("per_row")
+    if per_row is not None and (type(per_row) is not int or per_row < 1):
+        raise RunError(f"thresholds must have a count of 1 or more as 'per_row', got {per_row!r}; run calibrate again")
     missing_keys = [key for key in ("objective", "method", "confidence", "labels") if key not in document]
     if missing_keys:
         raise RunError(f"thresholds must have {', '.join(map(repr, missing_keys))}; run calibrate again")

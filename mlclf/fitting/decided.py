@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mlclf.config import Settings
-from mlclf.data.batch import Batch
 from mlclf.decisions.calibration import CALIBRATION_BINS, Calibration, fit_calibration
+from mlclf.decisions.calibrators import fit_calibrators
+from mlclf.decisions.cells import Cells, row_identities
 from mlclf.decisions.evaluation import Evaluation
-from mlclf.decisions.histograms import LabelHistogram
+from mlclf.decisions.folds import FoldHistograms, summed
+from mlclf.decisions.objectives import parse_objective
 from mlclf.decisions.scores import scores_of
-from mlclf.decisions.thresholds import Thresholds, fallback_thresholds, parse_objective, tune_thresholds
+from mlclf.decisions.thresholds import Thresholds, fallback_thresholds
+from mlclf.decisions.tuner import Tuner
 from mlclf.files import write_json
 from mlclf.fitting.prepared import PreparedData
 from mlclf.fitting.trained import Progress, Trained
@@ -34,10 +38,11 @@ class Decided:
         if self.decides:
             yield Progress("calibration", note="fitting calibrator and thresholds on held-out rows")
         calibration = self._calibration()
-        histogram = LabelHistogram(data.num_labels)
-        for logits, batch, rows in self._held_out():
-            histogram.update(calibration.apply(logits), batch.labels[rows], _mask(batch, rows), batch.weights[rows])
-        thresholds = self._thresholds(histogram)
+        chosen = self.settings.thresholds
+        tuner = Tuner(parse_objective(chosen.objective), data.num_labels, method=chosen.method, keeps_folds=True)
+        for cells in self._held_out():
+            tuner.update(replace(cells, logits=calibration.apply(cells.logits)))
+        thresholds = tuner.thresholds() if self.decides else self._fallback()
         final = data.totals.of(data.hold_out.final())
         prevalences = ((final.positives + 0.5) / (final.totals + 1))[0]
         if self.decides:
@@ -47,7 +52,9 @@ class Decided:
         self.folder.write_schema(data.schema, names, prevalences)
         self.folder.write_features(data.statistics.features)
         self.folder.write_model(head, calibration.bounds)
-        self.folder.write_histogram(histogram)
+        self.folder.write_histogram(tuner.histogram)
+        assert tuner.folds is not None
+        self.folder.write_folds(tuner.folds)
         self.folder.write_thresholds(thresholds, names)
         self.folder.write_manifest(self._training_record())
         for line in data.statistics.features.counted():
@@ -58,13 +65,15 @@ class Decided:
         if not self.decides:
             shift = Calibration.none(self.data.num_labels)
             return Calibration(shift.slope, -log_weights, shift.bounds)
-        histogram = LabelHistogram(self.data.num_labels, CALIBRATION_BINS)
-        for logits, batch, rows in self._held_out():
-            histogram.update(logits, batch.labels[rows], _mask(batch, rows), batch.weights[rows])
-        return fit_calibration(histogram, log_weights)
+        folds = FoldHistograms(self.data.num_labels, num_bins=CALIBRATION_BINS)
+        for cells in self._held_out():
+            folds.update(cells)
+        tunes = self.settings.optimizer.l2 == "auto"
+        calibrators = fit_calibrators(folds.histograms, richest="platt") if tunes else None
+        return fit_calibration(summed(folds.histograms), log_weights, calibrators)
 
-    def _held_out(self) -> Iterator[tuple[Tensor, Batch, Tensor]]:
-        """(logits [m, K] of held-out rows by the model that has not seen them, batch, rows [m] of the batch)."""
+    def _held_out(self) -> Iterator[Cells]:
+        """Held-out rows, each with the logits of the model that has not seen it."""
         if not self.decides:
             return
         heads = [head.eval() for head in self.trained.held_out]
@@ -75,21 +84,25 @@ class Decided:
             with torch.inference_mode():
                 logits = torch.stack([head.scoring_logits(batch) for head in heads])
             rows = (model >= 0).nonzero()[:, 0]
-            yield logits[model[rows], rows].clone(), batch, rows
+            yield Cells(
+                logits[model[rows], rows].clone(),
+                batch.labels[rows],
+                row_identities(batch.rows[rows]),
+                None if batch.label_mask is None else batch.label_mask[rows],
+                batch.weights[rows].double(),
+            )
 
-    def _thresholds(self, histogram: LabelHistogram) -> Thresholds:
-        objective = parse_objective(self.settings.thresholds.objective)
-        if not self.decides:
-            support = torch.from_numpy(self.data.statistics.counts.positive_rows.sum(0))
-            return fallback_thresholds(self.data.num_labels, support, str(objective))
-        prior = 0.0 if self.settings.thresholds.method == "plain" else 10.0
-        return tune_thresholds(histogram, objective, scores_of, prior)
+    def _fallback(self) -> Thresholds:
+        support = torch.from_numpy(self.data.statistics.counts.positive_rows.sum(0))
+        return fallback_thresholds(
+            self.data.num_labels, support, str(parse_objective(self.settings.thresholds.objective))
+        )
 
     def _write_metrics(self, calibration: Calibration, thresholds: Thresholds, prevalences: Tensor) -> None:
-        evaluation = Evaluation(thresholds.thresholds, scores_of)
-        for logits, batch, rows in self._held_out():
-            logits = calibration.apply(logits)
-            evaluation.update(logits, scores_of(logits), batch.labels[rows], _mask(batch, rows), batch.weights[rows])
+        evaluation = Evaluation(thresholds.thresholds, scores_of, decide=thresholds.decide)
+        for cells in self._held_out():
+            logits = calibration.apply(cells.logits)
+            evaluation.update_cells(replace(cells, logits=logits), scores_of(logits))
         report = evaluation.report(list(self.data.statistics.label_names), prevalences)
         write_json(self.folder.file("metrics.json"), report | {"data": "validation"})
 
@@ -97,7 +110,3 @@ class Decided:
         plan = self.data.plan
         files = [[shard.source.name, shard.source.size_bytes] for shard in plan.shards]
         return {"rows": plan.rows, "plan": plan.digest, "files": files, "algorithm": self.trained.algorithm}
-
-
-def _mask(batch: Batch, rows: Tensor) -> Tensor | None:
-    return None if batch.label_mask is None else batch.label_mask[rows]

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from mlclf.config import RunFile
-from mlclf.decisions.thresholds import parse_objective
+from mlclf.decisions.objectives import parse_objective
 from mlclf.errors import ConfigError, MlclfError
 from mlclf.files import folder_is_empty, swap_folder, write_json
 from mlclf.fitting.decided import Decided

@@ -1,0 +1,151 @@
+"""How far thresholds are shrunk, chosen by cross-validation over folds of the rows.
+
+Two targets: what calibrated probabilities promise (for F measures), and last month's thresholds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from mlclf.decisions.cutoffs import NEVER, Cuts, Probabilities, best_cuts, cuts_of, f_measure
+from mlclf.decisions.folds import summed
+from mlclf.decisions.histograms import LIMIT, LabelHistogram
+from mlclf.decisions.joint import solve_joint
+from mlclf.decisions.objectives import Objective
+
+PRIOR_POSITIVES = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, math.inf)
+"""Positive rows that the promise of the probabilities may count for. The cut that is best on a handful of positives is
+best by luck, so never fewer than ten; with infinity the labels' own positives do not count at all."""
+
+TRUSTS = (0.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, math.inf)
+"""Positive rows that last month's thresholds may count for."""
+
+JUDGED = ("f1", "fbeta", "macro_f1", "micro_f1", "micro_macro_f1", "mcc", "balanced_accuracy", "youden", "cost")
+"""Objectives with a value that is larger where decisions are better."""
+
+
+def choose_prior_positives(
+    folds: Sequence[LabelHistogram],
+    objective: Objective,
+    scores_of: Callable[[Tensor], Tensor],
+    probabilities: Probabilities | None = None,
+) -> float:
+    """The one of PRIOR_POSITIVES whose cuts, chosen without a fold, serve the objective best on it, over all folds."""
+    sums = torch.zeros(len(PRIOR_POSITIVES), 4, folds[0].num_labels, dtype=torch.float64)
+    for train, judge in _splits(folds):
+        trained = _slices(train, scores_of, probabilities)
+        judged = _slices(judge, scores_of, None)
+        for which, prior in enumerate(PRIOR_POSITIVES):
+            shrunk = [(part, cuts.blended(train.positive_rows[part], prior)) for part, cuts in trained]
+            joint = solve_joint([cuts for _, cuts in shrunk], objective) if objective.is_joint else None
+            for (part, cuts), (_, fresh) in zip(shrunk, judged, strict=True):
+                sums[which, :, part] += _outcome(fresh, best_cuts(cuts, objective, joint))
+    return PRIOR_POSITIVES[_best(sums, objective)]
+
+
+def choose_trust(
+    folds: Sequence[LabelHistogram],
+    objective: Objective,
+    scores_of: Callable[[Tensor], Tensor],
+    tuned_without: Sequence[Tensor],
+    prior: Tensor,
+) -> float:
+    """The one of TRUSTS by which thresholds drawn to prior ones serve the objective best on rows not tuned on.
+
+    Args:
+        folds: histograms of the folds.
+        objective: one of JUDGED.
+        scores_of: float32 logits to float32 probabilities.
+        tuned_without: for each fold the thresholds tuned on the others: [K] float32, NaN = never positive.
+        prior: [K] float32, the thresholds to draw to; NaN = none.
+    """
+    sums = torch.zeros(len(TRUSTS), 4, folds[0].num_labels, dtype=torch.float64)
+    for (train, judge), tuned in zip(_splits(folds), tuned_without, strict=True):
+        for part, fresh in _slices(judge, scores_of, None):
+            for which, trust in enumerate(TRUSTS):
+                drawn = drawn_to(tuned[part], prior[part], train.positive_rows[part], trust)
+                sums[which, :, part] += _outcome(fresh, _bins_of(drawn, judge.num_bins))
+    return TRUSTS[_best(sums, objective)]
+
+
+def drawn_to(tuned: Tensor, prior: Tensor, positive_rows: Tensor, trust: float) -> Tensor:
+    """Thresholds [k] float32 between tuned and prior ones in the logit, the tuned one weighing P / (P + trust).
+
+    A label whose prior or tuned threshold is NaN keeps the tuned one.
+    """
+    share = torch.nan_to_num(positive_rows / (positive_rows + trust), nan=0.0).double()
+    logits = [torch.logit(side.double(), eps=1e-12) for side in (tuned, prior)]
+    moved = torch.sigmoid(share * logits[0] + (1 - share) * logits[1]).float()
+    kept = tuned.isnan() | prior.isnan() | (share == 1)
+    return torch.where(kept, tuned, torch.where(share == 0, prior, moved))
+
+
+def without(total: LabelHistogram, part: LabelHistogram) -> LabelHistogram:
+    """The histogram of the rows of `total` that are not in `part`; the extremes of its bins are those of all rows."""
+    rest = LabelHistogram(total.num_labels, total.num_bins)
+    rest.positives = (total.positives - part.positives).clamp_min(0)
+    rest.negatives = (total.negatives - part.negatives).clamp_min(0)
+    rest.least, rest.greatest = total.least, total.greatest
+    rest.positive_rows, rest.rows = total.positive_rows - part.positive_rows, total.rows - part.rows
+    rest.least_weight = total.least_weight
+    return rest
+
+
+def _splits(folds: Sequence[LabelHistogram]) -> Iterator[tuple[LabelHistogram, LabelHistogram]]:
+    """(the rows of the other folds, the rows of the fold), for each fold."""
+    total = summed(folds)
+    for fold in folds:
+        yield without(total, fold), fold
+
+
+def _slices(
+    histogram: LabelHistogram, scores_of: Callable[[Tensor], Tensor], probabilities: Probabilities | None
+) -> list[tuple[slice, Cuts]]:
+    return [(part, cuts_of(histogram, part, scores_of, probabilities)) for part in histogram.label_slices(200)]
+
+
+def _outcome(cuts: Cuts, index: Tensor) -> Tensor:
+    """[4, k] float64: true positives, flagged, positives, rows."""
+    true, flagged = cuts.at(index)
+    return torch.stack([true, flagged, cuts.positives[:, -1], cuts.flagged[:, -1]])
+
+
+def _bins_of(thresholds: Tensor, num_bins: int) -> Tensor:
+    """Where in cuts from the top a threshold [k] lies, NEVER for NaN."""
+    logits = torch.logit(thresholds.double(), eps=1e-12)
+    bins = ((logits + LIMIT) * (num_bins / (2 * LIMIT))).nan_to_num(0).clamp_(0, num_bins - 1).long()
+    return torch.where(thresholds.isnan(), NEVER, num_bins - 1 - bins)
+
+
+def _best(sums: Tensor, objective: Objective) -> int:
+    return int(torch.stack([value_of(part, objective) for part in sums]).argmax())
+
+
+def value_of(sums: Tensor, objective: Objective) -> Tensor:
+    """[] float64, how well decisions serve an objective; labels without a positive row do not count.
+
+    Args:
+        sums: [4, K] float64, true positives, flagged rows, positives and rows.
+        objective: one of JUDGED.
+    """
+    true, flagged, total, rows = sums[:, sums[2] > 0].unbind()
+    false, negatives = flagged - true, rows - total
+    micro = f_measure(true.sum(), flagged.sum(), total.sum()).nan_to_num()
+    match objective.name, objective.parameters:
+        case "micro_f1", _:
+            return micro
+        case "micro_macro_f1", _:
+            return micro + f_measure(true, flagged, total).mean().nan_to_num()
+        case "mcc", _:
+            spread = (flagged * (rows - flagged) * total * negatives).sqrt()
+            return ((true * rows - total * flagged) / spread).nan_to_num().mean()
+        case (("balanced_accuracy" | "youden"), _):
+            return (true / total - (false / negatives).nan_to_num()).mean()
+        case "cost", (false_positive, false_negative):
+            return -(false_positive * false + false_negative * (total - true)).sum()
+        case _:
+            return f_measure(true, flagged, total, objective.beta_squared).mean()

@@ -1,0 +1,205 @@
+"""Thresholds chosen for an objective, from histograms of logits of rows that were not trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mlclf.decisions.cutoffs import CUT_BYTES, NEVER, Cuts, Joint, Probabilities, best_cuts, cuts_of, f_measure
+from mlclf.decisions.histograms import LabelHistogram
+from mlclf.decisions.joint import solve_joint
+from mlclf.decisions.objectives import Objective
+from mlclf.decisions.ranking import auroc, has_both_classes
+from mlclf.decisions.thresholds import Thresholds, fallback_thresholds
+from mlclf.errors import ConfigError
+
+INFORMATIVE_DEVIATIONS = 1.645
+INFORMATIVE_RATIO = 1.2
+JOINT_BINS = 4096
+_EDGE = 1e-12
+
+
+class ChosenCuts(NamedTuple):
+    """The cut-offs chosen for k labels; see `Thresholds` for what the numbers mean."""
+
+    threshold: Tensor  # [k] float32, NaN = never positive
+    shrunk: Tensor  # [k] bool, True where shrinkage changed the choice
+    useless: Tensor  # [k] bool, True where the best cut is hardly better than flagging every row
+    precision: Tensor  # [k] float64
+    recall: Tensor  # [k] float64
+    f1: Tensor  # [k] float64
+    interval: Tensor  # [k, 2] float32
+
+
+def tune_thresholds(
+    histogram: LabelHistogram,
+    objective: Objective,
+    scores_of: Callable[[Tensor], Tensor],
+    prior_positives: float = 10.0,
+    probabilities: Probabilities | None = None,
+) -> Thresholds:
+    """Choose the cut-offs that serve `objective` best on the rows of the histogram.
+
+    Cut-offs are the least scores of the non-empty bins; where float32 scores cannot tell two bins apart they count as
+    one. Among equally good ones the highest is taken: it flags the fewest rows.
+
+    - `f1`, `fbeta`, `macro_f1` (of each label on its own) and `micro_f1`, `micro_macro_f1` (of all together, see
+      `joint`): the largest F. The cut that is best on few positives is best by luck (Lipton et al. 2014), so the true
+      positives of a cut are shrunk toward what the probabilities promise: a · observed + (1 − a) · Σ probabilities
+      flagged, with a = P / (P + `prior_positives`) and P the number of positive rows; all positives are shrunk alike.
+      0 turns it off. Inside the gap between two scores the cut lies where calibrated probabilities say that it is best
+      (F/2 for F1). Where scores say nothing, flagging every row is best, and noise decides how near to it one lands: so
+      a label of its own gets `fallback` if its F is less than 1.2 times that of flagging every row, and its AUROC is
+      not above ½ by 1.645 standard errors (a one-sided Mann-Whitney test at 5%).
+    - `mcc`, `balanced_accuracy`, `youden` (the same as balanced accuracy): the largest.
+    - `precision:p`: the largest recall among the cuts of at least that precision; `recall:r`: the highest cut that
+      reaches it; `fpr:a`, `per_million:n`: the lowest cut that flags no more than this share of the negatives, or this
+      many in a million rows; `prevalence`: the cut that flags as many rows as are positive. What no cut meets is
+      `unattainable`.
+    - `cost:FP,FN`: the least cost; flagging nothing and flagging everything are choices too.
+    - `alert_budget:n`: one cut on calibrated probabilities for all labels, which flags at most n cells of these rows.
+
+    A label without both classes gets 0.5 and `fallback`; with an objective of all labels together, their common cut.
+
+    Args:
+        histogram: of K labels.
+        objective: from `parse_objective`, not `top_k`.
+        scores_of: float32 logits to float32 probabilities, element by element, not falling.
+        prior_positives: how many positive rows the promise of the probabilities counts for, at least 0.
+        probabilities: calibrated ones of the logits of a slice of labels; the scores themselves by default.
+
+    Raises:
+        ConfigError: `prior_positives` is negative or not a number.
+    """
+    if not prior_positives >= 0:
+        raise ConfigError(f"prior_positives must be at least 0, got {prior_positives!r}")
+    prior = prior_positives if objective.is_f else 0.0
+    joint = _joint(histogram, objective, scores_of, prior, probabilities) if objective.is_joint else None
+    slices = []
+    for labels in histogram.label_slices(CUT_BYTES):
+        cuts = cuts_of(histogram, labels, scores_of, probabilities)
+        slices.append(_chosen(cuts, objective, joint, histogram.positive_rows[labels], prior, labels, probabilities))
+    chosen = ChosenCuts(*(torch.cat(column).cpu() for column in zip(*slices, strict=True)))
+    tunable = has_both_classes(histogram).cpu()
+    if objective.is_f and joint is None:
+        tunable &= ~chosen.useless | _informative(histogram).cpu()
+    fallback = fallback_thresholds(histogram.num_labels, histogram.positive_rows)
+    kept = tunable if joint is None else torch.ones_like(tunable)
+    return Thresholds(
+        thresholds=chosen.threshold.where(kept, 0.5),
+        status=_statuses(chosen, tunable, objective),
+        support=fallback.support,
+        precision=chosen.precision.where(tunable, torch.nan),
+        recall=chosen.recall.where(tunable, torch.nan),
+        f1=chosen.f1.where(tunable, torch.nan),
+        intervals=chosen.interval.where(tunable[:, None], torch.nan),
+        objective=str(objective),
+        method="shrinkage" if prior > 0 else "empirical",
+    )
+
+
+def _joint(
+    histogram: LabelHistogram,
+    objective: Objective,
+    scores_of: Callable[[Tensor], Tensor],
+    prior: float,
+    probabilities: Probabilities | None,
+) -> Joint:
+    """What all labels share, from bins coarse enough to hold the cuts of all labels at once."""
+    coarse = histogram.coarsened(JOINT_BINS) if objective.name != "alert_budget" else histogram
+    slices = []
+    for labels in coarse.label_slices(CUT_BYTES):
+        cuts = cuts_of(coarse, labels, scores_of, probabilities)
+        slices.append(cuts.blended(coarse.positive_rows[labels], prior) if prior > 0 else cuts)
+    return solve_joint(slices, objective)
+
+
+def _chosen(
+    cuts: Cuts,
+    objective: Objective,
+    joint: Joint | None,
+    positive_rows: Tensor,
+    prior: float,
+    labels: slice,
+    probabilities: Probabilities | None,
+) -> ChosenCuts:
+    plain = index = best_cuts(cuts, objective, joint)
+    seen = cuts
+    if prior > 0:
+        seen = cuts.blended(positive_rows, prior)
+        index = best_cuts(seen, objective, joint)
+    never = index == NEVER
+    at = index.clamp(min=0)[:, None]
+    threshold = cuts.score.gather(1, at)[:, 0].where(~never, torch.nan)
+    lower = cuts.lower.gather(1, at)[:, 0].where(~never, cuts.greatest)
+    true, flagged = cuts.at(index)
+    total, rows = cuts.positives[:, -1], cuts.flagged[:, -1]
+    interval = torch.stack([lower, threshold], 1)
+    best = f_measure(*seen.at(index), seen.positives[:, -1], objective.beta_squared)
+    everything = f_measure(seen.positives[:, -1], rows, seen.positives[:, -1], objective.beta_squared)
+    if prior > 0:
+        target = _ideal_cut(seen, index, objective, joint)
+        threshold = placed(lower, threshold.nan_to_num(1.0), target, labels, probabilities)
+        threshold = threshold.where(~never | (lower < 1), torch.nan)
+    return ChosenCuts(
+        threshold=threshold,
+        shrunk=index != plain,
+        useless=best < INFORMATIVE_RATIO * everything,
+        precision=true / flagged,
+        recall=true / total,
+        f1=f_measure(true, flagged, total),
+        interval=interval,
+    )
+
+
+def _ideal_cut(cuts: Cuts, index: Tensor, objective: Objective, joint: Joint | None) -> Tensor:
+    """[k] float64, the calibrated probability from which on flagging a row raises the objective.
+
+    A row of probability p adds p to TP and 1 to the flagged: F_β = (1 + β²) TP / (β² P + flagged) rises if
+    p > F/(1 + β²) (Lipton et al. 2014). With micro-F1 beside macro-F1 the two derivatives are added.
+    """
+    total = cuts.positives[:, -1]
+    true, flagged = cuts.at(index)
+    own = f_measure(true, flagged, total, objective.beta_squared).nan_to_num()
+    if joint is None:
+        return own / (1 + objective.beta_squared)
+    if objective.name == "micro_f1":
+        return torch.full_like(total, joint.level / 2)
+    weight = 1 / (joint.labels * (total + flagged).clamp_min(_EDGE))
+    return (own * weight + joint.level / joint.size) / (2 * (weight + 1 / joint.size))
+
+
+def placed(lower: Tensor, upper: Tensor, target: Tensor, labels: slice, probabilities: Probabilities | None) -> Tensor:
+    """[k] float32 thresholds in (lower, upper], as near as can be to where the calibrated probability is `target`."""
+    above = torch.minimum(torch.nextafter(lower, torch.ones_like(lower)), upper)
+    if probabilities is None:
+        return torch.minimum(torch.maximum(target.float(), above), upper)
+    ends = torch.logit(torch.stack([lower, upper], 1).double(), eps=_EDGE)
+    promised = torch.logit(probabilities(ends.float(), labels).double(), eps=_EDGE)
+    wanted = torch.logit(target.clamp(_EDGE, 1 - _EDGE))
+    share = ((wanted - promised[:, 0]) / (promised[:, 1] - promised[:, 0]).clamp_min(_EDGE)).clamp(0, 1)
+    between = torch.sigmoid(ends[:, 0] + share * (ends[:, 1] - ends[:, 0])).float()
+    return torch.where(share >= 1, upper, torch.minimum(torch.maximum(between, above), upper))
+
+
+def _statuses(chosen: ChosenCuts, tunable: Tensor, objective: Objective) -> list[str]:
+    unattainable = chosen.threshold.isnan() & (objective.name in ("precision", "recall", "fpr", "per_million"))
+    columns = zip(tunable.tolist(), unattainable.tolist(), chosen.shrunk.tolist(), strict=True)
+    return [
+        "fallback" if not can_tune else "unattainable" if cannot_meet else "shrunk" if shrunk else "tuned"
+        for can_tune, cannot_meet, shrunk in columns
+    ]
+
+
+def _informative(histogram: LabelHistogram) -> Tensor:
+    """Return [K] bool, True where the AUROC is above ½ by 1.645 of the errors that it has for scores without meaning.
+
+    That standard error is √((P + N + 1) / (12 P N)) (Mann and Whitney 1947), P and N in rows.
+    """
+    positives = histogram.positive_rows.double()
+    negatives = histogram.rows - positives
+    error = ((positives + negatives + 1) / (12 * positives * negatives)).sqrt()
+    return auroc(histogram)[0] > 0.5 + INFORMATIVE_DEVIATIONS * error
