@@ -34,6 +34,9 @@ from mlclf.errors import DataError
 
 METHOD = "betting"
 _FEWEST_CUTS, _MOST_CUTS = 64, 1 << PLACE_BITS
+_HEAD_START, _RATIO = 3, 1.5
+"""Sequences start at three times the fewest rows that could do: bets grow slowly where not all of them are right."""
+
 _SLICE_BYTES_PER_CUT = 64 * NUM_STAKES
 
 
@@ -188,7 +191,7 @@ class BettingConstraints:
 
     def _tests(self, labels: slice, level: float, scores_of: Callable[[Tensor], Tensor]) -> _Tests:
         grid = grid_of(self.histogram, labels, scores_of)
-        return _Tests(self.bet, grid, self.observations.wealth(labels), self.histogram.num_bins, level)
+        return _Tests(self.bet, grid, self.observations.wealth(labels, level), self.histogram.num_bins, level)
 
 
 class _Tests:
@@ -200,7 +203,7 @@ class _Tests:
         places = (num_bins - 1 - grid.bins).where(grid.bins != NEVER, last)
         self.wealth = Wealth(*(part.gather(1, places) for part in wealth))
         totals = wealth.flagged[:, -1].long().tolist()
-        counts = [start_counts(total, level, bet.growth, math.log(NUM_STAKES)) for total in totals]
+        counts = [start_counts(total, level, bet.growth / _HEAD_START, _RATIO) for total in totals]
         most = max(map(len, counts))
         device = grid.flagged.device
         padded = [row + row[-1:] * (most - len(row)) for row in counts]

@@ -31,7 +31,9 @@ def log_upper_tail(successes: Tensor, trials: Tensor, share: Tensor | float) -> 
     Returns:
         [...] float64.
     """
-    k, n, p = torch.broadcast_tensors(successes.double(), trials.double(), _as_tensor(share, successes))
+    p = _as_tensor(share, successes)
+    shape = (successes + trials + p).shape
+    k, n, p = successes.double().expand(shape), trials.double().expand(shape), p.expand(shape)
     result = torch.full(k.shape, -torch.inf, dtype=torch.float64, device=k.device)
     result[(k <= 0) | ((p >= 1) & (k <= n))] = 0.0
     inside = (k > 0) & (k <= n) & (p > 0) & (p < 1)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from mlclf.decisions.wealth import LARGEST_STAKE, NUM_STAKES, Bet, Wealth
+from mlclf.decisions.wealth import LARGEST_STAKE, NUM_STAKES, Bet, Wealth, log_mixture
 from mlclf.errors import DataError
 
 BLOCK_BITS = 34
@@ -44,8 +43,7 @@ class ClusterWealth:
         Raises:
             DataError: The sums do not fit the memory.
         """
-        counts = {"precision": positives + negatives, "recall": positives, "fpr": negatives}[self.bet.name]
-        label, row = (counts > 0).nonzero(as_tuple=True)
+        label, row = (self.bet.measured(positives, negatives) > 0).nonzero(as_tuple=True)
         block = (identities >> (64 - BLOCK_BITS)) & ((1 << BLOCK_BITS) - 1)
         keys = (((label << BLOCK_BITS) | block[row]) << PLACE_BITS) | places[label, row]
         self._add(keys, torch.stack([positives[label, row], negatives[label, row]], 1))
@@ -61,8 +59,8 @@ class ClusterWealth:
         self._add(other.keys, other.sums)
         self._settle()
 
-    def wealth(self, labels: slice) -> Wealth:
-        """Return the wealth of a slice of labels."""
+    def wealth(self, labels: slice, level: float) -> Wealth:
+        """Return the wealth of a slice of labels, by the mixture for a level."""
         self._settle()
         first, last = labels.start, labels.stop
         ends = torch.tensor([first, last], device=self.keys.device) << (BLOCK_BITS + PLACE_BITS)
@@ -71,6 +69,7 @@ class ClusterWealth:
             _steps_of(self.keys[start:stop], self.sums[start:stop], self.bet, first),
             self.bet,
             (last - first, self.num_cuts),
+            level,
         )
 
     def _add(self, keys: Tensor, sums: Tensor) -> None:
@@ -87,7 +86,7 @@ class ClusterWealth:
         while True:
             lost_bits = BLOCK_BITS - self.block_bits
             keys = keys & ~(((1 << lost_bits) - 1) << PLACE_BITS)
-            keys, inverse = keys.unique(return_inverse=True)
+            keys, inverse = torch.unique(keys, return_inverse=True)
             sums = torch.zeros(len(keys), 2, dtype=sums.dtype, device=sums.device).index_add_(0, inverse, sums)
             if len(keys) * ENTRY_BYTES <= self.memory_bytes * 3 // 4:
                 break
@@ -135,7 +134,7 @@ def _steps_of(keys: Tensor, sums: Tensor, bet: Bet, first_label: int) -> _Steps:
         rest = total - flagged
         return bet.flagged(flagged[:, 0], flagged[:, 1]) + bet.unflagged(rest[:, 0], rest[:, 1])
 
-    weights = {"precision": so_far.sum(1), "recall": total[:, 0], "fpr": total[:, 1]}
+    weighed = so_far if bet.name == "precision" else total
     return _Steps(
         label=(keys >> (PLACE_BITS + BLOCK_BITS)) - first_label,
         place=keys & ((1 << PLACE_BITS) - 1),
@@ -143,11 +142,11 @@ def _steps_of(keys: Tensor, sums: Tensor, bet: Bet, first_label: int) -> _Steps:
         before=gain(so_far - sums),
         after=gain(so_far),
         start=gain(torch.zeros_like(sums)),
-        weight=weights[bet.name],
+        weight=bet.measured(weighed[:, 0], weighed[:, 1]),
     )
 
 
-def _wealth_of(steps: _Steps, bet: Bet, shape: tuple[int, int]) -> Wealth:
+def _wealth_of(steps: _Steps, bet: Bet, shape: tuple[int, int], level: float) -> Wealth:
     heaviest = torch.zeros(shape, dtype=torch.float64, device=steps.after.device)
     cells = steps.label * shape[1] + steps.place
     heaviest.view(-1).scatter_reduce_(0, cells, steps.weight, "amax")
@@ -160,7 +159,11 @@ def _wealth_of(steps: _Steps, bet: Bet, shape: tuple[int, int]) -> Wealth:
     ratio = (heaviest / lightest[:, None]).clamp(min=1.0).nan_to_num(1.0, posinf=1.0)
     skipped = ratio.log2().sub_(1e-9).ceil_().clamp_(min=0)
     largest = LARGEST_STAKE / (bet.loss * lightest)
-    log_wealth = torch.full(shape, -torch.inf, dtype=torch.float64, device=steps.after.device)
+    counts = torch.zeros(shape, dtype=torch.float64, device=heaviest.device)
+    counts.view(-1).index_add_(0, cells, steps.first.double())
+    flagged = counts.cumsum(1)
+    observations = flagged if bet.name == "precision" else flagged[:, -1:]
+    log_wealth = torch.full_like(heaviest, -torch.inf)
     for halvings in range(int(skipped.max()) + NUM_STAKES):
         stake = (largest * 0.5**halvings)[steps.label]
         # Clusters too heavy for this stake are not at the cuts that play it.
@@ -172,7 +175,7 @@ def _wealth_of(steps: _Steps, bet: Bet, shape: tuple[int, int]) -> Wealth:
         base = torch.zeros(shape[0], dtype=torch.float64, device=stake.device)
         base.index_add_(0, steps.label, start.where(steps.first, 0.0))
         played = (skipped <= halvings) & (halvings < skipped + NUM_STAKES)
-        log_wealth = torch.logaddexp(log_wealth, (base[:, None] + logs.cumsum(1)).where(played, -torch.inf))
-    counts = torch.zeros(shape, dtype=torch.float64, device=log_wealth.device)
-    counts.view(-1).index_add_(0, cells, steps.first.double())
-    return Wealth(log_wealth - math.log(NUM_STAKES), counts.cumsum(1), heaviest)
+        share = log_mixture(bet, observations, halvings - skipped, level)
+        log_stake = (base[:, None] + logs.cumsum(1) + share).where(played, -torch.inf)
+        log_wealth = torch.logaddexp(log_wealth, log_stake)
+    return Wealth(log_wealth, flagged, heaviest)

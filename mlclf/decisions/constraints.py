@@ -72,22 +72,23 @@ def certified(
     positives, rows = histogram.positive_rows, histogram.rows
     measured = {"precision": rows, "recall": positives, "fpr": rows - positives}[objective.name]
     testable = measured > 0
-    levels = torch.full((histogram.num_labels,), 1 - confidence, dtype=torch.float64, device=rows.device)
+    level = 1 - confidence
     procedure = _Procedure(objective.name, share, measured, 1 - confidence)
     if across_labels == "fdr":
         slices = histogram.label_slices(GRID_BYTES)
         least = torch.cat([procedure.least_levels(grid_of(histogram, part, scores_of), part) for part in slices])
-        levels *= shared_level(least[testable], 1 - confidence, dependent=True) / (1 - confidence)
+        level = shared_level(least[testable], level, dependent=True)
+    procedure.set_level(level)
     entries, bests = [], []
     for part in histogram.label_slices(GRID_BYTES):
         grid = grid_of(histogram, part, scores_of)
         greatest = scores_of(histogram.greatest[part].amax(1))
-        entries.append(entries_of(grid, procedure.chosen(grid, part, levels[part]), objective, greatest))
-        bests.append(procedure.bests(grid, part, levels[part]))
+        entries.append(entries_of(grid, procedure.chosen(grid, part), objective, greatest))
+        bests.append(procedure.bests(grid, part))
     all_entries = Entries(*(torch.cat(column) for column in zip(*entries, strict=True)))
     all_bests = Bests(*(torch.cat(column) for column in zip(*bests, strict=True)))
     if objective.name == "precision":
-        all_bests = procedure.best_start(all_bests, ~all_entries.attained, levels)
+        all_bests = procedure.best_start(all_bests, ~all_entries.attained)
     return certified_of(all_entries, all_bests, testable, positives, objective, confidence, METHOD)
 
 
@@ -116,8 +117,8 @@ class _Procedure:
     """The tests of one constraint: which starts, which cuts are certified, which one is chosen."""
 
     def __init__(self, name: str, share: float, measured: Tensor, level: float) -> None:
-        self.name, self.share, self.measured = name, share, measured
-        counts = {count: start_counts(count, level, -math.log(share)) for count in measured.unique().tolist()}
+        self.name, self.share, self.measured, self.level = name, share, measured, level
+        counts = {count: start_counts(count, level, -math.log(share)) for count in set(measured.tolist())}
         most = max(map(len, counts.values()), default=1)
         # Fewer starts than others have: the last once more, which changes nothing.
         rows = [counts[count] + counts[count][-1:] * (most - len(counts[count])) for count in measured.tolist()]
@@ -125,21 +126,28 @@ class _Procedure:
         lengths = [len(counts[count]) for count in measured.tolist()]
         self.num_starts = torch.tensor(lengths, dtype=torch.float64, device=measured.device)
 
-    def chosen(self, grid: CutGrid, labels: slice, levels: Tensor) -> Tensor:
-        """Return [k] int64, the cuts that are certified at [k] float64 levels, NEVER where there is none."""
-        measured = self.measured[labels].double()
+    def set_level(self, level: float) -> None:
+        """Set the level of each label, and how many positives or negatives a cut needs then."""
+        self.level = level
+        if self.name == "recall":
+            self.needed = least_successes(self.measured, self.share, level)
+        elif self.name == "fpr":
+            self.needed = least_successes(self.measured, 1 - self.share, level)
+
+    def chosen(self, grid: CutGrid, labels: slice) -> Tensor:
+        """Return [k] int64, the cuts that are certified, NEVER where there is none."""
         if self.name == "precision":
             starts = starts_of(grid.flagged, self.counts[labels])
-            level = (levels / self.num_starts[labels])[:, None]
+            level = (self.level / self.num_starts[labels])[:, None]
             passed = upper_tail_within(grid.positives, grid.flagged, self.share, level)
             return last_reached(grid.usable, starts, reached(passed, starts))
+        needed = self.needed[labels, None]
         if self.name == "recall":
-            enough = least_successes(measured, self.share, levels)[:, None]
-            return first_of(grid.usable & (grid.positives >= enough))
-        most = (measured - least_successes(measured, 1 - self.share, levels))[:, None]
-        return last_of(grid.usable & (grid.flagged - grid.positives <= most))
+            return first_of(grid.usable & (grid.positives >= needed))
+        kept_negatives = self.measured[labels, None] - (grid.flagged - grid.positives)
+        return last_of(grid.usable & (kept_negatives >= needed))
 
-    def bests(self, grid: CutGrid, labels: slice, levels: Tensor) -> Bests:
+    def bests(self, grid: CutGrid, labels: slice) -> Bests:
         """Return the bests of k labels; for precision [k, J] candidates, the bounds still numbers of positives.
 
         For recall and fpr a label without a cut would have one at α^(1/n), or 1 - α^(1/n), where nothing is missed:
@@ -152,17 +160,17 @@ class _Procedure:
             usable, score = grid.usable.gather(1, starts), grid.score.gather(1, starts)
             positives = grid.positives.gather(1, starts).where(usable, 0.0)
             return Bests(positives, score, grid.flagged.gather(1, starts))
-        bound = levels ** (1 / measured)
+        bound = self.level ** (1 / measured)
         if self.name == "recall":
             return best_at(grid, first_of(grid.usable & (grid.positives == measured[:, None])), bound)
         return best_at(grid, last_of(grid.usable & (grid.flagged == grid.positives)), 1 - bound)
 
-    def best_start(self, candidates: Bests, wanted: Tensor, levels: Tensor) -> Bests:
+    def best_start(self, candidates: Bests, wanted: Tensor) -> Bests:
         """Return of [K, J] candidates the one with the greatest bound, for the labels that want one.
 
         The bounds of all J starts hold together, each having 1/J of the level.
         """
-        level = (levels / self.num_starts)[:, None].expand_as(candidates.bound)
+        level = (self.level / self.num_starts)[:, None].expand_as(candidates.bound)
         bounds = torch.zeros_like(candidates.bound)
         bounds[wanted] = share_below(candidates.bound[wanted], candidates.flagged[wanted], level[wanted])
         bound, place = bounds.max(1)

@@ -7,8 +7,8 @@ long as it stops at the first that is not rejected: only the first true null on 
 
 Precision is not monotone, and the first few rows are too few to reject anything, so a single start at the top has
 almost no power: 29 rows out of 29 have to be positive for the first step at 0.9 and 95%.
-Here J sequences start at J counts r₁ < r₂ < …, each twice the one before it, with δ/J each: sequence j starts at the
-laxest cut that flags at most rⱼ rows, or at the strictest that flags any if that flags more.
+Here J sequences start at J counts r₁ < r₂ < …, each a multiple of the one before it, with δ/J each: sequence j starts
+at the laxest cut that flags at most rⱼ rows, or at the strictest that flags any if that flags more.
 
 **Why the starts may depend on the scores.** Let e be a true null, a ≤ e the strictest cut such that a, …, e - 1 are not
 nulls, and X the rows that a flags of the M that e flags. Sequence j meets e as its first null exactly where X ≤ rⱼ and
@@ -29,26 +29,25 @@ import math
 import torch
 from torch import Tensor
 
-_GROWTH = 2
 _FEWEST = 8
 
 
-def start_counts(num_rows: int, level: float, growth: float, cost: float = 0.0) -> list[int]:
+def start_counts(num_rows: int, level: float, growth: float, ratio: float = 2.0) -> list[int]:
     """Return the counts of flagged rows at which sequences start, at least one.
 
-    The first is the smallest that can succeed, each is twice the one before it, and none exceeds `num_rows`. Where no
-    count can succeed they are halves of `num_rows`, from which one learns what can be certified instead.
+    The first is the smallest that can succeed, each is `ratio` times the one before it, and none exceeds `num_rows`.
+    Where no count can succeed they are halves of `num_rows`, from which one learns what can be certified instead.
 
     Args:
         num_rows: observed rows of the label.
         level: 1 - confidence, shared by the sequences.
         growth: by how much each of r positive rows lowers the log of the least level that is met; -log(p) for the
             binomial tail, as p ** r is the least p-value.
-        cost: what it starts from.
+        ratio: of each count to the one before it.
     """
 
     def smallest(share: float) -> int:
-        needed = (cost - math.log(share)) / growth if growth > 0 else math.inf
+        needed = -math.log(share) / growth if growth > 0 else math.inf
         return math.ceil(needed) if needed <= num_rows else num_rows + 1
 
     if smallest(level) > num_rows:
@@ -57,7 +56,7 @@ def start_counts(num_rows: int, level: float, growth: float, cost: float = 0.0) 
     counts = [smallest(level)]
     while True:
         first = smallest(level / (len(counts) + 1))
-        more = [first * _GROWTH**place for place in range(len(counts) + 1)]
+        more = [math.ceil(first * ratio**place) for place in range(len(counts) + 1)]
         if more[-1] > num_rows:
             return counts
         counts = more

@@ -12,6 +12,9 @@ With w the weight and y the label of a row, "flagged" meaning at or above the cu
     fpr a         X = w (1 - y) (a - 1[flagged])                  mean ≤ 0  ⇔  weighted false-positive rate ≥ a
 
 1 + λX ≥ 0 asks for λ ≤ 1/(c W), W being the greatest weight and -c the least X of a row of weight 1: p, r or 1 - a.
+
+Most of the mixture is at the stakes around √(2 log(1/δ) ÷ (m σ²)), the best for m observations of variance σ² (the same
+paper, section 3.3). It may depend on m, the number of flagged observations: given it, they are independent draws.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ LARGEST_STAKE = 0.9
 """Stakes are this share of the largest that cannot go broke, halved up to `NUM_STAKES` - 1 times."""
 
 _LEAST_LOSS = 0.01
+_FOCUS, _FADING = 0.8, 0.25
 BYTES_PER_CUT = 2 * 8 * NUM_STAKES + 8 + 24
 
 
@@ -35,6 +39,12 @@ class Bet(NamedTuple):
 
     name: str
     share: float
+
+    def measured(self, positives: Tensor, negatives: Tensor) -> Tensor:
+        """The weights that the constraint is about."""
+        if self.name == "precision":
+            return positives + negatives
+        return positives if self.name == "recall" else negatives
 
     def flagged(self, positives: Tensor, negatives: Tensor) -> Tensor:
         """X of what is flagged."""
@@ -73,6 +83,23 @@ class Wealth(NamedTuple):
     heaviest: Tensor
 
 
+def log_mixture(bet: Bet, observations: Tensor, halvings: int | Tensor, level: float) -> Tensor:
+    """Return the log of the share of the mixture that a stake has; over all `NUM_STAKES` they sum to 1.
+
+    Args:
+        bet: the constraint.
+        observations: [...] float64, how many there are.
+        halvings: how often the largest stake is halved, broadcast with `observations`.
+        level: 1 - confidence.
+    """
+    variance = max(bet.share * (1 - bet.share), _LEAST_LOSS**2)
+    best = bet.loss * (2 * math.log(1 / level) / (observations.clamp(min=1.0) * variance)).sqrt()
+    centre = (LARGEST_STAKE / best).log2().clamp(0, NUM_STAKES - 1)
+    places = torch.arange(NUM_STAKES, dtype=torch.float64, device=centre.device)
+    total = (_FADING ** (places - centre[..., None]).abs()).sum(-1)
+    return ((1 - _FOCUS) / NUM_STAKES + _FOCUS * _FADING ** (halvings - centre).abs() / total).log()
+
+
 class RowWealth:
     """Wealth of independent rows of a weight up to `greatest_weight`, in constant memory.
 
@@ -96,18 +123,22 @@ class RowWealth:
             added = gain(positives, negatives)
             for logs, stake in zip(part, self.stakes, strict=True):
                 logs.scatter_add_(1, places, torch.log1p(stake * added))
-        self.rows.scatter_add_(1, places, (positives + negatives > 0).double())
+        self.rows.scatter_add_(1, places, (self.bet.measured(positives, negatives) > 0).double())
 
     def merge(self, other: RowWealth) -> None:
         """Add what another one has seen."""
         self.logs += other.logs
         self.rows += other.rows
 
-    def wealth(self, labels: slice) -> Wealth:
-        """Return the wealth of a slice of labels."""
-        logs = self.logs[0, :, labels].cumsum(2)
-        if len(self.logs) == 2:
-            rest = self.logs[1, :, labels]
-            logs += rest.sum(2, keepdim=True) - rest.cumsum(2)
+    def wealth(self, labels: slice, level: float) -> Wealth:
+        """Return the wealth of a slice of labels, by the mixture for a level."""
         flagged = self.rows[labels].cumsum(1)
-        return Wealth(logs.logsumexp(0) - math.log(NUM_STAKES), flagged, torch.full_like(flagged, self.greatest_weight))
+        observations = flagged if len(self.logs) == 1 else flagged[:, -1:]
+        total = torch.full_like(flagged, -torch.inf)
+        for halvings, logs in enumerate(self.logs.transpose(0, 1)):
+            log_wealth = logs[0, labels].cumsum(1)
+            if len(logs) == 2:
+                log_wealth += logs[1, labels].sum(1, keepdim=True) - logs[1, labels].cumsum(1)
+            share = log_mixture(self.bet, observations, halvings, level)
+            total = torch.logaddexp(total, log_wealth + share)
+        return Wealth(total, flagged, torch.full_like(flagged, self.greatest_weight))
