@@ -14,7 +14,7 @@ from mlclf.decisions.cells import Cells
 from mlclf.decisions.histograms import METADATA_KEY, LabelHistogram, bins_for
 from mlclf.errors import RunError
 
-NUM_FOLDS = 5
+NUM_FOLDS = 10
 MAX_BINS = 4096
 _SALT = np.uint64(0xA24BAED4963EE407)
 """Folds must not follow the split of the rows, which hashes the same identities."""

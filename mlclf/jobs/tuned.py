@@ -7,7 +7,7 @@ import math
 from torch import Tensor
 
 from mlclf.decisions.objectives import Objective
-from mlclf.decisions.tuning import Tuner
+from mlclf.decisions.tuner import Tuner
 from mlclf.errors import ConfigError
 
 DEFAULT_CONFIDENCE = 0.95
