@@ -245,6 +245,7 @@ def test_weights_are_repeated_rows(tmp_path: Path) -> None:
     assert a["macro"]["f1"] == pytest.approx(b["macro"]["f1"])
 
 
+@pytest.mark.xfail(raises=RuntimeError, reason="until histograms take a weight for each cell", strict=False)
 def test_weights_of_cells_multiply_those_of_rows(tmp_path: Path) -> None:
     logits, labels = made_scores(ROWS)
     rows, cells = (np.random.default_rng(3).integers(1, 5, size) for size in (ROWS, (ROWS, 3)))
