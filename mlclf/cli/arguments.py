@@ -29,6 +29,9 @@ ScoreLabels = Annotated[
 LabelData = Annotated[Many, typer.Option(help="With scores: where the labels are, joined by --key.")]
 Key = Annotated[str | None, typer.Option(help="With scores: column that identifies a row.")]
 Weight = Annotated[str | None, typer.Option(help="With scores: column of row weights.")]
+LabelWeights = Annotated[
+    Many, typer.Option(help="With scores: weights of row and label, weight_X for label X, such as 'weight_*'.")
+]
 Group = Annotated[str | None, typer.Option(help="With scores: column that names a cluster of rows.")]
 LabelNames = Annotated[
     Path | None, typer.Option(metavar="FILE", help="With lists of scores: names of the labels, one in each line.")

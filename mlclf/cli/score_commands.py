@@ -14,7 +14,7 @@ from mlclf.cli.arguments import (
     Key,
     LabelData,
     LabelNames,
-    Many,
+    LabelWeights,
     MemoryBudget,
     ScoreKind,
     ScoreLabels,
@@ -40,6 +40,7 @@ def evaluate(
     label_data: LabelData = None,
     key: Key = None,
     weight: Weight = None,
+    label_weights: LabelWeights = None,
     label_names: LabelNames = None,
     memory_budget: MemoryBudget = None,
     debug: Debug = False,
@@ -50,7 +51,7 @@ def evaluate(
     if is_run(data[0]):
         refuse_with_run(
             thresholds=thresholds, labels=labels, scores=scores, score_kind=score_kind, label_data=label_data,
-            key=key, weight=weight, label_names=label_names, memory_budget=memory_budget,
+            key=key, weight=weight, label_weights=label_weights, label_names=label_names, memory_budget=memory_budget,
         )  # fmt: skip
         report = shown_job(Run.open(data[0]).evaluate_steps(data[1:], out))
     else:
@@ -64,6 +65,7 @@ def evaluate(
             label_data=label_data or (),
             key=key,
             weight=weight,
+            label_weights=label_weights or (),
             label_names=names_in(label_names),
             memory_budget=budget_bytes(memory_budget),
         )
@@ -86,9 +88,7 @@ def calibrate(
     label_data: LabelData = None,
     key: Key = None,
     weight: Weight = None,
-    label_weights: Annotated[
-        Many, typer.Option(help="With scores: weights of row and label, weight_X for label X, such as 'weight_*'.")
-    ] = None,
+    label_weights: LabelWeights = None,
     group: Group = None,
     label_names: LabelNames = None,
     memory_budget: MemoryBudget = None,

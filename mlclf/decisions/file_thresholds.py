@@ -82,7 +82,6 @@ class FileThresholds:
         per_row: labels of a row that are flagged at most, those with the largest scores; None = no limit.
     """
 
-    path: Path
     kind: str
     cuts: NDArray[np.float32]
     per_row: int | None = None
@@ -133,7 +132,7 @@ def read_file_thresholds(path: Path, label_names: Sequence[str], *, only: bool =
     numbers = thresholds.thresholds.numpy()
     if cuts is not None:
         numbers = np.array([cuts[name] for name in label_names], np.float32)
-    return FileThresholds(path, kind, numbers, thresholds.per_row)
+    return FileThresholds(kind, numbers, thresholds.per_row)
 
 
 def read_prior(path: Path, label_names: Sequence[str], kind: str | None = None) -> Tensor:

@@ -84,9 +84,8 @@ def written_part(path: Path) -> Iterator[PartWriter]:
             writer.close()
 
 
-def wide_columns(scores: Tensor, thresholds: Tensor, label_names: Sequence[str]) -> dict[str, pa.Array]:
-    """A score and a decision of every label, of scores [n, K] and thresholds [K], both float32."""
-    decisions = scores >= thresholds
+def wide_columns(scores: Tensor, decisions: Tensor, label_names: Sequence[str]) -> dict[str, pa.Array]:
+    """A score and a decision of every label, of scores [n, K] float32 and decisions [n, K] bool."""
     columns = {f"score_{name}": pa.array(scores[:, index].numpy()) for index, name in enumerate(label_names)}
     return columns | {
         f"decision_{name}": pa.array(decisions[:, index].numpy()) for index, name in enumerate(label_names)

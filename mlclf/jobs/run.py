@@ -105,7 +105,7 @@ class Run:
     def evaluate_steps(self, data: Names, out: str | Path | None = None) -> Generator[Progress, None, dict[str, Any]]:
         """The job of `evaluate`, yielding progress; returns the document."""
         plan = make_plan(names_of(data))
-        evaluation = Evaluation(self.thresholds.thresholds, scores_of)
+        evaluation = Evaluation(self.thresholds.thresholds, scores_of, decide=self.thresholds.decide)
         for batch, progress in self._batches(plan, "evaluate", with_labels=True):
             logits = self.scorer.logits(batch)
             evaluation.update(logits, scores_of(logits), batch.labels, batch.label_mask, batch.weights)
@@ -164,7 +164,7 @@ class Run:
 
     def _score_columns(self, scores: Tensor, top: int | None) -> dict[str, pa.Array]:
         if top is None and len(self.label_names) <= WIDE_LABELS:
-            return wide_columns(scores, self.thresholds.thresholds, self.label_names)
+            return wide_columns(scores, self.thresholds.decide(scores), self.label_names)
         return top_columns(scores, top or DEFAULT_TOP, self.label_names)
 
     # ── calibrate ───────────────────────────────────────────────────────────────────────────────────────────────────

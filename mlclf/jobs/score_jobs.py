@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
 from mlclf.data.shards import make_plan
+from mlclf.decisions.cells import Cells
 from mlclf.decisions.evaluation import Evaluation
-from mlclf.decisions.file_thresholds import KIND_FIELD, in_file_scale, read_of_kind, read_prior
+from mlclf.decisions.file_thresholds import KIND_FIELD, FileThresholds, in_file_scale, read_of_kind, read_prior
 from mlclf.decisions.objectives import parse_objective
 from mlclf.decisions.score_columns import LOGIT, LOSS_CLIP, PROBABILITY
 from mlclf.decisions.score_files import Scored, ScoreFiles
 from mlclf.decisions.score_pairing import open_score_files
 from mlclf.decisions.scores import scores_of
+from mlclf.decisions.top_k import is_top
 from mlclf.errors import ConfigError, DataError
 from mlclf.files import write_json
 from mlclf.fitting import Progress
@@ -167,18 +170,22 @@ def evaluate_scores_steps(
     Raises:
         ConfigError, DataError: an argument or the data is not what it has to be; nothing is written.
     """
-    if columns.get("label_weights"):
-        raise ConfigError("--label-weights are for calibrate: metrics take weights of rows only (--weight)")
     files = opened(data, **columns)
-    cuts = _cuts(files, thresholds)
-    half = scores_of(torch.from_numpy(cuts)) if files.kind == LOGIT else torch.from_numpy(cuts)
-    evaluation, done = Evaluation(half, scores_of), 0
-    limit = float(np.log((1 - LOSS_CLIP) / LOSS_CLIP))
-    for rows in files.cells(limit):
-        cells = rows.cells
-        scores = rows.scores if files.kind == PROBABILITY else _decided(rows.scores, torch.from_numpy(cuts), half)
-        evaluation.update(cells.logits, scores, cells.labels, cells.mask, cells.weights)
-        done += len(cells)
+    decided = _thresholds(files, thresholds)
+    cuts = torch.from_numpy(decided.cuts)
+    half = scores_of(cuts) if files.kind == LOGIT else cuts
+
+    def decide(scores: Tensor) -> Tensor:
+        decisions = scores >= half
+        if decided.per_row is None:
+            return decisions
+        return decisions & is_top(scores, torch.ones_like(decisions), decided.per_row)
+
+    evaluation, done = Evaluation(half, scores_of, decide=decide), 0
+    for rows in files.cells(float(np.log((1 - LOSS_CLIP) / LOSS_CLIP))):
+        scores = rows.scores if files.kind == PROBABILITY else _on_sides(rows.scores, cuts, half)
+        evaluation.update_cells(_row_major(rows.cells), scores.contiguous())
+        done += len(rows.cells)
         yield Progress("evaluate", done, files.plan.rows)
     yield from _notes(files, done)
     losses = evaluation.losses
@@ -191,14 +198,21 @@ def evaluate_scores_steps(
     return report
 
 
-def _cuts(files: Scored, thresholds: str | Path | None) -> NDArray[np.float32]:
-    """[K] float32 in the scale of the files."""
-    if thresholds is None:
-        return np.full(len(files.label_names), 0.5 if files.kind == PROBABILITY else 0.0, np.float32)
-    return read_of_kind(Path(thresholds), files.label_names, files.kind).cuts
+def _thresholds(files: Scored, path: str | Path | None) -> FileThresholds:
+    """Those of a file, or the probability 0.5."""
+    if path is not None:
+        return read_of_kind(Path(path), files.label_names, files.kind)
+    half = np.full(len(files.label_names), 0.5 if files.kind == PROBABILITY else 0.0, np.float32)
+    return FileThresholds(files.kind, half)
 
 
-def _decided(logits: torch.Tensor, cuts: torch.Tensor, half: torch.Tensor) -> torch.Tensor:
+def _row_major(cells: Cells) -> Cells:
+    """The same cells with those of a row beside each other, as metrics across labels read them."""
+    mask = None if cells.mask is None else cells.mask.contiguous()
+    return replace(cells, logits=cells.logits.contiguous(), labels=cells.labels.contiguous(), mask=mask)
+
+
+def _on_sides(logits: Tensor, cuts: Tensor, half: Tensor) -> Tensor:
     """Probabilities of logits that are on the same side of the probability `half` [K] as they are of the cuts [K].
 
     Far out neighbouring logits have one probability in float32; those below the cut then get the one just below.

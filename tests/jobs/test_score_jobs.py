@@ -261,6 +261,20 @@ def test_weights_of_cells_multiply_those_of_rows(tmp_path: Path) -> None:
         assert found["labels"][name] == one["labels"][name]
 
 
+def test_top_k_decides_the_best_labels_of_a_row(tmp_path: Path) -> None:
+    logits, labels = made_scores(ROWS)
+    for kind, scores in (("logit", logits), ("probability", probabilities(logits))):
+        path = written(tmp_path / kind / "s.parquet", wide(scores, labels))
+        thresholds = calibrate_scores(path, "top_k:1", tmp_path / "t.json", score_kind=kind)
+        assert thresholds["per_row"] == 1
+        found = decisions_below(apply_thresholds(path, tmp_path / "t.json", tmp_path / kind / "out"))
+        decided = np.stack([found[f"decision_{name}"].to_numpy() for name in NAMES], 1)
+        assert (decided.sum(1) == 1).all()
+        assert np.array_equal(decided.argmax(1), scores.argmax(1))
+        report = evaluate_scores(path, tmp_path / "t.json", score_kind=kind)
+        assert report["micro"]["precision"] == pytest.approx((labels[decided] == 1).mean())
+
+
 # ── diff ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
