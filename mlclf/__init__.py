@@ -10,7 +10,7 @@ The map, in the order in which a row travels; imports only point up it:
     decisions           weights → scores → decisions
     runs                the run folder: paths, versions, hashes
     fitting             the fit job, stage by stage
-    jobs                fit(), class Run (evaluate, predict, calibrate)
+    jobs                fit(), class Run (evaluate, predict, calibrate), jobs on the scores of any model
     demo                the data set with a known answer
     progress            progress and tables as lines of text
     cli                 argv and printing
@@ -25,8 +25,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlclf.data.batch import Batch
     from mlclf.data.parquet_loader import FittedFeatures, ParquetLoader
+    from mlclf.decisions.thresholds import Thresholds
     from mlclf.errors import CheckpointError, ConfigError, DataError, MlclfError, RunError, TrainingError
-    from mlclf.jobs import Run, fit
+    from mlclf.jobs import (
+        Run,
+        apply_thresholds,
+        calibrate_scores,
+        diff_thresholds,
+        evaluate_scores,
+        fit,
+        tune_thresholds,
+    )
 
 __version__ = "0.1.0"
 
@@ -34,7 +43,13 @@ _HOMES = {
     "Batch": "mlclf.data.batch",
     "FittedFeatures": "mlclf.data.parquet_loader",
     "ParquetLoader": "mlclf.data.parquet_loader",
+    "apply_thresholds": "mlclf.jobs",
+    "calibrate_scores": "mlclf.jobs",
+    "diff_thresholds": "mlclf.jobs",
+    "evaluate_scores": "mlclf.jobs",
     "fit": "mlclf.jobs",
+    "tune_thresholds": "mlclf.jobs",
+    "Thresholds": "mlclf.decisions.thresholds",
     "Run": "mlclf.jobs",
     "MlclfError": "mlclf.errors",
     "DataError": "mlclf.errors",
@@ -54,9 +69,15 @@ __all__ = [
     "ParquetLoader",
     "Run",
     "RunError",
+    "Thresholds",
     "TrainingError",
     "__version__",
+    "apply_thresholds",
+    "calibrate_scores",
+    "diff_thresholds",
+    "evaluate_scores",
     "fit",
+    "tune_thresholds",
 ]
 
 

@@ -1,5 +1,6 @@
 """The public jobs: fit, a Run that evaluates, predicts and calibrates, and jobs on the scores of any model."""
 
+from mlclf.jobs.arrays import tune_thresholds
 from mlclf.jobs.decision_jobs import (
     apply_thresholds,
     apply_thresholds_steps,
@@ -30,4 +31,5 @@ __all__ = [
     "fit",
     "fit_steps",
     "resumed_run_file",
+    "tune_thresholds",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from mlclf.data.shards import Plan, make_plan
 from mlclf.decisions.cells import Cells, row_identities, value_identities
 from mlclf.decisions.evaluation import Evaluation
 from mlclf.decisions.file_thresholds import read_prior
-from mlclf.decisions.objectives import parse_objective
+from mlclf.decisions.objectives import Objective, parse_objective
 from mlclf.decisions.scores import Scorer, scores_of
 from mlclf.decisions.thresholds import Thresholds
 from mlclf.errors import ConfigError
@@ -191,38 +191,74 @@ class Run:
         """The job of `calibrate`, yielding progress; returns the document of `thresholds.json`.
 
         Args:
-            data: labelled data.
+            data: labelled data; none for the held-out rows of the fit, whose histograms the run keeps.
             objective: such as `f1` or `recall:0.9`.
             out: file for the document; None for the run's own.
             confidence: what constraints are to hold with; None makes no claim.
             across_labels: `fdr` controls a set of labels, None each on its own.
             prior: thresholds of earlier, toward which these are shrunk.
         """
-        tuner = make_tuner(
-            parse_objective(objective),
-            len(self.label_names),
-            confidence=confidence,
-            across_labels=across_labels,
-            prior=None if prior is None else read_prior(Path(prior), self.label_names),
-            method=self.settings.thresholds.method,
-        )
-        plan = make_plan(names_of(data))
-        if self._trained_on(plan):
-            yield Progress(
-                "calibrate",
-                note="these rows were trained on: thresholds tuned on them promise too much; use rows held out",
-            )
-        identity = self._identity(plan)
-        for batch, progress in self._batches(plan, "calibrate", with_labels=True, carried=identity):
-            tuner.update(self._cells(batch, progress.done - len(batch), identity))
-            yield progress
-        yield from self._notes(plan)
-        thresholds = tuner.thresholds()
+        wanted = parse_objective(objective)
+        options: dict[str, Any] = {
+            "across_labels": across_labels,
+            "prior": None if prior is None else read_prior(Path(prior), self.label_names),
+            "method": self.settings.thresholds.method,
+        }
+        make_tuner(wanted, len(self.label_names), confidence=confidence, **options)  # refuses before data is read
+        if names_of(data):
+            thresholds = yield from self._tuned_on(names_of(data), wanted, confidence, options)
+        else:
+            thresholds = yield from self._tuned_again(wanted, confidence, options)
         document = thresholds.to_json(list(self.label_names))
         write_json(Path(out) if out is not None else self.path / "thresholds.json", document)
         if out is None:
             self.thresholds = thresholds
         return document
+
+    def _tuned_again(
+        self, objective: Objective, confidence: float | None, options: Mapping[str, Any]
+    ) -> Generator[Progress, None, Thresholds]:
+        """Thresholds from the histograms of the fit, without scoring."""
+        folder = RunFolder(self.path)
+        tuner = make_tuner(objective, len(self.label_names), confidence=None, **options)
+        tuner.count_again(folder.read_histogram(), folder.read_folds())
+        if not bool((tuner.histogram.rows > 0).any()):
+            raise ConfigError(f"{self.path}: no rows were held out in this fit; give labelled data to calibrate on")
+        note = "tuned on the held-out rows of the fit"
+        if objective.is_constraint and confidence is not None:
+            note += ", which also chose other things: no confidence is claimed; for a claim give rows used for nothing"
+        yield Progress("calibrate", note=note)
+        return tuner.thresholds()
+
+    def _tuned_on(
+        self, data: Sequence[str], objective: Objective, confidence: float | None, options: Mapping[str, Any]
+    ) -> Generator[Progress, None, Thresholds]:
+        plan = make_plan(data)
+        claims = objective.is_constraint and confidence is not None
+        if self._trained_on(plan):
+            note = "these rows were trained on: thresholds tuned on them promise too much; use rows held out"
+            yield Progress("calibrate", note=note + ("; no confidence is claimed" if claims else ""))
+            confidence, claims = None, False
+        weighted = claims and self._applied_schema(plan).weight is not None
+        tuner = make_tuner(
+            objective,
+            len(self.label_names),
+            confidence=confidence,
+            clustered=self._identity(plan) is not None and self._identity(plan) == self.schema.group,
+            greatest_weight=self._greatest_weight(plan) if weighted else None,
+            **options,
+        )
+        identity = self._identity(plan)
+        for batch, progress in self._batches(plan, "calibrate", with_labels=True, carried=identity):
+            tuner.update(self._cells(batch, progress.done - len(batch), identity))
+            yield progress
+        yield from self._notes(plan)
+        return tuner.thresholds()
+
+    def _greatest_weight(self, plan: Plan) -> float:
+        """The greatest weight of a row; reads all rows."""
+        batches = self._batches(plan, "calibrate", with_labels=True)
+        return max((float(batch.weights.max()) for batch, _ in batches if len(batch)), default=0.0)
 
     def _identity(self, plan: Plan) -> str | None:
         """The column that tells what a row is, where the data has it: the run's group, or its key."""

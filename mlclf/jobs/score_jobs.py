@@ -71,7 +71,17 @@ def calibrate_scores_steps(
     files = opened(data, **columns)
     earlier = None if prior is None else read_prior(Path(prior), files.label_names, files.kind)
     num_labels = len(files.label_names)
-    tuner = make_tuner(wanted, num_labels, confidence=confidence, across_labels=across_labels, prior=earlier)
+    claims = wanted.is_constraint and confidence is not None
+    weighted = columns.get("weight") is not None or bool(columns.get("label_weights"))
+    tuner = make_tuner(
+        wanted,
+        num_labels,
+        confidence=confidence,
+        across_labels=across_labels,
+        prior=earlier,
+        clustered=columns.get("group") is not None,
+        greatest_weight=_greatest_weight(opened(data, **columns)) if claims and weighted else None,
+    )
     done = 0
     for rows in files.cells():
         tuner.update(rows.cells)
@@ -126,6 +136,16 @@ def opened(
         label_names=label_names,
         budget_bytes=memory_budget,
     )
+
+
+def _greatest_weight(files: ScoreFiles) -> float:
+    """The greatest weight of a cell; reads all rows."""
+    greatest = 0.0
+    for rows in files.cells():
+        weights = rows.cells.cell_weights()
+        if weights is not None and weights.numel():
+            greatest = max(greatest, float(weights.max()))
+    return greatest
 
 
 def _notes(files: ScoreFiles, done: int) -> Generator[Progress, None, None]:

@@ -7,7 +7,7 @@ import math
 from torch import Tensor
 
 from mlclf.decisions.objectives import Objective
-from mlclf.decisions.tuner import Tuner
+from mlclf.decisions.tuner import Claim, Tuner
 from mlclf.errors import ConfigError
 
 DEFAULT_CONFIDENCE = 0.95
@@ -21,6 +21,8 @@ def make_tuner(
     across_labels: str | None = None,
     prior: Tensor | None = None,
     method: str = "auto",
+    clustered: bool = False,
+    greatest_weight: float | None = None,
 ) -> Tuner:
     """What takes cells and gives thresholds.
 
@@ -31,6 +33,8 @@ def make_tuner(
         across_labels: `fdr` controls a set of labels, None each on its own.
         prior: [K] float32, earlier thresholds as probabilities, NaN where there is none.
         method: `auto` or `plain`.
+        clustered: rows of one identity are one observation, for constraints.
+        greatest_weight: what no weight exceeds, for constraints; None where rows have none.
 
     Raises:
         ConfigError: an option does not exist, or does not go with the objective.
@@ -39,4 +43,5 @@ def make_tuner(
         raise ConfigError(f"--confidence must be above 0 and below 1, or 'none' for no claim, got {confidence!r}")
     if across_labels not in (None, "fdr"):
         raise ConfigError(f"--across-labels must be 'fdr', or left out, got {across_labels!r}")
-    return Tuner(objective, num_labels, method=method, prior=prior)
+    claim = None if confidence is None else Claim(confidence, across_labels, clustered, greatest_weight)
+    return Tuner(objective, num_labels, method=method, prior=prior, claim=claim)

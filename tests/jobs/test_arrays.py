@@ -1,0 +1,137 @@
+"""Thresholds of scores in memory are those of the same scores in files, whatever holds them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import mlclf
+from mlclf.errors import ConfigError, DataError
+
+
+def made(rows: int = 400, labels: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    logits = random.normal(-1, 2, (rows, labels))
+    scores = (1 / (1 + np.exp(-logits))).astype(np.float32)
+    return scores, (random.random(scores.shape) < scores).astype(np.uint8)
+
+
+@pytest.mark.parametrize("objective", ["f1", "micro_f1", "cost:1,3", "recall:0.5", "top_k:2", "alert_budget:50"])
+def test_arrays_are_tuned_as_files_are(tmp_path: Path, objective: str) -> None:
+    scores, labels = made()
+    names = ["a", "b", "c"]
+    columns = {f"score_{name}": scores[:, index] for index, name in enumerate(names)}
+    columns |= {name: labels[:, index] for index, name in enumerate(names)}
+    pq.write_table(pa.table(columns), tmp_path / "scores.parquet")
+    document = mlclf.calibrate_scores(
+        str(tmp_path / "scores.parquet"), objective, tmp_path / "t.json", score_kind="probability", labels=names
+    )
+    tuned = mlclf.tune_thresholds(scores, labels, objective=objective)
+    found = tuned.to_json(names)
+    assert found["labels"] == document["labels"]
+    assert found.get("per_row") == document.get("per_row")
+    assert (tuned.decide(torch.from_numpy(scores)).sum(0) > 0).any()
+
+
+def test_whatever_holds_them() -> None:
+    scores, labels = made()
+    wanted = mlclf.tune_thresholds(scores, labels).thresholds
+    frame = pl.DataFrame(scores, schema=["a", "b", "c"])
+    others: list[tuple[Any, Any]] = [
+        (torch.from_numpy(scores), torch.from_numpy(labels)),
+        (scores.tolist(), labels.tolist()),
+        (frame, pl.DataFrame(labels, schema=["a", "b", "c"])),
+        (frame.to_arrow(), labels.astype(bool)),
+        (scores.astype(np.float64), labels.astype(np.float64)),
+    ]
+    for held, truth in others:
+        torch.testing.assert_close(mlclf.tune_thresholds(held, truth).thresholds, wanted, rtol=0, atol=0)
+    one = mlclf.tune_thresholds(scores[:, 0], labels[:, 0], objective="mcc").thresholds
+    torch.testing.assert_close(one, mlclf.tune_thresholds(scores[:, :1], labels[:, :1], objective="mcc").thresholds)
+
+
+def test_logits_are_decided_as_their_probabilities_are() -> None:
+    scores, labels = made()
+    logits = np.log(scores.astype(np.float64) / (1 - scores.astype(np.float64))).astype(np.float32)
+    by_score = mlclf.tune_thresholds(scores, labels, objective="mcc").thresholds.numpy()
+    by_logit = mlclf.tune_thresholds(logits, labels, objective="mcc", score_kind="logit").thresholds.numpy()
+    assert ((scores >= by_score) == (logits >= by_logit)).all()
+
+
+def test_weights_count_rows_and_missing_labels_do_not() -> None:
+    scores, labels = made()
+    times = np.random.default_rng(1).integers(0, 3, len(scores))
+    repeated = mlclf.tune_thresholds(np.repeat(scores, times, 0), np.repeat(labels, times, 0), objective="mcc")
+    weighted = mlclf.tune_thresholds(scores, labels, objective="mcc", weights=times)
+    torch.testing.assert_close(weighted.thresholds, repeated.thresholds, rtol=0, atol=0)
+    cells = mlclf.tune_thresholds(
+        scores, labels, objective="mcc", weights=np.sqrt(times), label_weights=np.sqrt(times)[:, None].repeat(3, 1)
+    )
+    torch.testing.assert_close(cells.thresholds, repeated.thresholds, rtol=0, atol=0)
+    hidden = np.where(times[:, None] > 0, labels, np.nan)
+    masked = mlclf.tune_thresholds(scores, hidden, objective="mcc")
+    kept = mlclf.tune_thresholds(scores[times > 0], labels[times > 0], objective="mcc")
+    torch.testing.assert_close(masked.thresholds, kept.thresholds, rtol=0, atol=0)
+
+
+def test_constraints_claim_their_confidence() -> None:
+    scores, labels = made(4000)
+    plain = mlclf.tune_thresholds(scores, labels, objective="precision:0.8")
+    assert (plain.confidence, plain.method) == (0.95, "binomial")
+    assert plain.status == ["tuned"] * 3
+    assert (plain.precision > 0.8).all()
+    none = mlclf.tune_thresholds(scores, labels, objective="precision:0.8", confidence=None)
+    assert (none.confidence, none.method) == (None, "empirical")
+    assert (none.thresholds <= plain.thresholds).all()
+    rows = np.random.default_rng(0).uniform(0.5, 1, 4000)
+    for options in ({"weights": rows}, {"groups": [f"g{row // 2}" for row in range(4000)]}):
+        bet = mlclf.tune_thresholds(scores, labels, objective="precision:0.8", **options)
+        assert (bet.confidence, bet.method) == (0.95, "betting")
+    tight = mlclf.tune_thresholds(scores[:50], labels[:50], objective="precision:0.99")
+    assert tight.status == ["unattainable"] * 3
+    assert set(tight.to_json(["a", "b", "c"])["labels"]["a"]["best"]) >= {"precision", "threshold"}
+
+
+def test_earlier_thresholds_draw_new_ones() -> None:
+    scores, labels = made(60, seed=5)
+    prior = [0.4, math.nan, 0.3]
+    tuned = mlclf.tune_thresholds(scores, labels, objective="f1", prior=prior)
+    assert tuned.thresholds.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"score_kind": "odds"}, ConfigError, "score_kind must be 'probability' or 'logit', got 'odds'"),
+        ({"method": "best"}, ConfigError, "method must be 'auto' or 'plain', got 'best'"),
+        ({"objective": "f3"}, ConfigError, "the objective must be one of"),
+        ({"confidence": 2.0}, ConfigError, "--confidence must be above 0 and below 1"),
+        ({"labels": np.zeros((3, 3))}, DataError, "labels must have the shape [400, 3]"),
+        ({"labels": np.full((400, 3), 2)}, DataError, "labels must be 0, 1 or missing, found 2.0 in row 0, label 0"),
+        ({"scores": np.full((400, 3), np.nan)}, DataError, "scores must be numbers, found NaN in row 0, label 0"),
+        (
+            {"scores": np.full((400, 3), 1.5)},
+            DataError,
+            "probabilities must be from 0 to 1, found 1.5 in row 0, label 0",
+        ),
+        ({"scores": [["a"] * 3] * 400}, DataError, "scores must be numbers"),
+        ({"weights": [1.0]}, DataError, "weights must have the shape [400]"),
+        ({"groups": ["a"]}, DataError, "groups must have the shape [400]"),
+        ({"prior": [0.5]}, DataError, "prior must have the shape [3]"),
+        ({"weights": np.full(400, -1.0)}, DataError, "weights must be finite and not negative"),
+    ],
+)
+def test_what_is_not_right_is_refused(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    scores, labels = made()
+    arguments = {"scores": scores, "labels": labels} | options
+    with pytest.raises(error) as caught:
+        mlclf.tune_thresholds(arguments.pop("scores"), arguments.pop("labels"), **arguments)
+    assert message in str(caught.value)
