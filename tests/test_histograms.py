@@ -85,6 +85,22 @@ def test_counts_are_those_of_a_loop(with_mask: bool, with_weights: bool, dtype: 
     assert set(histogram.compute()) == set(STATES)
 
 
+def test_weights_of_cells_count_cell_by_cell() -> None:
+    data = batch(6, 80, 3)
+    cells = data["weights"][:, None] * torch.tensor([1.0, 0.0, 0.5])
+    cells[::7, 0] = 0
+    data["logits"][:, 1] = torch.nan
+    whole = LabelHistogram(3, 256)
+    whole.update(data["logits"], data["labels"], data["mask"], cells)
+    for label in range(3):
+        alone, part = LabelHistogram(1, 256), slice(label, label + 1)
+        columns = (data[name][:, part] for name in ("logits", "labels", "mask"))
+        alone.update(*columns, weights=cells[:, label])
+        for name in STATES[:-1]:
+            torch.testing.assert_close(getattr(whole, name)[part], getattr(alone, name), rtol=0, atol=0, msg=name)
+    assert float(whole.least_weight) == 0.125
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 999),
@@ -235,6 +251,14 @@ def test_bad_weights_are_refused(weight: float, shown: str) -> None:
         LabelHistogram(1, 256).update(
             torch.zeros(2, 1), torch.zeros(2, 1, dtype=torch.bool), None, torch.tensor([1.0, weight])
         )
+
+
+def test_bad_weights_of_cells_are_refused() -> None:
+    weights = torch.ones(2, 3)
+    weights[1, 2] = -1
+    message = "weights must be finite and not negative, got -1.0 in row 1 for label 2 of a batch"
+    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+        LabelHistogram(3, 256).update(torch.zeros(2, 3), torch.zeros(2, 3, dtype=torch.bool), None, weights)
 
 
 def test_histograms_of_other_shapes_do_not_merge() -> None:

@@ -56,7 +56,7 @@ class LabelHistogram(Metric):
     Each bin keeps the least and the greatest logit that fell into it. Bins where the two are equal are exact ties, so
     what is computed from them is exact; bins with a spread are what error bounds are made of.
 
-    A cell counts where its label is observed (`mask`) and its row has a weight above 0; weight 0 marks padding.
+    A cell counts where its label is observed (`mask`) and its weight is above 0; a row of weight 0 is padding.
 
     States, merged over ranks by sum, min or max (`sync`, `merge`):
         positives, negatives: [K, T] float64, sums of weights.
@@ -105,23 +105,24 @@ class LabelHistogram(Metric):
             logits: [B, K] floating, counted as float32; finite wherever the cell counts.
             labels: [B, K] bool or uint8 of 0 and 1.
             mask: [B, K] bool, True where the label is observed; None = everywhere.
-            weights: [B] floating, not negative, 0 for padding; None = 1 for every row.
+            weights: [B] of rows or [B, K] of cells, floating, not negative; 0 does not count; None = 1 everywhere.
 
         Raises:
             DataError: A logit that counts or a weight is not finite, or a weight is negative. Nothing is counted then.
         """
         if weights is not None:
             weights = _checked_weights(weights)
-            kept = weights > 0
-            if not bool(kept.all()):
+            if weights.dim() == 2:
+                mask = weights > 0 if mask is None else mask & (weights > 0)
+            elif not bool((weights > 0).all()):
+                kept = weights > 0
                 logits, labels, weights = logits[kept], labels[kept], weights[kept]
                 mask = mask[kept] if mask is not None else None
         logits = logits.float()
         _check_finite(logits, mask)
         if len(logits) == 0:
             return
-        lightest = weights.min() if weights is not None else torch.ones_like(self.least_weight)
-        self.least_weight = torch.minimum(self.least_weight, lightest)
+        self._note_least(weights)
         for rows in row_slices(*logits.shape):
             self._count(
                 logits[rows],
@@ -130,11 +131,19 @@ class LabelHistogram(Metric):
                 weights[rows] if weights is not None else None,
             )
 
+    def _note_least(self, weights: Tensor | None) -> None:
+        if weights is None:
+            self.least_weight = self.least_weight.clamp_max(1.0)
+            return
+        counted = weights[weights > 0]
+        if len(counted):
+            self.least_weight = torch.minimum(self.least_weight, counted.min())
+
     def _count(self, logits: Tensor, labels: Tensor, mask: Tensor | None, weights: Tensor | None) -> None:
         z = logits.t().contiguous()  # [K, B]: each label's bins stay in the processor's cache while it is counted
         y = labels.t()
         bins = ((z + LIMIT) * (self.num_bins / (2 * LIMIT))).clamp_(0, self.num_bins - 1).long()
-        mass = torch.ones((), dtype=torch.float64, device=z.device) if weights is None else weights
+        mass = torch.ones((), dtype=torch.float64, device=z.device) if weights is None else weights.t()
         lowest, highest = z, z
         if mask is not None:
             seen = mask.t()
@@ -242,8 +251,9 @@ def _checked_weights(weights: Tensor) -> Tensor:
     weights = weights.double()
     bad = ~((weights >= 0) & weights.isfinite())
     if bool(bad.any()):
-        row = int(bad.nonzero()[0])
-        raise DataError(f"weights must be finite and not negative, got {float(weights[row])!r} in row {row} of a batch")
+        place = tuple(int(index) for index in bad.nonzero()[0])
+        where = f"row {place[0]}" if len(place) == 1 else f"row {place[0]} for label {place[1]}"
+        raise DataError(f"weights must be finite and not negative, got {float(weights[place])!r} in {where} of a batch")
     return weights
 
 
