@@ -2,12 +2,46 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from mlclf.decisions.histograms import LabelHistogram
 
 _BYTES_PER_BIN = 80
+
+
+class FilledBins(NamedTuple):
+    """Bins of k labels in rising order of the logit, [k, t]; each holds rows of at least one of the labels."""
+
+    positives: Tensor  # float64, sums of weights
+    negatives: Tensor  # float64
+    least: Tensor  # float32, +inf where a bin of this label is empty
+    greatest: Tensor  # float32, -inf where a bin of this label is empty
+
+    def spread(self) -> Tensor:
+        """[k, t] bool, True for a bin of more than one value: the order of its rows is not known."""
+        return self.greatest > self.least
+
+
+class Steps(NamedTuple):
+    """A metric of k labels as a sum over their bins, [k, t] float64."""
+
+    values: Tensor
+    errors: Tensor  # how far each value may be off, to either side
+
+    def totals(self) -> tuple[Tensor, Tensor]:
+        """The metric and the bound on its error, each [k] float64."""
+        return self.values.sum(1), self.errors.sum(1)
+
+
+def filled_bins(histogram: LabelHistogram, labels: slice) -> FilledBins:
+    """Return the bins of a slice of labels without those that are empty for all of them."""
+    least, greatest = histogram.least[labels], histogram.greatest[labels]
+    kept = (greatest >= least).any(0).nonzero()[:, 0]
+    positives, negatives = histogram.positives[labels], histogram.negatives[labels]
+    return FilledBins(positives[:, kept], negatives[:, kept], least[:, kept], greatest[:, kept])
 
 
 def auroc(histogram: LabelHistogram) -> tuple[Tensor, Tensor]:
@@ -23,11 +57,7 @@ def auroc(histogram: LabelHistogram) -> tuple[Tensor, Tensor]:
     """
     values, bounds = _empty(histogram), _empty(histogram)
     for labels in histogram.label_slices(_BYTES_PER_BIN):
-        p, n = histogram.positives[labels], histogram.negatives[labels]
-        pairs = p.sum(1) * n.sum(1)
-        below = n.cumsum(1) - n
-        values[labels] = (p * (below + n / 2)).sum(1) / pairs
-        bounds[labels] = (p * n * _spread(histogram, labels)).sum(1) / (2 * pairs)
+        values[labels], bounds[labels] = auroc_steps(filled_bins(histogram, labels)).totals()
     return _where_defined(histogram, values, bounds)
 
 
@@ -47,29 +77,37 @@ def average_precision(histogram: LabelHistogram) -> tuple[Tensor, Tensor]:
     """
     values, bounds = _empty(histogram), _empty(histogram)
     for labels in histogram.label_slices(_BYTES_PER_BIN):
-        p, n = histogram.positives[labels], histogram.negatives[labels]
-        true, false = _from_the_top(p), _from_the_top(n)
-        tied = p * true / (true + false)
-        best = p * true / (true + false - n)
-        worst = p - false * torch.log1p(p / (true - p + false + histogram.least_weight / 2))
-        spread = _spread(histogram, labels) & (p > 0)
-        total = p.sum(1)
-        steps = torch.where(spread, (best + worst) / 2, tied).where(p > 0, 0.0)
-        values[labels] = steps.sum(1) / total
-        bounds[labels] = torch.where(spread, (best - worst) / 2, 0.0).sum(1) / total
+        steps = average_precision_steps(filled_bins(histogram, labels), histogram.least_weight)
+        values[labels], bounds[labels] = steps.totals()
     return _where_defined(histogram, values, bounds)
+
+
+def auroc_steps(bins: FilledBins) -> Steps:
+    """The area under the ROC curve bin by bin; see `auroc`."""
+    p, n = bins.positives, bins.negatives
+    pairs = (p.sum(1) * n.sum(1))[:, None]
+    below = n.cumsum(1) - n
+    return Steps(p * (below + n / 2) / pairs, p * n * bins.spread() / (2 * pairs))
+
+
+def average_precision_steps(bins: FilledBins, least_weight: Tensor) -> Steps:
+    """The average precision bin by bin; see `average_precision`. `least_weight` [] float64, of a row."""
+    p, n = bins.positives, bins.negatives
+    true, false = _from_the_top(p), _from_the_top(n)
+    tied = p * true / (true + false)
+    best = p * true / (true + false - n)
+    worst = p - false * torch.log1p(p / (true - p + false + least_weight / 2))
+    spread, total = bins.spread() & (p > 0), p.sum(1, keepdim=True)
+    values = torch.where(spread, (best + worst) / 2, tied).where(p > 0, 0.0)
+    return Steps(values / total, torch.where(spread, (best - worst) / 2, 0.0) / total)
 
 
 def _from_the_top(counts: Tensor) -> Tensor:
     return counts.flip(1).cumsum(1).flip(1)
 
 
-def _spread(histogram: LabelHistogram, labels: slice) -> Tensor:
-    return histogram.greatest[labels] > histogram.least[labels]
-
-
 def _empty(histogram: LabelHistogram) -> Tensor:
-    return torch.empty(histogram.num_labels, dtype=torch.float64, device=histogram.positives.device)
+    return torch.empty(histogram.num_labels, dtype=torch.float64, device=histogram.least.device)
 
 
 def _where_defined(histogram: LabelHistogram, values: Tensor, bounds: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,94 @@
+"""ROC and precision-recall curves of a label from its histogram."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mlclf.decisions.histograms import LabelHistogram
+from mlclf.decisions.ranking import FilledBins, filled_bins
+
+Scores = Callable[[Tensor], Tensor]
+"""float32 logits to float32 probabilities, element by element, not falling."""
+
+
+class RocCurve(NamedTuple):
+    """m + 1 points from (0, 0) to (1, 1), as scikit-learn's `roc_curve` with ``drop_intermediate=False``.
+
+    NaN where undefined: `fpr` without a negative row, `tpr` without a positive one.
+    """
+
+    fpr: Tensor  # [m + 1] float64, false positives ÷ negatives, rising
+    tpr: Tensor  # [m + 1] float64, true positives ÷ positives, rising
+    thresholds: Tensor  # [m + 1] float32, scores, falling; the first is inf, which flags nothing
+
+
+class PrecisionRecallCurve(NamedTuple):
+    """m points and an end, as scikit-learn's `precision_recall_curve`: from all rows flagged to none.
+
+    The end has precision 1, recall 0 and no threshold. Recall is NaN without a positive row.
+    """
+
+    precision: Tensor  # [m + 1] float64
+    recall: Tensor  # [m + 1] float64, falling
+    thresholds: Tensor  # [m] float32, scores, rising
+
+
+def roc_curve(histogram: LabelHistogram, label: int, scores_of: Scores) -> RocCurve:
+    """Return the ROC curve of a label.
+
+    Rows are flagged where ``score >= threshold``. There is a point for each bin that holds rows, so every point is
+    exact; those that scikit-learn has between two of them lie in one bin. Bins whose scores are equal as float32 make
+    one point, because no threshold separates them. The area under the straight lines between the points is `auroc`
+    where no scores are equal across bins.
+
+    Args:
+        histogram: of the rows.
+        label: its number.
+        scores_of: what made the scores of the logits.
+    """
+    cuts = _cuts(histogram, label, scores_of)
+    zero = cuts.true.new_zeros(1)
+    return RocCurve(
+        fpr=torch.cat([zero, cuts.false]) / cuts.negatives,
+        tpr=torch.cat([zero, cuts.true]) / cuts.positives,
+        thresholds=torch.cat([cuts.scores.new_full((1,), torch.inf), cuts.scores]),
+    )
+
+
+def precision_recall_curve(histogram: LabelHistogram, label: int, scores_of: Scores) -> PrecisionRecallCurve:
+    """Return the precision-recall curve of a label; arguments and points are those of `roc_curve`.
+
+    Points must not be joined by straight lines (Davis and Goadrich, ICML 2006); `average_precision` adds up steps.
+    """
+    cuts = _cuts(histogram, label, scores_of)
+    one, zero = cuts.true.new_ones(1), cuts.true.new_zeros(1)
+    return PrecisionRecallCurve(
+        precision=torch.cat([(cuts.true / (cuts.true + cuts.false)).flip(0), one]),
+        recall=torch.cat([cuts.true.flip(0), zero]) / cuts.positives,
+        thresholds=cuts.scores.flip(0),
+    )
+
+
+class _Cuts(NamedTuple):
+    """The cut-offs that scores can make, from the highest down, [m]; the totals are []."""
+
+    scores: Tensor
+    true: Tensor
+    false: Tensor
+    positives: Tensor
+    negatives: Tensor
+
+
+def _cuts(histogram: LabelHistogram, label: int, scores_of: Scores) -> _Cuts:
+    if not 0 <= label < histogram.num_labels:
+        raise ValueError(f"label must be from 0 to {histogram.num_labels - 1}, got {label}")
+    bins = FilledBins(*(part[0].flip(0) for part in filled_bins(histogram, slice(label, label + 1))))
+    scores, below = scores_of(bins.least), scores_of(bins.greatest[1:])
+    usable = torch.ones_like(scores, dtype=torch.bool)
+    usable[:-1] = scores[:-1] > below
+    true, false = bins.positives.cumsum(0), bins.negatives.cumsum(0)
+    return _Cuts(scores[usable], true[usable], false[usable], true[-1:].sum(), false[-1:].sum())
