@@ -18,11 +18,11 @@ Scores = Callable[[Tensor], Tensor]
 class RocCurve(NamedTuple):
     """m + 1 points from (0, 0) to (1, 1), as scikit-learn's `roc_curve` with ``drop_intermediate=False``.
 
-    NaN where undefined: `fpr` without a negative row, `tpr` without a positive one.
+    NaN where undefined: `false_positive_rate` without a negative row, `true_positive_rate` without a positive one.
     """
 
-    fpr: Tensor  # [m + 1] float64, false positives ÷ negatives, rising
-    tpr: Tensor  # [m + 1] float64, true positives ÷ positives, rising
+    false_positive_rate: Tensor  # [m + 1] float64, false positives ÷ negatives, rising
+    true_positive_rate: Tensor  # [m + 1] float64, true positives ÷ positives, rising
     thresholds: Tensor  # [m + 1] float32, scores, falling; the first is inf, which flags nothing
 
 
@@ -49,12 +49,15 @@ def roc_curve(histogram: LabelHistogram, label: int, scores_of: Scores) -> RocCu
         histogram: of the rows.
         label: its number.
         scores_of: what made the scores of the logits.
+
+    Raises:
+        ValueError: There is no such label.
     """
     cuts = _cuts(histogram, label, scores_of)
     zero = cuts.true.new_zeros(1)
     return RocCurve(
-        fpr=torch.cat([zero, cuts.false]) / cuts.negatives,
-        tpr=torch.cat([zero, cuts.true]) / cuts.positives,
+        false_positive_rate=torch.cat([zero, cuts.false]) / cuts.negatives,
+        true_positive_rate=torch.cat([zero, cuts.true]) / cuts.positives,
         thresholds=torch.cat([cuts.scores.new_full((1,), torch.inf), cuts.scores]),
     )
 

@@ -12,7 +12,7 @@ from torchmetrics import Metric
 from mlclf.decisions import ranking
 from mlclf.decisions.cells import Cells
 from mlclf.decisions.histograms import LIMIT, LabelHistogram, row_slices
-from mlclf.decisions.ranking import FilledBins, Steps, auroc_steps, average_precision_steps, filled_bins
+from mlclf.decisions.ranking import FilledBins, auroc_steps, average_precision_steps, filled_bins
 from mlclf.errors import DataError
 
 TOLERANCE = 1e-4
@@ -22,7 +22,7 @@ _BYTES_PER_PART = 24
 _AIM = 0.75
 """Share of the tolerance that the allotment of parts aims at; it takes rows to lie evenly inside a bin."""
 
-_HALVINGS = 50
+_HALVINGS = 30
 _SAME = 1e-9
 """How far sums of weights added up in another order may be apart, relatively."""
 
@@ -164,33 +164,26 @@ class Refinement(Metric):
         return index
 
     def compute(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Return `auroc` and `average_precision`."""
-        return self.auroc(), self.average_precision()
+        """Return `auroc` and `average_precision`, in one go.
+
+        Raises:
+            DataError: The rows given were not those of the histogram.
+        """
+        areas, precisions = ranking.auroc(self.histogram), ranking.average_precision(self.histogram)
+        for label in self.split_labels():
+            bins = self.filled(label)
+            found = auroc_steps(bins), average_precision_steps(bins, self.histogram.least_weight)
+            for (values, bounds), steps in zip((areas, precisions), found, strict=True):
+                values[[label]], bounds[[label]] = steps.totals()
+        return areas, precisions
 
     def auroc(self) -> tuple[Tensor, Tensor]:
-        """Return values and bounds as `ranking.auroc` does, [K] float64.
-
-        Raises:
-            DataError: The rows given were not those of the histogram.
-        """
-        return self._replaced(ranking.auroc(self.histogram), auroc_steps)
+        """Return values and bounds as `ranking.auroc` does, [K] float64; errors are those of `compute`."""
+        return self.compute()[0]
 
     def average_precision(self) -> tuple[Tensor, Tensor]:
-        """Return values and bounds as `ranking.average_precision` does, [K] float64.
-
-        Raises:
-            DataError: The rows given were not those of the histogram.
-        """
-        least_weight = self.histogram.least_weight
-        return self._replaced(
-            ranking.average_precision(self.histogram), lambda bins: average_precision_steps(bins, least_weight)
-        )
-
-    def _replaced(self, found: tuple[Tensor, Tensor], steps_of: Callable[[FilledBins], Steps]) -> tuple[Tensor, Tensor]:
-        values, bounds = found
-        for label in self.split_labels():
-            values[[label]], bounds[[label]] = steps_of(self.filled(label)).totals()
-        return values, bounds
+        """Return values and bounds as `ranking.average_precision` does, [K] float64; errors are those of `compute`."""
+        return self.compute()[1]
 
     def split_labels(self) -> list[int]:
         """The labels that were split, here or in what this refines."""
@@ -272,10 +265,11 @@ def _filled(source: LabelHistogram | Refinement, label: int) -> FilledBins:
 
 def _labels_above(source: LabelHistogram | Refinement, tolerance: float) -> list[int]:
     if isinstance(source, Refinement):
-        bounds = source.auroc()[1], source.average_precision()[1]
+        (_, areas), (_, precisions) = source.compute()
     else:
-        bounds = ranking.auroc(source)[1], ranking.average_precision(source)[1]
-    return (2 * torch.maximum(*bounds) > tolerance).nonzero()[:, 0].tolist()  # NaN, of one class, is not above
+        (_, areas), (_, precisions) = ranking.auroc(source), ranking.average_precision(source)
+    above = 2 * torch.maximum(areas, precisions) > tolerance  # NaN, of one class, is not above
+    return [int(label) for label in above.nonzero()[:, 0]]
 
 
 class _Split(NamedTuple):
@@ -341,4 +335,5 @@ def _ranges_of(found: dict[int, _Split], num_labels: int) -> _Ranges:
 
 def _bins_of(logits: Tensor, num_bins: int) -> Tensor:
     """[n] int64: a bin of the logit; not falling in it, and the same for both ends of a bin of a histogram."""
-    return ((logits + LIMIT) * (num_bins / (2 * LIMIT))).clamp_(0, num_bins - 1).long()
+    places = (logits + LIMIT) * (num_bins / (2 * LIMIT))
+    return places.clamp_(0, num_bins - 1).nan_to_num_(nan=0.0).long()  # a hidden logit may be NaN

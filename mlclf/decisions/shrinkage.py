@@ -84,22 +84,11 @@ def drawn_to(tuned: Tensor, prior: Tensor, positive_rows: Tensor, trust: float) 
     return torch.where(kept, tuned, torch.where(share == 0, prior, moved))
 
 
-def without(total: LabelHistogram, part: LabelHistogram) -> LabelHistogram:
-    """The histogram of the rows of `total` that are not in `part`; the extremes of its bins are those of all rows."""
-    rest = LabelHistogram(total.num_labels, total.num_bins)
-    rest.positives = (total.positives - part.positives).clamp_min(0)
-    rest.negatives = (total.negatives - part.negatives).clamp_min(0)
-    rest.least, rest.greatest = total.least, total.greatest
-    rest.positive_rows, rest.rows = total.positive_rows - part.positive_rows, total.rows - part.rows
-    rest.least_weight = total.least_weight
-    return rest
-
-
 def _splits(folds: Sequence[LabelHistogram]) -> Iterator[tuple[LabelHistogram, LabelHistogram]]:
     """(the rows of the other folds, the rows of the fold), for each fold."""
     total = summed(folds)
     for fold in folds:
-        yield without(total, fold), fold
+        yield total.without(fold), fold
 
 
 def _slices(

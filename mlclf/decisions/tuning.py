@@ -18,7 +18,7 @@ from mlclf.decisions.joint import solve_joint
 from mlclf.decisions.objectives import Objective
 from mlclf.decisions.ranking import auroc, has_both_classes
 from mlclf.decisions.scores import scores_of
-from mlclf.decisions.shrinkage import JUDGED, choose_prior_positives, choose_trust, drawn_to, without
+from mlclf.decisions.shrinkage import JUDGED, choose_prior_positives, choose_trust, drawn_to
 from mlclf.decisions.thresholds import Thresholds, fallback_thresholds
 from mlclf.decisions.top_k import TopCounts
 from mlclf.errors import ConfigError
@@ -303,7 +303,7 @@ class Tuner:
         folds = self.folds.histograms
         total = summed(folds)
         fresh = [
-            tune_thresholds(without(total, fold), self.objective, scores_of, positives, probabilities).thresholds
+            tune_thresholds(total.without(fold), self.objective, scores_of, positives, probabilities).thresholds
             for fold in folds
         ]
         trust = choose_trust(folds, self.objective, scores_of, fresh, prior)
