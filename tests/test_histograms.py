@@ -98,7 +98,9 @@ def test_weights_of_cells_count_cell_by_cell() -> None:
         columns = (data[name][:, part] for name in ("logits", "labels", "mask"))
         alone.update(*columns, weights=cells[:, label])
         for name in STATES[:-2]:
-            torch.testing.assert_close(getattr(whole, name)[part], getattr(alone, name), rtol=0, atol=0, check_dtype=False)
+            torch.testing.assert_close(
+                getattr(whole, name)[part], getattr(alone, name), rtol=0, atol=0, check_dtype=False
+            )
     assert float(whole.least_weight) == 0.125
     assert float(whole.greatest_weight) == 0.75
 

@@ -144,6 +144,16 @@ def test_only_what_matters_is_split() -> None:
     assert step.num_parts < int(histogram.nonempty()[0].sum()) * 40
 
 
+def test_a_single_label_keeps_its_axis() -> None:
+    logits, labels = (column[:, :1] for column in drawn("tight", 500))
+    histogram = LabelHistogram(1, 256)
+    histogram.update(logits, labels)
+    found = refined(histogram, lambda: halves(logits, labels), 1e-6)
+    assert isinstance(found, Refinement)
+    assert [part.shape for pair in measured(found) for part in pair] == [(1,)] * 4
+    torch.testing.assert_close(found.auroc()[0], exact(logits, labels)[0], rtol=0, atol=1e-6)
+
+
 def test_other_rows_are_refused() -> None:
     logits = torch.tensor([[0.0], [0.01], [0.02], [0.03]])
     labels = torch.tensor([[0], [1], [0], [1]])
@@ -177,7 +187,7 @@ def test_ranks_sync_to_the_whole() -> None:
     there.update(logits[100:], labels[100:])
     others = iter([getattr(there, name) for name in here.metric_state])
     here.sync(dist_sync_fn=lambda state, group: [state, next(others)], distributed_available=lambda: True)
-    torch.testing.assert_close(here.compute(), whole.compute(), rtol=0, atol=0)
+    torch.testing.assert_close(here.ranking(), whole.ranking(), rtol=0, atol=0)
 
 
 def test_hidden_cells_and_padding_may_hold_anything() -> None:

@@ -1,4 +1,4 @@
-"""ROC and precision-recall curves of a label from its histogram."""
+"""ROC and precision-recall curves of a label, from its histogram or what was refined of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from mlclf.decisions.histograms import LabelHistogram
-from mlclf.decisions.ranking import FilledBins, filled_bins
+from mlclf.decisions.ranking import FilledBins
+from mlclf.decisions.refinement import Refinement, bins_of
 
 Scores = Callable[[Tensor], Tensor]
 """float32 logits to float32 probabilities, element by element, not falling."""
@@ -37,7 +38,7 @@ class PrecisionRecallCurve(NamedTuple):
     thresholds: Tensor  # [m] float32, scores, rising
 
 
-def roc_curve(histogram: LabelHistogram, label: int, scores_of: Scores) -> RocCurve:
+def roc_curve(counted: LabelHistogram | Refinement, label: int, scores_of: Scores) -> RocCurve:
     """Return the ROC curve of a label.
 
     Rows are flagged where ``score >= threshold``. There is a point for each bin that holds rows, so every point is
@@ -46,14 +47,15 @@ def roc_curve(histogram: LabelHistogram, label: int, scores_of: Scores) -> RocCu
     where no scores are equal across bins.
 
     Args:
-        histogram: of the rows.
+        counted: all rows.
         label: its number.
         scores_of: what made the scores of the logits.
 
     Raises:
         ValueError: There is no such label.
+        DataError: The second pass of a refinement had other rows than the first.
     """
-    cuts = _cuts(histogram, label, scores_of)
+    cuts = _cuts(counted, label, scores_of)
     zero = cuts.true.new_zeros(1)
     return RocCurve(
         false_positive_rate=torch.cat([zero, cuts.false]) / cuts.negatives,
@@ -62,12 +64,12 @@ def roc_curve(histogram: LabelHistogram, label: int, scores_of: Scores) -> RocCu
     )
 
 
-def precision_recall_curve(histogram: LabelHistogram, label: int, scores_of: Scores) -> PrecisionRecallCurve:
+def precision_recall_curve(counted: LabelHistogram | Refinement, label: int, scores_of: Scores) -> PrecisionRecallCurve:
     """Return the precision-recall curve of a label; arguments and points are those of `roc_curve`.
 
     Points must not be joined by straight lines (Davis and Goadrich, ICML 2006); `average_precision` adds up steps.
     """
-    cuts = _cuts(histogram, label, scores_of)
+    cuts = _cuts(counted, label, scores_of)
     one, zero = cuts.true.new_ones(1), cuts.true.new_zeros(1)
     return PrecisionRecallCurve(
         precision=torch.cat([(cuts.true / (cuts.true + cuts.false)).flip(0), one]),
@@ -86,10 +88,11 @@ class _Cuts(NamedTuple):
     negatives: Tensor
 
 
-def _cuts(histogram: LabelHistogram, label: int, scores_of: Scores) -> _Cuts:
-    if not 0 <= label < histogram.num_labels:
-        raise ValueError(f"label must be from 0 to {histogram.num_labels - 1}, got {label}")
-    bins = FilledBins(*(part[0].flip(0) for part in filled_bins(histogram, slice(label, label + 1))))
+def _cuts(counted: LabelHistogram | Refinement, label: int, scores_of: Scores) -> _Cuts:
+    num_labels = (counted.histogram if isinstance(counted, Refinement) else counted).num_labels
+    if not 0 <= label < num_labels:
+        raise ValueError(f"label must be from 0 to {num_labels - 1}, got {label}")
+    bins = FilledBins(*(part[0].flip(0) for part in bins_of(counted, label)))
     scores, below = scores_of(bins.least), scores_of(bins.greatest[1:])
     usable = torch.ones_like(scores, dtype=torch.bool)
     usable[:-1] = scores[:-1] > below

@@ -9,10 +9,16 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from mlclf.decisions import ranking
 from mlclf.decisions.cells import Cells
 from mlclf.decisions.histograms import LIMIT, LabelHistogram, row_slices
-from mlclf.decisions.ranking import FilledBins, auroc_steps, average_precision_steps, filled_bins
+from mlclf.decisions.ranking import (
+    FilledBins,
+    auroc,
+    auroc_steps,
+    average_precision,
+    average_precision_steps,
+    filled_bins,
+)
 from mlclf.errors import DataError
 
 TOLERANCE = 1e-4
@@ -163,13 +169,13 @@ class Refinement(Metric):
             index = index.masked_fill(early, -1)
         return index
 
-    def compute(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Return `auroc` and `average_precision`, in one go.
+    def ranking(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Return values and bounds of AUROC and of average precision, as `ranking.auroc` does, each [K] float64.
 
         Raises:
             DataError: The rows given were not those of the histogram.
         """
-        areas, precisions = ranking.auroc(self.histogram), ranking.average_precision(self.histogram)
+        areas, precisions = auroc(self.histogram), average_precision(self.histogram)
         for label in self.split_labels():
             bins = self.filled(label)
             found = auroc_steps(bins), average_precision_steps(bins, self.histogram.least_weight)
@@ -178,12 +184,16 @@ class Refinement(Metric):
         return areas, precisions
 
     def auroc(self) -> tuple[Tensor, Tensor]:
-        """Return values and bounds as `ranking.auroc` does, [K] float64; errors are those of `compute`."""
-        return self.compute()[0]
+        """Return values and bounds of AUROC; see `ranking`."""
+        return self.ranking()[0]
 
     def average_precision(self) -> tuple[Tensor, Tensor]:
-        """Return values and bounds as `ranking.average_precision` does, [K] float64; errors are those of `compute`."""
-        return self.compute()[1]
+        """Return values and bounds of average precision; see `ranking`."""
+        return self.ranking()[1]
+
+    def compute(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Return `ranking`; but torchmetrics drops the axis of a single label from what `compute` returns."""
+        return self.ranking()
 
     def split_labels(self) -> list[int]:
         """The labels that were split, here or in what this refines."""
@@ -196,7 +206,7 @@ class Refinement(Metric):
         Raises:
             DataError: The rows given were not those of the histogram.
         """
-        bins, within = _filled(self.source, label), self.ranges.of(label)
+        bins, within = bins_of(self.source, label), self.ranges.of(label)
         if within.start == within.stop:
             return bins
         self._check_same(label, within)
@@ -259,15 +269,16 @@ def refined(
     return found
 
 
-def _filled(source: LabelHistogram | Refinement, label: int) -> FilledBins:
-    return source.filled(label) if isinstance(source, Refinement) else filled_bins(source, slice(label, label + 1))
+def bins_of(counted: LabelHistogram | Refinement, label: int) -> FilledBins:
+    """Return the bins of a label, [1, t], in parts where they were split; errors are those of `Refinement.filled`."""
+    return counted.filled(label) if isinstance(counted, Refinement) else filled_bins(counted, slice(label, label + 1))
 
 
 def _labels_above(source: LabelHistogram | Refinement, tolerance: float) -> list[int]:
     if isinstance(source, Refinement):
-        (_, areas), (_, precisions) = source.compute()
+        (_, areas), (_, precisions) = source.ranking()
     else:
-        (_, areas), (_, precisions) = ranking.auroc(source), ranking.average_precision(source)
+        (_, areas), (_, precisions) = auroc(source), average_precision(source)
     above = 2 * torch.maximum(areas, precisions) > tolerance  # NaN, of one class, is not above
     return [int(label) for label in above.nonzero()[:, 0]]
 
@@ -282,7 +293,7 @@ class _Split(NamedTuple):
 def _split(source: LabelHistogram | Refinement, label: int, tolerance: float, most_parts: int) -> _Split:
     """Give the bins of a label parts, so that what is left of both intervals comes down to the tolerance."""
     histogram = source.histogram if isinstance(source, Refinement) else source
-    bins = _filled(source, label)
+    bins = bins_of(source, label)
     errors = (auroc_steps(bins).errors, average_precision_steps(bins, histogram.least_weight).errors)
     parts = _parts_for(2 * torch.maximum(*errors)[0], tolerance * _AIM, most_parts)
     chosen = parts > 1
