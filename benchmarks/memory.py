@@ -18,6 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from commands import peak_of_command
+
 COLUMNS, LABELS, SHARDS, TIMES = 100, 5, 4, 10
 ROW_BYTES = 4 * COLUMNS + LABELS
 BUDGET_MIB = 512
@@ -110,19 +112,11 @@ def make_shards(folder: Path, rows: int, group_rows: int) -> None:
 
 def fitted(data: Path, run: Path, rows: int, settings: list[str]) -> int | None:
     """Fit with default settings but those given; return the peak resident memory in bytes, None where it fails."""
-    command = [sys.executable, "-m", "mlclf", "fit", str(data), "--labels", "label_*", "--out", str(run), *settings]
     started = time.perf_counter()
-    with tempfile.TemporaryFile() as errors:
-        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-        errors.seek(0)
-        log = errors.read().decode(errors="replace")
+    peak = peak_of_command(["fit", data, "--labels", "label_*", "--out", run, *settings])
     seconds = time.perf_counter() - started
-    if child.returncode:
-        print(f"{' '.join(command)}: exit code {child.returncode}\n{log}", flush=True)
+    if peak is None:
         return None
-    peak = usage.ru_maxrss * 1024
     print(f"{rows:>12,} rows: peak {peak / 2**20:,.0f} MiB, {seconds:,.0f} s", flush=True)
     return peak
 

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from commands import peak_of_command
 
 LEAST_GAIN_RATIO = 0.97
 MOST_AUROC_LOSS, MOST_AP_LOSS = 0.005, 0.01
@@ -97,25 +97,6 @@ def measured(name: str, data: Path, baseline: dict[str, Any], out: Path) -> Outc
     ours = Scores(found["gain"], found["macro"]["auroc"], found["macro"]["average_precision"])
     theirs = Scores(baseline["gain"], baseline["macro_auroc"], baseline["macro_ap"])
     return Outcome(name, ours, theirs, seconds, peak)
-
-
-def peak_of_command(arguments: list[Any]) -> int | None:
-    """Run a command of mlclf and return its peak resident memory in bytes; None, with its errors printed, if it fails.
-
-    This process loads nothing heavy: a child's peak begins with that of the process that starts it.
-    """
-    with tempfile.TemporaryFile() as errors:
-        command = [sys.executable, "-m", "mlclf", *map(str, arguments)]
-        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-        if child.returncode == 0:
-            return usage.ru_maxrss * 1024
-        errors.seek(0)
-        print(
-            f"{' '.join(command)}: exit code {child.returncode}\n{errors.read().decode(errors='replace')}", flush=True
-        )
-        return None
 
 
 def checks_of(outcome: Outcome) -> list[tuple[str, bool]]:

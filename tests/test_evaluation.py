@@ -18,9 +18,11 @@ ROUNDING = 1e-12
 NAMES = ["a", "b", "c", "d"]
 THRESHOLDS = torch.tensor([0.3, torch.nan, 0.6, 0.2])
 PREVALENCES = torch.tensor([0.4, 0.3, 0.5, 0.01], dtype=torch.float64)
-M = {
-    *("auroc", "average_precision", "f1", "precision", "recall"),
-    *("f1_at_half", "precision_at_half", "recall_at_half"),
+DECIDED = {"f1", "precision", "recall", "specificity", "balanced_accuracy", "mcc"}
+M = {"auroc", "average_precision", *DECIDED, *(f"{name}_at_half" for name in DECIDED)}
+CALIBRATION = {
+    *("ece", "ece_debiased", "rms_debiased", "max_error"),
+    *("slope", "intercept", "observed_expected"),
 }
 
 
@@ -59,14 +61,22 @@ def test_the_document_has_the_keys_of_the_contract_and_is_json() -> None:
     assert set(document) == {
         *("format_version", "rows", "log_loss", "gain", "brier", "hamming_loss", "subset_accuracy"),
         *("scored_labels", "undefined_labels", "macro", "micro", "macro_all", "ranking", "calibration", "labels"),
+        *("weighted", "undefined"),
     }
-    assert set(document["macro"]) == set(document["micro"]) == M
+    for name in ("macro", "micro", "weighted", "undefined"):
+        assert set(document[name]) == M
     assert set(document["macro_all"]) == {"f1", "f1_at_half"}
-    assert set(document["ranking"]) == {"p_at_1", "p_at_3", "p_at_5"}
-    assert set(document["calibration"]) == {"ece", "observed_expected"}
+    assert set(document["ranking"]) == {
+        *(f"{name}_at_{count}" for name in ("p", "ndcg") for count in (1, 3, 5)),
+        *("label_ranking_average_precision", "coverage_error", "label_ranking_loss"),
+    }
+    assert set(document["calibration"]) == CALIBRATION
     assert list(document["labels"]) == NAMES
     for label in document["labels"].values():
-        assert set(label) == M | {"log_loss", "brier", "threshold", "support", "rows", "error_bound"}
+        assert set(label) == M | {
+            *("log_loss", "gain", "brier", "threshold", "support", "rows", "error_bound", "calibration"),
+        }
+        assert set(label["calibration"]) == CALIBRATION
         assert set(label["error_bound"]) == {"auroc", "average_precision"}
         assert type(label["support"]) is type(label["rows"]) is int
     assert json.loads(json.dumps(document, allow_nan=False)) == document
@@ -77,7 +87,7 @@ def test_the_numbers_are_those_of_scikit_learn() -> None:
     document = report(data)
     assert document["format_version"] == 1
     assert document["rows"] == int((data["weights"] > 0).sum())
-    per_label = []
+    per_label, support = [], []
     for k, name in enumerate(NAMES[:3]):
         seen = data["mask"][:, k] & (data["weights"] > 0)
         y, w, s = data["labels"][seen, k].long(), data["weights"][seen], data["scores"][seen, k]
@@ -97,8 +107,12 @@ def test_the_numbers_are_those_of_scikit_learn() -> None:
         assert got["rows"] == len(y)
         assert got["error_bound"] == {"auroc": 0.0, "average_precision": 0.0}
         per_label.append(want)
+        support.append(float(w @ y.double()))
     for name in ("auroc", "average_precision"):
         assert document["macro"][name] == pytest.approx(np.mean([want[name] for want in per_label]), abs=ROUNDING)
+        assert document["weighted"][name] == pytest.approx(
+            np.average([want[name] for want in per_label], weights=support), abs=ROUNDING
+        )
     assert document["labels"]["a"]["threshold"] == float(THRESHOLDS[0])
     assert document["labels"]["b"]["threshold"] is None
     assert document["labels"]["b"]["precision"] is None
@@ -132,6 +146,9 @@ def test_one_class_is_undefined_and_left_out_of_the_macro_mean() -> None:
     assert label["auroc"] is label["average_precision"] is label["recall"] is None
     assert label["error_bound"] == {"auroc": None, "average_precision": None}
     assert label["f1"] == label["precision"] == 0  # flagged in vain: defined, and bad
+    assert document["undefined"]["auroc"] == document["undefined"]["recall"] == 1
+    assert document["undefined"]["f1"] == 0
+    assert document["undefined"]["precision"] == 1  # that of b, which is never flagged
     f1s = [label["f1"] for label in document["labels"].values()]
     assert document["macro"]["f1"] == document["macro_all"]["f1"] == pytest.approx(np.mean(f1s), abs=ROUNDING)
 
@@ -156,6 +173,8 @@ def test_gain_compares_with_the_prevalences_of_train() -> None:
             log_loss(data["labels"][seen, k].long(), constant, sample_weight=data["weights"][seen], labels=[0, 1])
         )
     losses = [label["log_loss"] for label in document["labels"].values()]
+    gains = [label["gain"] for label in document["labels"].values()]
+    assert gains == pytest.approx([1 - a / b for a, b in zip(losses, constants, strict=True)], abs=ROUNDING)
     assert document["log_loss"] == pytest.approx(np.mean(losses), abs=ROUNDING)
     assert document["gain"] == pytest.approx(1 - np.mean(losses) / np.mean(constants), abs=ROUNDING)
 
@@ -171,13 +190,14 @@ def test_batches_merged_and_padded_give_the_same_document() -> None:
     assert_close(head.report(NAMES, PREVALENCES), want)
 
 
-def assert_close(got: Any, want: Any) -> None:
+def assert_close(got: Any, want: Any, tolerance: float = 1e-9) -> None:
+    """Within 1e-9, because the steps of the recalibration end there."""
     if isinstance(want, dict):
         assert got.keys() == want.keys()
         for key in want:
-            assert_close(got[key], want[key])
-    elif isinstance(want, float):
-        assert got == pytest.approx(want, abs=ROUNDING)
+            assert_close(got[key], want[key], tolerance)
+    elif isinstance(want, float | list):
+        assert got == pytest.approx(want, abs=tolerance)
     else:
         assert got == want
 
@@ -205,3 +225,44 @@ def test_a_refused_batch_is_not_counted() -> None:
 def test_names_are_one_a_label() -> None:
     with pytest.raises(ValueError, match="zip"):
         evaluated(batch()).report(["a"], PREVALENCES)
+
+
+def test_a_batch_with_a_bad_score_is_not_counted() -> None:
+    data = batch()
+    evaluation = evaluated(data)
+    scores = data["scores"].clone()
+    scores[-1, :] = 7.0
+    data["mask"][-1], data["weights"][-1] = True, 1.0
+    with pytest.raises(DataError, match=r"scores must be probabilities from 0 to 1, got 7.0 for label 0"):
+        evaluation.update(**data | {"scores": scores})
+    assert int(evaluation.rows.rows) == int((batch()["weights"] > 0).sum())
+    assert evaluation.report(NAMES, PREVALENCES) == report(batch())
+
+
+def test_decisions_can_be_taken_row_by_row() -> None:
+    def best_of_row(scores: Tensor) -> Tensor:
+        return scores == scores.amax(1, keepdim=True)
+
+    data = batch()
+    evaluation = Evaluation(THRESHOLDS, scores_of, num_bins=4096, decide=best_of_row)
+    evaluation.update(**data)
+    document = evaluation.report(NAMES, PREVALENCES)
+    weight = data["weights"][:, None] * data["mask"]
+    flagged = best_of_row(data["scores"])
+    want = float((weight * flagged * data["labels"]).sum() / (weight * flagged).sum())
+    assert document["micro"]["precision"] == pytest.approx(want, abs=ROUNDING)
+    assert document["macro"]["f1_at_half"] == report(data)["macro"]["f1_at_half"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+def test_the_gpu_gives_the_same_document() -> None:
+    data = batch()
+    documents = []
+    for device in ("cpu", "cuda"):
+        evaluation = Evaluation(THRESHOLDS.to(device), scores_of, num_bins=4096, replicates=50)
+        evaluation.update(
+            **{name: value.to(device) for name, value in data.items()}, identities=torch.arange(200, device=device)
+        )
+        documents.append(evaluation.report(NAMES, PREVALENCES))
+    assert_close(documents[1], documents[0], 1e-5)  # the bootstrap sums in float32

@@ -10,7 +10,7 @@ from mlclf.decisions.cells import Cells, row_identities
 from mlclf.decisions.objectives import parse_objective
 from mlclf.decisions.scores import scores_of
 from mlclf.decisions.top_k import is_top
-from mlclf.decisions.tuning import Tuner
+from mlclf.decisions.tuner import Tuner
 
 
 def slow_top(scores: list[float], seen: list[bool], count: int) -> list[bool]:

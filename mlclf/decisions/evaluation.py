@@ -10,36 +10,61 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from mlclf.decisions import metrics
+from mlclf.decisions.calibration_error import calibration_errors, recalibration
+from mlclf.decisions.cell_slices import CellSlice, cell_slices
+from mlclf.decisions.cells import Cells
 from mlclf.decisions.histograms import LabelHistogram
-from mlclf.decisions.metrics import TOP_COUNTS, DecisionCounts, LossSums, PrecisionAtTop
+from mlclf.decisions.intervals import Replicates
+from mlclf.decisions.metrics import DecisionCounts, decision_metrics
 from mlclf.decisions.ranking import auroc, average_precision, has_both_classes
+from mlclf.decisions.row_rankings import RANKINGS, RowRankings, row_rankings
+from mlclf.decisions.score_losses import LossSums
 
 FORMAT_VERSION = 1
+INTERVAL_BYTES = 128 << 20
 
 
 class Evaluation:
     """The metrics of all labels over a stream of batches, in memory that does not grow with the rows.
 
     Decisions are counted row by row, so the thresholds are given before the first batch. Rows of weight 0 are padding
-    and absent everywhere.
+    and absent everywhere, as are cells that are hidden or of label weight 0. What is counted per label has the weight
+    of the cell; what is counted per row, as precision at k or subset accuracy, that of the row.
     """
 
-    def __init__(self, thresholds: Tensor, scores_of: Callable[[Tensor], Tensor], num_bins: int | None = None) -> None:
+    def __init__(
+        self,
+        thresholds: Tensor,
+        scores_of: Callable[[Tensor], Tensor],
+        num_bins: int | None = None,
+        *,
+        decide: Callable[[Tensor], Tensor] | None = None,
+        replicates: int = 0,
+        interval_bytes: int = INTERVAL_BYTES,
+    ) -> None:
         """Start empty, on the device of the thresholds.
 
         Args:
             thresholds: [K] float32; NaN is never positive.
             scores_of: float32 logits to float32 probabilities, element by element; for the calibration error.
             num_bins: of the histogram; None = as many as fit its budget.
+            decide: scores [n, K] float32 to decisions [n, K] bool, row by row; None = ``scores >= thresholds``.
+            replicates: of the bootstrap that makes intervals, 200 say; 0 = no intervals.
+            interval_bytes: budget of the bootstrap's sums, and again of its histograms.
         """
         num_labels, device = len(thresholds), thresholds.device
+        self.thresholds = thresholds.to(torch.float32)
         self.scores_of = scores_of
+        self.decide = decide if decide is not None else self._at_least
         self.histogram = LabelHistogram(num_labels, num_bins).to(device)
         self.losses = LossSums(num_labels).to(device)
-        self.decisions = DecisionCounts(thresholds).to(device)
-        self.top = PrecisionAtTop().to(device)
+        self.decisions = DecisionCounts(num_labels).to(device)
+        self.rankings = RowRankings().to(device)
         self.rows = RowCount().to(device)
+        self.replicates = Replicates(num_labels, replicates, interval_bytes, device) if replicates else None
+
+    def _at_least(self, scores: Tensor) -> Tensor:
+        return scores >= self.thresholds
 
     def update(
         self,
@@ -48,6 +73,9 @@ class Evaluation:
         labels: Tensor,
         mask: Tensor | None = None,
         weights: Tensor | None = None,
+        *,
+        label_weights: Tensor | None = None,
+        identities: Tensor | None = None,
     ) -> None:
         """Count a batch.
 
@@ -57,19 +85,47 @@ class Evaluation:
             labels: [B, K] bool or uint8 of 0 and 1.
             mask: [B, K] bool, True where the label is observed; None = everywhere.
             weights: [B] floating, not negative, 0 for padding; None = 1 for every row.
+            label_weights: [B, K] floating, by which a row's weight is multiplied for a label; None = 1 everywhere.
+            identities: [B] int64, what the rows are, see `Cells`; needed where there are replicates.
 
         Raises:
-            DataError: A logit, score or weight is out of range.
+            DataError: A logit, score or weight is out of range. Nothing is counted then.
+            ValueError: There are replicates and no identities.
         """
-        self.histogram.update(logits, labels, mask, weights)
-        self.losses.update(logits, scores, labels, mask, weights)
-        self.decisions.update(scores, labels, mask, weights)
-        self.top.update(scores, labels, mask, weights)
-        self.rows.update(len(labels) if weights is None else int((weights > 0).sum()))
+        if identities is None:
+            if self.replicates is not None:
+                raise ValueError(
+                    "identities must be given where there are replicates, got None; use row_identities of the row "
+                    "numbers or value_identities of a key or a group"
+                )
+            identities = torch.zeros(len(labels), dtype=torch.int64, device=labels.device)
+        self.update_cells(Cells(logits, labels, identities, mask, weights, label_weights), scores)
+
+    def update_cells(self, cells: Cells, scores: Tensor) -> None:
+        """Count a batch of cells and their scores, [n, K] float32; see `update`."""
+        width = 1 if self.replicates is None else self.replicates.num_replicates // 8
+        parts = cell_slices(cells, scores, width)
+        first = next(parts, None)  # all scores and weights are checked before it comes
+        self.histogram.update(cells.logits, cells.labels, cells.mask, cells.cell_weights())
+        if first is None:
+            return
+        self._count(first)
+        for part in parts:
+            self._count(part)
+
+    def _count(self, part: CellSlice) -> None:
+        decisions, rankings = self.decide(part.scores), row_rankings(part)
+        self.losses.update(part)
+        self.decisions.update(part, decisions)
+        self.rankings.update(part, rankings)
+        self.rows.update(len(part.labels))
+        if self.replicates is not None:
+            self.replicates.update(part, decisions, rankings)
 
     def metrics(self) -> list[Metric]:
         """Return the parts, for whoever moves or gathers their states."""
-        return [self.histogram, self.losses, self.decisions, self.top, self.rows]
+        parts = [self.histogram, self.losses, self.decisions, self.rankings, self.rows]
+        return parts + (self.replicates.metrics() if self.replicates is not None else [])
 
     def sync(self) -> None:
         """Replace the states by those of all ranks together; all ranks must call it. Without ranks it does nothing."""
@@ -77,7 +133,7 @@ class Evaluation:
             metric.sync()
 
     def merge(self, other: Evaluation) -> None:
-        """Add what another evaluation, of the same thresholds and bins, has counted."""
+        """Add what another evaluation, of the same thresholds, bins and replicates, has counted."""
         self.histogram.merge(other.histogram)
         for mine, theirs in zip(self.metrics()[1:], other.metrics()[1:], strict=True):
             mine.merge_state(theirs)
@@ -85,60 +141,110 @@ class Evaluation:
     def report(self, label_names: list[str], train_prevalences: Tensor) -> dict[str, Any]:
         """Return the document of `metrics.json`: plain numbers, None where a metric is undefined.
 
+        `macro` is the mean over the labels where a metric is defined, `weighted` the same weighted by the positives of
+        the label, `micro` that of all cells pooled; `undefined` counts the labels that are left out. The losses and
+        calibration errors are means over labels; `slope`, `intercept` and `observed_expected` are those of all cells.
+
         Args:
             label_names: K names.
             train_prevalences: [K] float64, the constant predictions that `gain` compares with.
         """
+        losses, train_prevalences = self.losses, train_prevalences.to(self.losses.loss)
         per_label, bounds = self._per_label()
-        defined = has_both_classes(self.histogram).tolist()
-        losses = self.losses
-        return {
+        micro = self._micro()
+        constant = losses.constant_log_loss(train_prevalences)
+        calibration = self._calibration()
+        one_by_one = {
+            **per_label,
+            "log_loss": losses.log_loss(),
+            "gain": 1 - losses.log_loss() / constant,
+            "brier": losses.brier(),
+            "threshold": self.thresholds,
+        }
+        top = {
+            "log_loss": losses.log_loss().nanmean(),
+            "gain": 1 - losses.log_loss().nanmean() / constant.nanmean(),
+            "brier": losses.brier().nanmean(),
+            "hamming_loss": self.decisions.hamming_loss(),
+            "subset_accuracy": self.decisions.subset_accuracy(),
+        }
+        rankings = dict(zip(RANKINGS, self.rankings.means(), strict=True))
+        macro_all = {name: per_label[name].nan_to_num().mean() for name in ("f1", "f1_at_half")}
+        document: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
             "rows": int(self.rows.rows),
-            "log_loss": _number(losses.log_loss().nanmean()),
-            "gain": _number(_gain(losses, train_prevalences)),
-            "brier": _number(losses.brier().nanmean()),
-            "hamming_loss": _number(self.decisions.hamming_loss()),
-            "subset_accuracy": _number(self.decisions.subset_accuracy()),
-            "scored_labels": sum(defined),
-            "undefined_labels": [name for name, is_defined in zip(label_names, defined, strict=True) if not is_defined],
-            "macro": {name: _number(values.nanmean()) for name, values in per_label.items()},
-            "micro": {name: _number(value) for name, value in self._micro().items()},
-            "macro_all": {name: _number(per_label[name].nan_to_num().mean()) for name in ("f1", "f1_at_half")},
-            "ranking": {
-                f"p_at_{count}": _number(value) for count, value in zip(TOP_COUNTS, self.top.precision(), strict=True)
-            },
-            "calibration": {
-                "ece": _number(metrics.calibration_error(self.histogram, self.scores_of).nanmean()),
-                "observed_expected": _number(losses.positives.sum() / losses.expected.sum()),
-            },
-            "labels": self._labels_document(label_names, per_label, bounds),
+            **_named_numbers(top),
+            **self._scored(label_names),
+            "macro": _named_numbers({name: values.nanmean() for name, values in per_label.items()}),
+            "micro": _named_numbers(micro),
+            "weighted": _named_numbers({name: self._by_support(values) for name, values in per_label.items()}),
+            "macro_all": _named_numbers(macro_all),
+            "undefined": {name: int(values.isnan().sum()) for name, values in per_label.items()},
+            "ranking": _named_numbers(rankings),
+            "calibration": self._pooled_calibration(calibration),
+            "labels": self._labels_document(label_names, one_by_one, bounds, calibration),
         }
+        if self.replicates is not None:
+            intervals = self.replicates.intervals(per_label, micro, train_prevalences)
+            for name, interval in zip(label_names, intervals.pop("labels"), strict=True):
+                document["labels"][name]["interval"] = interval
+            document["intervals"] = intervals
+        return document
+
+    def _scored(self, label_names: list[str]) -> dict[str, Any]:
+        defined = has_both_classes(self.histogram).tolist()
+        missing = [name for name, is_defined in zip(label_names, defined, strict=True) if not is_defined]
+        return {"scored_labels": sum(defined), "undefined_labels": missing}
 
     def _per_label(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         areas, area_bounds = auroc(self.histogram)
         precisions, precision_bounds = average_precision(self.histogram)
-        per_label = {"auroc": areas, "average_precision": precisions, **_decision_metrics(self.decisions.counts)}
+        per_label = {"auroc": areas, "average_precision": precisions, **decision_metrics(self.decisions.counts)}
         return per_label, {"auroc": area_bounds, "average_precision": precision_bounds}
 
     def _micro(self) -> dict[str, Tensor]:
         pooled = self.histogram.pooled()
-        decisions = _decision_metrics(self.decisions.counts.sum(-1))
+        decisions = decision_metrics(self.decisions.counts.sum(-1))
         return {"auroc": auroc(pooled)[0], "average_precision": average_precision(pooled)[0], **decisions}
 
-    def _labels_document(
-        self, label_names: list[str], per_label: dict[str, Tensor], bounds: dict[str, Tensor]
-    ) -> dict[str, dict[str, Any]]:
-        numbers = per_label | {
-            "log_loss": self.losses.log_loss(),
-            "brier": self.losses.brier(),
-            "threshold": self.decisions.thresholds,
+    def _by_support(self, values: Tensor) -> Tensor:
+        support = self.losses.positives.where(values.isfinite(), 0.0)
+        return support @ values.nan_to_num() / support.sum()
+
+    def _calibration(self) -> dict[str, Tensor]:
+        errors = calibration_errors(self.histogram, self.scores_of, self.losses.effective_rows())
+        logistic = recalibration(self.histogram)
+        return {
+            "ece": errors.expected,
+            "ece_debiased": errors.debiased,
+            "rms_debiased": errors.root_mean_square,
+            "max_error": errors.maximum,
+            "slope": logistic.slope,
+            "intercept": logistic.intercept,
+            "observed_expected": self.losses.observed_expected(),
         }
+
+    def _pooled_calibration(self, per_label: dict[str, Tensor]) -> dict[str, Any]:
+        logistic = recalibration(self.histogram.pooled())
+        pooled = {
+            "slope": logistic.slope,
+            "intercept": logistic.intercept,
+            "observed_expected": self.losses.positives.sum() / self.losses.expected.sum(),
+        }
+        return _named_numbers({name: pooled.get(name, values.nanmean()) for name, values in per_label.items()})
+
+    def _labels_document(
+        self,
+        label_names: list[str],
+        numbers: dict[str, Tensor],
+        bounds: dict[str, Tensor],
+        calibration: dict[str, Tensor],
+    ) -> dict[str, dict[str, Any]]:
         columns: dict[str, list[Any]] = {name: _numbers(values) for name, values in numbers.items()}
         columns["support"] = self.histogram.positive_rows.tolist()
         columns["rows"] = self.histogram.rows.tolist()
-        bound_rows = _rows_of({name: _numbers(values) for name, values in bounds.items()})
-        columns["error_bound"] = bound_rows
+        for name, nested in (("error_bound", bounds), ("calibration", calibration)):
+            columns[name] = _rows_of({key: _numbers(values) for key, values in nested.items()})
         return dict(zip(label_names, _rows_of(columns), strict=True))
 
 
@@ -161,25 +267,16 @@ class RowCount(Metric):
         return self.rows
 
 
-def _decision_metrics(counts: Tensor) -> dict[str, Tensor]:
-    """Name the metrics of `counts` [2, 4, …], at the thresholds and at 0.5."""
-    functions = {"f1": metrics.f1, "precision": metrics.precision, "recall": metrics.recall}
-    at_thresholds = {name: function(counts[0]) for name, function in functions.items()}
-    return at_thresholds | {f"{name}_at_half": function(counts[1]) for name, function in functions.items()}
+def _named_numbers(values: dict[str, Tensor]) -> dict[str, float | None]:
+    return {name: _number(float(value)) for name, value in values.items()}
 
 
-def _gain(losses: LossSums, train_prevalences: Tensor) -> Tensor:
-    constant = losses.constant_log_loss(train_prevalences.to(losses.loss))
-    return 1 - losses.log_loss().nanmean() / constant.nanmean()
-
-
-def _number(value: Tensor) -> float | None:
-    number = float(value)
+def _number(number: float) -> float | None:
     return number if math.isfinite(number) else None
 
 
 def _numbers(values: Tensor) -> list[float | None]:
-    return [number if math.isfinite(number) else None for number in values.tolist()]
+    return [_number(number) for number in values.tolist()]
 
 
 def _rows_of(columns: dict[str, list[Any]]) -> list[dict[str, Any]]:

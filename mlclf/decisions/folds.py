@@ -11,10 +11,11 @@ import torch
 
 from mlclf.data.splits import mixed
 from mlclf.decisions.cells import Cells
-from mlclf.decisions.histograms import METADATA_KEY, LabelHistogram, bins_for
+from mlclf.decisions.histogram_tables import METADATA_KEY
+from mlclf.decisions.histograms import LabelHistogram, bins_for
 from mlclf.errors import RunError
 
-NUM_FOLDS = 5
+NUM_FOLDS = 10
 MAX_BINS = 4096
 BUDGET_BYTES = 64 << 20
 _SALT = np.uint64(0xA24BAED4963EE407)

@@ -21,7 +21,7 @@ class Knots(NamedTuple):
 
     logits: Tensor  # rising
     values: Tensor  # calibrated logits, not falling
-    count: Tensor  # [k] int64, at least 1
+    num: Tensor  # [k] int64, at least 1
 
 
 def fit_isotonic(centres: Tensor, positives: Tensor, negatives: Tensor) -> Knots:
@@ -65,8 +65,8 @@ class _Pools(NamedTuple):
 
 def _pooled(positives: NDArray[np.float64], totals: NDArray[np.float64], centres: NDArray[np.float64]) -> _Pools:
     """Pool adjacent violators, place by place for all labels at once; each label has its stack of pools."""
-    pools = _Pools(*(np.zeros_like(totals) for _ in range(3)), np.full(len(totals), -1))
-    p, n, z, top = pools
+    p, n, z = np.zeros((3, *totals.shape))
+    top = np.full(len(totals), -1)
     for place in np.flatnonzero((totals > 0).any(0)):
         rows = np.flatnonzero(totals[:, place] > 0)
         top[rows] += 1
@@ -80,12 +80,12 @@ def _pooled(positives: NDArray[np.float64], totals: NDArray[np.float64], centres
                 sums[rows, t - 1] += sums[rows, t]
                 sums[rows, t] = 0
             top[rows] -= 1
-    return pools
+    return _Pools(p, n, z, top)
 
 
 def apply_knots(knots: Knots, logits: Tensor) -> Tensor:
     """Calibrated logits [k, T] float64 of logits [k, T] float64: straight between knots, END_SLOPE beyond them."""
-    last = (knots.count - 1)[:, None]
+    last = (knots.num - 1)[:, None]
     index = torch.searchsorted(knots.logits.contiguous(), logits.contiguous(), right=True) - 1
     left = torch.minimum(index.clamp_min(0), (last - 1).clamp_min(0))
     right = torch.minimum(left + 1, last)

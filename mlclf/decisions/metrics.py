@@ -1,126 +1,44 @@
-"""Metrics that are counted row by row in constant memory: losses, decisions, precision at k; and calibration error."""
+"""Decisions, right and wrong, counted row by row; and the metrics of such counts."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from mlclf.decisions.histograms import LabelHistogram, row_slices
-from mlclf.errors import DataError
-
-TOP_COUNTS = (1, 3, 5)
-_ECE_BYTES_PER_BIN = 64
-
-
-class LossSums(Metric):
-    """Log-loss, Brier score and expected positives of each label, as weighted sums.
-
-    States, all [K] float64, summed over ranks: `loss`, `squared_error`, `expected` (sum of scores), `positives`,
-    `weights`.
-    """
-
-    full_state_update = False
-    loss: Tensor
-    squared_error: Tensor
-    expected: Tensor
-    positives: Tensor
-    weights: Tensor
-
-    def __init__(self, num_labels: int) -> None:
-        super().__init__(sync_on_compute=False, compute_with_cache=False)
-        for name in ("loss", "squared_error", "expected", "positives", "weights"):
-            self.add_state(name, torch.zeros(num_labels, dtype=torch.float64), dist_reduce_fx="sum")
-
-    def update(
-        self,
-        logits: Tensor,
-        scores: Tensor,
-        labels: Tensor,
-        mask: Tensor | None = None,
-        weights: Tensor | None = None,
-    ) -> None:
-        """Add a batch.
-
-        The loss of a cell is softplus(z) − y z in float64, unclipped: log(1 + e^−z) for a positive one and
-        log(1 + e^z) for a negative one.
-
-        Args:
-            logits: [B, K] floating.
-            scores: [B, K] float32, the probabilities of these logits.
-            labels: [B, K] bool or uint8 of 0 and 1.
-            mask: [B, K] bool, True where the label is observed; None = everywhere.
-            weights: [B] floating, not negative, 0 for padding; None = 1 for every row.
-
-        Raises:
-            DataError: A score that counts is not a probability.
-        """
-        for part in _parts(scores, labels, mask, weights):
-            z = logits[part.rows].double()
-            loss = torch.logaddexp(torch.where(part.labels, -z, z), z.new_zeros(()))
-            probability = part.scores.double()
-            self.loss += part.weights @ loss.where(part.seen, 0.0)
-            self.squared_error += part.weights @ (probability - part.labels.double()).square().where(part.seen, 0.0)
-            self.expected += part.weights @ probability.where(part.seen, 0.0)
-            self.positives += part.weights @ part.labels.double()
-            self.weights += part.weights @ part.seen.double()
-
-    def compute(self) -> dict[str, Tensor]:
-        """Return `log_loss` and `brier`, each [K] float64."""
-        return {"log_loss": self.log_loss(), "brier": self.brier()}
-
-    def log_loss(self) -> Tensor:
-        """Return [K] float64, the mean log-loss of each label; NaN without an observed row."""
-        return self.loss / self.weights
-
-    def brier(self) -> Tensor:
-        """Return [K] float64, the mean squared error of the scores of each label; NaN without an observed row."""
-        return self.squared_error / self.weights
-
-    def constant_log_loss(self, prevalences: Tensor) -> Tensor:
-        """Return [K] float64, the mean log-loss of predicting `prevalences` ([K] float64) for every row."""
-        negatives = self.weights - self.positives
-        return -(torch.xlogy(self.positives, prevalences) + torch.xlogy(negatives, 1 - prevalences)) / self.weights
+from mlclf.decisions.cell_slices import CellSlice
 
 
 class DecisionCounts(Metric):
-    """Right and wrong decisions of each label at given thresholds and at 0.5, counted row by row.
-
-    A decision is ``score >= threshold``, both float32, so ties are positive; a NaN threshold is never positive.
+    """Right and wrong decisions of each label, as they were taken and at 0.5, counted row by row.
 
     States, float64, weighted, summed over ranks:
-        counts: [2, 4, K]; at the thresholds and at 0.5, the true positives, false positives, false negatives and true
+        counts: [2, 4, K]; as taken and at 0.5, the true positives, false positives, false negatives and true
             negatives.
-        right_rows: [], rows where the decisions at the thresholds are right for every observed label.
+        right_rows: [], rows where the decisions taken are right for every observed label.
         labelled_rows: [], rows with an observed label.
     """
 
     full_state_update = False
-    thresholds: Tensor
     counts: Tensor
     right_rows: Tensor
     labelled_rows: Tensor
 
-    def __init__(self, thresholds: Tensor) -> None:
-        """Start at zero, with `thresholds` [K] float32."""
+    def __init__(self, num_labels: int) -> None:
         super().__init__(sync_on_compute=False, compute_with_cache=False)
-        self.register_buffer("thresholds", thresholds.to(torch.float32), persistent=False)
-        self.add_state("counts", torch.zeros(2, 4, len(thresholds), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("counts", torch.zeros(2, 4, num_labels, dtype=torch.float64), dist_reduce_fx="sum")
         for name in ("right_rows", "labelled_rows"):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, scores: Tensor, labels: Tensor, mask: Tensor | None = None, weights: Tensor | None = None) -> None:
-        """Add a batch; see `LossSums.update` for the arguments and errors."""
-        for part in _parts(scores, labels, mask, weights):
-            decisions = (part.scores >= self.thresholds) & part.seen
-            self.counts[0] += _confusion(decisions, part)
-            self.counts[1] += _confusion((part.scores >= 0.5) & part.seen, part)
-            labelled = part.seen.any(1)
-            self.right_rows += part.weights @ ((decisions == part.labels).all(1) & labelled).double()
-            self.labelled_rows += part.weights @ labelled.double()
+    def update(self, part: CellSlice, decisions: Tensor) -> None:
+        """Add a slice of rows and the decisions taken on it, [b, K] bool; those of unseen cells do not count."""
+        positives, weights = part.label_sums(part.labels), part.weight_sums()
+        for index, flags in enumerate((decisions, at_half(part.scores))):
+            flagged, hits = part.label_sums(part.observed(flags)), part.label_sums(flags & part.labels)
+            self.counts[index] += confusion(flagged, hits, positives, weights)
+        labelled = part.labelled()
+        self.right_rows += part.row_sums(right_rows(part, decisions) & labelled)
+        self.labelled_rows += part.row_sums(labelled)
 
     def compute(self) -> dict[str, Tensor]:
         """Return `subset_accuracy` and `hamming_loss`, each [] float64."""
@@ -131,44 +49,24 @@ class DecisionCounts(Metric):
         return self.right_rows / self.labelled_rows
 
     def hamming_loss(self) -> Tensor:
-        """Return [] float64, the share of observed cells decided wrongly at the thresholds; NaN without one."""
-        wrong = self.counts[0, 1:3].sum()
-        return wrong / self.counts[0].sum()
+        """Return [] float64, the share of observed cells decided wrongly; NaN without one."""
+        return hamming_loss(self.counts[0])
 
 
-class PrecisionAtTop(Metric):
-    """Precision among the 1, 3 and 5 labels with the largest scores of each row.
+def at_half(scores: Tensor) -> Tensor:
+    """Decisions at 0.5: [b, K] bool of [b, K] float32; 0.5 itself is positive."""
+    return scores >= 0.5
 
-    Rows count that have an observed label, and in them the observed labels only. Ties are broken in label order. The
-    hits are divided by k even where a row has fewer observed labels.
 
-    States, float64, weighted, summed over ranks: `hits` [3], `labelled_rows` [].
-    """
+def right_rows(part: CellSlice, decisions: Tensor) -> Tensor:
+    """Rows without a wrong decision on a seen cell: [b] bool."""
+    wrong = part.observed(decisions ^ part.labels)
+    return wrong.view(torch.uint8).sum(1, dtype=torch.int32) == 0
 
-    full_state_update = False
-    hits: Tensor
-    labelled_rows: Tensor
 
-    def __init__(self) -> None:
-        super().__init__(sync_on_compute=False, compute_with_cache=False)
-        self.add_state("hits", torch.zeros(len(TOP_COUNTS), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("labelled_rows", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-
-    def update(self, scores: Tensor, labels: Tensor, mask: Tensor | None = None, weights: Tensor | None = None) -> None:
-        """Add a batch; see `LossSums.update` for the arguments and errors."""
-        for part in _parts(scores, labels, mask, weights):
-            hits = part.labels.gather(1, _top_labels(part.scores, part.seen, max(TOP_COUNTS)))
-            for index, count in enumerate(TOP_COUNTS):
-                self.hits[index] += part.weights @ hits[:, :count].sum(1).double() / count
-            self.labelled_rows += part.weights @ part.seen.any(1).double()
-
-    def compute(self) -> Tensor:
-        """Return [3] float64, the precision at 1, 3 and 5; NaN without a row that has an observed label."""
-        return self.precision()
-
-    def precision(self) -> Tensor:
-        """Return [3] float64, the precision at 1, 3 and 5; NaN without a row that has an observed label."""
-        return self.hits / self.labelled_rows
+def confusion(flagged: Tensor, hits: Tensor, positives: Tensor, weights: Tensor) -> Tensor:
+    """Return TP, FP, FN, TN, [4, …], from the sums […] of what is flagged, rightly flagged, positive, and of all."""
+    return torch.stack([hits, flagged - hits, positives - hits, weights - positives - flagged + hits])
 
 
 def precision(counts: Tensor) -> Tensor:
@@ -181,86 +79,57 @@ def recall(counts: Tensor) -> Tensor:
     return counts[0] / (counts[0] + counts[2])
 
 
+def specificity(counts: Tensor) -> Tensor:
+    """Return TN / (TN + FP) of `counts` [4, …] (TP, FP, FN, TN); NaN without negatives."""
+    return counts[3] / (counts[3] + counts[1])
+
+
+def fbeta(counts: Tensor, beta: float) -> Tensor:
+    """Return (1 + β²) TP / ((1 + β²) TP + FP + β² FN) of `counts` [4, …]; NaN only where that sum is 0."""
+    square = beta * beta
+    hits = (1 + square) * counts[0]
+    return hits / (hits + counts[1] + square * counts[2])
+
+
 def f1(counts: Tensor) -> Tensor:
     """Return 2 TP / (2 TP + FP + FN) of `counts` [4, …] (TP, FP, FN, TN); NaN only where that sum is 0."""
-    return 2 * counts[0] / (2 * counts[0] + counts[1] + counts[2])
+    return fbeta(counts, 1.0)
 
 
-def calibration_error(histogram: LabelHistogram, scores_of: Callable[[Tensor], Tensor], num_groups: int = 15) -> Tensor:
-    """Return the expected calibration error of each label over groups of equal mass (Nixon et al. 2019).
-
-    It is the mean over rows of |share of positives − mean score| of the row's group. Bins of the histogram are never
-    cut: each belongs to the group in which the middle of its mass lies, and its scores count as the middle of its
-    least and greatest. So equal scores stay together, and groups are as equal as ties allow.
-
-    Args:
-        histogram: of K labels.
-        scores_of: float32 logits to float32 probabilities, element by element.
-        num_groups: groups a label.
-
-    Returns:
-        [K] float64; NaN without an observed row.
-    """
-    errors = torch.empty_like(histogram.positives[:, 0])
-    for labels in histogram.label_slices(_ECE_BYTES_PER_BIN):
-        positives = histogram.positives[labels]
-        mass = positives + histogram.negatives[labels]
-        total = mass.sum(1, keepdim=True)
-        middle = (mass.cumsum(1) - mass / 2) / total
-        group = (middle.nan_to_num() * num_groups).long().clamp_(0, num_groups - 1)
-        surplus = positives - mass * histogram.bin_scores(scores_of, labels)
-        by_group = surplus.new_zeros(len(surplus), num_groups).scatter_add_(1, group, surplus)
-        errors[labels] = by_group.abs().sum(1) / total[:, 0]
-    return errors
+def balanced_accuracy(counts: Tensor) -> Tensor:
+    """Return the mean of recall and specificity of `counts` [4, …]; NaN without positives or without negatives."""
+    return (recall(counts) + specificity(counts)) / 2
 
 
-class _Part(NamedTuple):
-    """A slice of a batch's rows, in which hidden cells and padding rows are not `seen`, and positives are seen ones."""
-
-    rows: slice
-    scores: Tensor  # [b, K] float32
-    labels: Tensor  # [b, K] bool
-    seen: Tensor  # [b, K] bool
-    weights: Tensor  # [b] float64
-
-
-def _parts(scores: Tensor, labels: Tensor, mask: Tensor | None, weights: Tensor | None) -> Iterator[_Part]:
-    for rows in row_slices(*labels.shape):
-        y, s = labels[rows] != 0, scores[rows]
-        w = s.new_ones(len(s), dtype=torch.float64) if weights is None else weights[rows].double()
-        seen = (w > 0)[:, None].expand_as(y)
-        if mask is not None:
-            seen = seen & mask[rows]
-        _check_scores(s, seen)
-        yield _Part(rows, s, y & seen, seen, w)
+def mcc(counts: Tensor) -> Tensor:
+    """Return Matthews' correlation of `counts` [4, …] (Matthews 1975); NaN where a class or a decision is missing."""
+    true_positives, false_positives, false_negatives, true_negatives = counts
+    roots = (
+        (true_positives + false_positives).sqrt()
+        * (true_positives + false_negatives).sqrt()
+        * (true_negatives + false_positives).sqrt()
+        * (true_negatives + false_negatives).sqrt()
+    )
+    correlation: Tensor = (true_positives * true_negatives - false_positives * false_negatives) / roots
+    return correlation
 
 
-def _check_scores(scores: Tensor, seen: Tensor) -> None:
-    if scores.dtype != torch.float32:
-        raise TypeError(f"scores must be float32, got {scores.dtype}")
-    bad = seen & ~((scores >= 0) & (scores <= 1))
-    if bool(bad.any()):
-        row, label = (int(index) for index in bad.nonzero()[0])
-        raise DataError(
-            f"scores must be probabilities from 0 to 1, got {float(scores[row, label])!r} for label {label} "
-            f"({int(bad.sum())} such cells in a batch); logits are refused, not converted"
-        )
+def hamming_loss(counts: Tensor) -> Tensor:
+    """Return the share of wrong cells of `counts` [4, …, K] over all labels: […]; NaN without a cell."""
+    return counts[1:3].sum((0, -1)) / counts.sum((0, -1))
 
 
-def _confusion(decisions: Tensor, part: _Part) -> Tensor:
-    positive, negative = part.labels, part.seen & ~part.labels
-    cells = (decisions & positive, decisions & negative, ~decisions & positive, ~decisions & negative)
-    return torch.stack([part.weights @ cell.double() for cell in cells])
+DECISION_METRICS = {
+    "f1": f1,
+    "precision": precision,
+    "recall": recall,
+    "specificity": specificity,
+    "balanced_accuracy": balanced_accuracy,
+    "mcc": mcc,
+}
 
 
-def _top_labels(scores: Tensor, seen: Tensor, count: int) -> Tensor:
-    """Return [B, min(count, K)] int64, the seen labels of largest scores, ties in label order, then unseen ones.
-
-    `topk` promises no order among ties, so it gets distinct integers: the bits of a float that is not negative grow
-    with it, and take the upper half; the lower half falls with the label.
-    """
-    num_labels = scores.shape[1]
-    falling = torch.arange(num_labels - 1, -1, -1, device=scores.device)
-    keys = ((scores + 0.0).view(torch.int32).long() << 32) | falling  # + 0.0 turns -0.0 into 0.0
-    keys = torch.where(seen, keys, falling - num_labels)
-    return keys.topk(min(count, num_labels), dim=1).indices
+def decision_metrics(counts: Tensor) -> dict[str, Tensor]:
+    """Name the metrics of `counts` [2, 4, …], as decided and at 0.5: each […] float64."""
+    as_taken = {name: function(counts[0]) for name, function in DECISION_METRICS.items()}
+    return as_taken | {f"{name}_at_half": function(counts[1]) for name, function in DECISION_METRICS.items()}

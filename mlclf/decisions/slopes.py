@@ -66,9 +66,9 @@ def fit_logistic(
 ) -> Tensor:
     """Coefficients [k, P] float64 that minimise the penalised log-loss of each label, by Newton's method in the bounds.
 
-    The loss Σ totals · log(1 + e^η) − targets · η + ½ Σ precision (θ − centre)², η = offset + Σ θ · features, is convex.
-    Where a Newton step does not lower it, the next one uses the curvature tanh(η/2)/(2η) instead of p(1 − p), which
-    bounds the loss from above (Jaakkola and Jordan 2000) and so does.
+    The loss is Σ totals · log(1 + e^η) − targets · η + ½ Σ precision (θ − centre)² with η = offset + Σ θ · features, so
+    convex. Where a Newton step does not lower it, the next one uses the curvature tanh(η/2)/(2η) instead of p(1 − p),
+    which bounds the loss from above (Jaakkola and Jordan 2000) and so does.
 
     Args:
         features: [P, k, C] float64.
@@ -141,7 +141,9 @@ def pooled_slope(groups: LogitGroups, fold: int | None, intercept: bool, start: 
 
     The common slope s maximises the likelihood of all labels, each with its own intercept (or none), less (s − 1)²/2.
     One Newton step of each label from there gives its own slope and the variance of that; the method of Paule and
-    Mandel (1982) then finds the spread of the true ones and their mean, with TYPICAL_SPREAD counting as two labels.
+    Mandel (1982) then finds the spread of the true ones and their mean, with TYPICAL_SPREAD counting as two labels. The
+    step is too short for labels far away, so each label is then fitted with this prior, and mean and spread are taken
+    once more: a step of EM with Laplace's approximation.
 
     Args:
         groups: of K labels.
@@ -159,7 +161,8 @@ def pooled_slope(groups: LogitGroups, fold: int | None, intercept: bool, start: 
         if abs(best - slope) <= 1e-4 * slope or high <= low * 1.0001:
             break
         slope = best if low < best < high else math.sqrt(low * high)
-    return _spread_of(slope, score * slope, information * slope**2)
+    prior = _spread_of(slope, score * slope, information * slope**2)
+    return _refitted(groups, fold, prior, intercepts if intercept else None)
 
 
 def _profile(groups: LogitGroups, fold: int | None, slope: float, intercepts: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -176,14 +179,18 @@ def _profile(groups: LogitGroups, fold: int | None, slope: float, intercepts: Te
             ones = torch.ones_like(z)[None]
             intercepts[part] = fit_logistic(ones, positives, totals, free, intercepts[part, None], eta)[:, 0]
             eta = eta + intercepts[part, None]
-        p = torch.sigmoid(eta)
-        curvature = totals * p * (1 - p)
-        score[part] = ((totals * p - positives) * z).sum(1)
-        centred = z
-        if intercepts is not None:
-            centred = z - (curvature * z).sum(1, keepdim=True) / curvature.sum(1, keepdim=True).clamp_min(1e-300)
-        information[part] = (curvature * centred.square()).sum(1)
+        score[part] = ((totals * torch.sigmoid(eta) - positives) * z).sum(1)
+        information[part] = _slope_information(z, totals, eta, intercepts is not None)
     return score, information
+
+
+def _slope_information(z: Tensor, totals: Tensor, eta: Tensor, intercept: bool) -> Tensor:
+    """Curvature of each label's loss in the slope, [k]; with an intercept, at the best one for each slope."""
+    p = torch.sigmoid(eta)
+    curvature = totals * p * (1 - p)
+    if intercept:
+        z = z - (curvature * z).sum(1, keepdim=True) / curvature.sum(1, keepdim=True).clamp_min(1e-300)
+    return (curvature * z.square()).sum(1)
 
 
 def _spread_of(slope: float, score: Tensor, information: Tensor) -> SlopePrior:
@@ -204,3 +211,26 @@ def _spread_of(slope: float, score: Tensor, information: Tensor) -> SlopePrior:
     mean, _ = mean_and_excess(low)
     centre = slope * min(max(1 + mean, 0.1), 10.0)
     return SlopePrior(min(max(centre, LEAST_SLOPE), GREATEST_SLOPE), math.sqrt(low) * slope)
+
+
+def _refitted(groups: LogitGroups, fold: int | None, prior: SlopePrior, intercepts: Tensor | None) -> SlopePrior:
+    """Mean and deviation of the labels' slopes when each is fitted with this prior, from these intercepts on."""
+    coefficients = prior.coefficients(1, intercepts is not None)
+    slopes, variances = [], []
+    for part in groups.slices():
+        positives, negatives = groups.training_counts(fold, part)
+        both = (positives.sum(1) > 0) & (negatives.sum(1) > 0)
+        z, positives, totals = groups.centres[part][both], positives[both], (positives + negatives)[both]
+        start, features = torch.full_like(z[:, :1], prior.centre), z[None]
+        if intercepts is not None:
+            start = torch.cat([start, intercepts[part][both, None]], 1)
+            features = torch.stack([z, torch.ones_like(z)])
+        theta = fit_logistic(features, positives, totals, coefficients, start)
+        eta = torch.einsum("pkc,kp->kc", features, theta)
+        information = _slope_information(z, totals, eta, intercepts is not None)
+        slopes.append(theta[:, 0])
+        variances.append(1 / (information + prior.deviation**-2))
+    slope, variance = torch.cat([*slopes, torch.zeros(0)]), torch.cat([*variances, torch.zeros(0)])
+    centre = float(slope.mean()) if len(slope) else prior.centre
+    squares = float(((slope - centre).square() + variance).sum()) + 2 * (TYPICAL_SPREAD * centre) ** 2
+    return SlopePrior(centre, math.sqrt(squares / (len(slope) + 2)))

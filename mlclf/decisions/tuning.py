@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from mlclf.decisions.calibrators import fit_calibrators
-from mlclf.decisions.cells import Cells
 from mlclf.decisions.cutoffs import CUT_BYTES, NEVER, Cuts, Joint, Probabilities, best_cuts, cuts_of, f_measure
-from mlclf.decisions.folds import FoldHistograms, summed
 from mlclf.decisions.histograms import LabelHistogram
 from mlclf.decisions.joint import solve_joint
 from mlclf.decisions.objectives import Objective
 from mlclf.decisions.ranking import auroc, has_both_classes
-from mlclf.decisions.scores import scores_of
-from mlclf.decisions.shrinkage import JUDGED, choose_prior_positives, choose_trust, drawn_to
 from mlclf.decisions.thresholds import Thresholds, fallback_thresholds
-from mlclf.decisions.top_k import TopCounts
 from mlclf.errors import ConfigError
 
 INFORMATIVE_DEVIATIONS = 1.645
-INFORMATIVE_RATIO = 1.2
+INFORMATIVE_RATIO = 1.1
 JOINT_BINS = 4096
 _EDGE = 1e-12
 
@@ -59,7 +52,7 @@ def tune_thresholds(
       flagged, with a = P / (P + `prior_positives`) and P the number of positive rows; all positives are shrunk alike.
       0 turns it off. Inside the gap between two scores the cut lies where calibrated probabilities say that it is best
       (F/2 for F1). Where scores say nothing, flagging every row is best, and noise decides how near to it one lands: so
-      a label of its own gets `fallback` if its F is less than 1.2 times that of flagging every row, and its AUROC is
+      a label of its own gets `fallback` if its F is less than 1.1 times that of flagging every row, and its AUROC is
       not above ½ by 1.645 standard errors (a one-sided Mann-Whitney test at 5%).
     - `mcc`, `balanced_accuracy`, `youden` (the same as balanced accuracy): the largest.
     - `precision:p`: the largest recall among the cuts of at least that precision; `recall:r`: the highest cut that
@@ -210,146 +203,3 @@ def _informative(histogram: LabelHistogram) -> Tensor:
     negatives = histogram.rows - positives
     error = ((positives + negatives + 1) / (12 * positives * negatives)).sqrt()
     return auroc(histogram)[0] > 0.5 + INFORMATIVE_DEVIATIONS * error
-
-
-class Tuner:
-    """Collects scored rows in one pass and tunes thresholds for an objective from them.
-
-    Attributes:
-        histogram: of all rows.
-        folds: of the same rows; None where nothing is cross-validated.
-    """
-
-    def __init__(
-        self,
-        objective: Objective,
-        num_labels: int,
-        *,
-        method: str = "auto",
-        prior: Tensor | None = None,
-        num_bins: int | None = None,
-        keeps_folds: bool = False,
-    ) -> None:
-        """Start empty.
-
-        Args:
-            objective: from `parse_objective`.
-            num_labels: K.
-            method: `auto` shrinks F measures as cross-validation finds best; `plain` takes the best on these rows.
-            prior: [K] float32, earlier thresholds (NaN: none) to draw to, as far as cross-validation finds best.
-            num_bins: of the histogram; None = as many as fit its budget.
-            keeps_folds: count folds in any case, so that thresholds for other objectives can be tuned later.
-
-        Raises:
-            ConfigError: `prior` is given for an objective that has no value to cross-validate.
-        """
-        if prior is not None and objective.name not in JUDGED:
-            raise ConfigError(
-                f"--prior needs an objective that can be cross-validated ({', '.join(JUDGED)}), got {objective}; "
-                "leave it out"
-            )
-        self.objective, self.prior = objective, prior
-        self.shrinks = objective.is_f and method == "auto"
-        self.histogram = LabelHistogram(num_labels, num_bins)
-        folded = keeps_folds or self.shrinks or objective.name == "alert_budget" or prior is not None
-        self.folds = FoldHistograms(num_labels) if folded else None
-        self.top = TopCounts(num_labels, int(objective.parameters[0])) if objective.name == "top_k" else None
-
-    def count_again(self, histogram: LabelHistogram, folds: FoldHistograms) -> None:
-        """Take in what was counted before, of the same labels, in place of rows.
-
-        Raises:
-            ConfigError: the objective needs the rows themselves.
-        """
-        if self.top is not None:
-            raise ConfigError(f"the objective {self.objective} looks across the labels of a row; give the rows")
-        self.histogram, self.folds = histogram, folds
-
-    def update(self, cells: Cells) -> None:
-        """Count rows.
-
-        Raises:
-            DataError: a logit that counts or a weight is not finite, or a weight is negative.
-        """
-        self.histogram.update(cells.logits, cells.labels, cells.mask, cells.cell_weights())
-        if self.folds is not None:
-            self.folds.update(cells)
-        if self.top is not None:
-            self.top.update(cells, scores_of(cells.logits))
-
-    def thresholds(self) -> Thresholds:
-        """Thresholds that serve the objective best on rows like these."""
-        if self.top is not None:
-            return _top_thresholds(self.top, self.objective)
-        probabilities = self._probabilities()
-        positives = 0.0
-        if self.shrinks:
-            assert self.folds is not None
-            folds = self.folds.histograms
-            positives = choose_prior_positives(folds, self.objective, scores_of, probabilities)
-        tuned = tune_thresholds(self.histogram, self.objective, scores_of, positives, probabilities)
-        return tuned if self.prior is None else self._drawn_to_prior(tuned, self.prior, positives, probabilities)
-
-    def _probabilities(self) -> Probabilities | None:
-        if self.folds is None:
-            return None
-        calibrators = fit_calibrators(self.folds.histograms)
-        return lambda logits, labels: torch.sigmoid(calibrators.logits(logits, labels))
-
-    def _drawn_to_prior(
-        self, tuned: Thresholds, prior: Tensor, positives: float, probabilities: Probabilities | None
-    ) -> Thresholds:
-        assert self.folds is not None
-        folds = self.folds.histograms
-        total = summed(folds)
-        fresh = [
-            tune_thresholds(total.without(fold), self.objective, scores_of, positives, probabilities).thresholds
-            for fold in folds
-        ]
-        trust = choose_trust(folds, self.objective, scores_of, fresh, prior)
-        drawn = drawn_to(tuned.thresholds, prior, self.histogram.positive_rows, trust)
-        return _redecided(tuned, drawn, self.histogram)
-
-
-def _top_thresholds(top: TopCounts, objective: Objective) -> Thresholds:
-    never = top.flagged == 0
-    threshold = top.least.where(~never, torch.nan)
-    return Thresholds(
-        thresholds=threshold,
-        status=["unattainable" if nothing else "tuned" for nothing in never.tolist()],
-        support=top.positive_rows,
-        precision=top.positives / top.flagged,
-        recall=top.positives / top.total,
-        f1=f_measure(top.positives, top.flagged, top.total),
-        intervals=torch.stack([torch.zeros_like(threshold), threshold], 1),
-        objective=str(objective),
-        method="empirical",
-        per_row=top.count,
-    )
-
-
-def _redecided(tuned: Thresholds, drawn: Tensor, histogram: LabelHistogram) -> Thresholds:
-    """The thresholds moved to `drawn` [K] float32, with how they did on the rows of the histogram."""
-    moved = (drawn != tuned.thresholds) & ~drawn.isnan()
-    true, flagged, total = (torch.zeros(histogram.num_labels, dtype=torch.float64) for _ in range(3))
-    lower, upper = tuned.intervals.clone().unbind(1)
-    for labels in histogram.label_slices(CUT_BYTES):
-        cuts = cuts_of(histogram, labels, scores_of)
-        above = cuts.usable & (cuts.score >= drawn[labels, None])
-        index = torch.where(above.any(1), above.shape[1] - 1 - above.flip(1).byte().argmax(1), NEVER)
-        true[labels], flagged[labels] = cuts.at(index)
-        total[labels] = cuts.positives[:, -1]
-        at, none = index.clamp(min=0)[:, None], index == NEVER
-        lower[labels] = torch.where(none, cuts.greatest, cuts.lower.gather(1, at)[:, 0])
-        upper[labels] = torch.where(none, torch.nan, cuts.score.gather(1, at)[:, 0])
-    statuses = ["shrunk" if has_moved else status for has_moved, status in zip(moved, tuned.status, strict=True)]
-    return replace(
-        tuned,
-        thresholds=drawn,
-        status=statuses,
-        precision=(true / flagged).where(moved, tuned.precision),
-        recall=(true / total).where(moved, tuned.recall),
-        f1=f_measure(true, flagged, total).where(moved, tuned.f1),
-        intervals=torch.stack([lower, upper], 1).where(moved[:, None], tuned.intervals),
-        method="shrinkage",
-    )

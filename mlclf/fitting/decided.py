@@ -18,7 +18,7 @@ from mlclf.decisions.folds import FoldHistograms, summed
 from mlclf.decisions.objectives import parse_objective
 from mlclf.decisions.scores import scores_of
 from mlclf.decisions.thresholds import Thresholds, fallback_thresholds
-from mlclf.decisions.tuning import Tuner
+from mlclf.decisions.tuner import Tuner
 from mlclf.files import write_json
 from mlclf.fitting.prepared import PreparedData
 from mlclf.fitting.trained import Progress, Trained
@@ -99,10 +99,10 @@ class Decided:
         )
 
     def _write_metrics(self, calibration: Calibration, thresholds: Thresholds, prevalences: Tensor) -> None:
-        evaluation = Evaluation(thresholds.thresholds, scores_of)
+        evaluation = Evaluation(thresholds.thresholds, scores_of, decide=thresholds.decide)
         for cells in self._held_out():
             logits = calibration.apply(cells.logits)
-            evaluation.update(logits, scores_of(logits), cells.labels, cells.mask, cells.weights)
+            evaluation.update_cells(replace(cells, logits=logits), scores_of(logits))
         report = evaluation.report(list(self.data.statistics.label_names), prevalences)
         write_json(self.folder.file("metrics.json"), report | {"data": "validation"})
 

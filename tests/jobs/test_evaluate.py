@@ -194,7 +194,15 @@ def copy(fitted: Any, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     "name",
-    ["config.yaml", "schema.json", "features.json", "features.safetensors", "model.safetensors", "histograms.parquet"],
+    [
+        "config.yaml",
+        "schema.json",
+        "features.json",
+        "features.safetensors",
+        "model.safetensors",
+        "histograms.parquet",
+        "folds.parquet",
+    ],
 )
 def test_one_flipped_byte_in_a_fitted_file_is_refused(copy: Path, name: str) -> None:
     content = bytearray((copy / name).read_bytes())

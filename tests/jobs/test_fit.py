@@ -26,6 +26,7 @@ FILES = {
     "features.safetensors",
     "model.safetensors",
     "histograms.parquet",
+    "folds.parquet",
     "manifest.json",
     "thresholds.json",
     "metrics.json",
@@ -119,7 +120,14 @@ def test_the_same_seed_gives_the_same_run(data: str, tmp_path: Path) -> None:
     for settings in ({}, {"training.epochs": 2, "optimizer.name": "adam"}):
         for name in ("one", "two"):
             mlclf.fit(data, "label_*", tmp_path / name, exclude="id", settings=settings, overwrite=True)
-        for file in ("model.safetensors", "thresholds.json", "metrics.json", "histograms.parquet", "features.json"):
+        for file in (
+            "model.safetensors",
+            "thresholds.json",
+            "metrics.json",
+            "histograms.parquet",
+            "folds.parquet",
+            "features.json",
+        ):
             assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file
 
 

@@ -14,7 +14,14 @@ from made_tables import lines_of, plain_table, with_column, write
 import mlclf
 from mlclf.errors import CheckpointError, ConfigError
 
-SAME_FILES = ("model.safetensors", "thresholds.json", "metrics.json", "histograms.parquet", "features.json")
+SAME_FILES = (
+    "model.safetensors",
+    "thresholds.json",
+    "metrics.json",
+    "histograms.parquet",
+    "folds.parquet",
+    "features.json",
+)
 PLACES = {
     "checkpoint": "mlclf.fitting.mini_batch.save_checkpoint",
     "log line": "mlclf.fitting.trained.append_line",

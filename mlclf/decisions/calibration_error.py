@@ -1,0 +1,206 @@
+"""How far scores are from being probabilities: errors over groups of equal mass, and logistic recalibration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mlclf.decisions.histograms import LabelHistogram
+
+_BYTES_PER_BIN = 96
+_FINE_BINS = 1024
+_STEPS = 60
+
+
+class CalibrationErrors(NamedTuple):
+    """Distances between scores and frequencies, each [K] float64, NaN without an observed row.
+
+    Attributes:
+        expected: mean over rows of |share of positives − mean score| of the row's group (Nixon et al. 2019).
+        debiased: the same, less its bias from finite groups, not below 0.
+        root_mean_square: root of the mean over rows of the square of that difference, debiased, not below 0.
+        maximum: the largest such difference of a group.
+    """
+
+    expected: Tensor
+    debiased: Tensor
+    root_mean_square: Tensor
+    maximum: Tensor
+
+
+class Recalibration(NamedTuple):
+    """Logistic regression of the labels on the logits, logit P = intercept + slope · z; each [K] float64.
+
+    Calibrated scores have intercept 0 and slope 1; a slope below 1 says that scores are too extreme (Cox 1958). NaN for
+    a label without both classes, or whose classes the logits separate.
+    """
+
+    intercept: Tensor
+    slope: Tensor
+
+
+def calibration_errors(
+    histogram: LabelHistogram,
+    scores_of: Callable[[Tensor], Tensor],
+    effective_rows: Tensor | None = None,
+    num_groups: int = 15,
+) -> CalibrationErrors:
+    """Measure the calibration of each label over groups of equal mass.
+
+    Bins of the histogram are never cut: each belongs to the group in which the middle of its mass lies, and its scores
+    count as the middle of its least and greatest. So equal scores stay together, and groups are as equal as ties allow.
+
+    A group of n rows with a share ȳ of positives has ȳ known up to a variance of ȳ(1 − ȳ)/n, which inflates plain
+    errors. As Kumar, Liang and Ma ("Verified uncertainty calibration", NeurIPS 2019) have it: for squares,
+    ȳ(1 − ȳ)/(n − 1) is subtracted (Bröcker 2012); for |d|, the bias that normal noise of that variance would add to it
+    once more, E|N(d, ȳ(1 − ȳ)/n)| − |d|, in closed form rather than by simulation. Roelofs et al. (AISTATS 2022) find
+    the combination of such debiasing with groups of equal mass among the least biased.
+
+    Args:
+        histogram: of K labels.
+        scores_of: float32 logits to float32 probabilities, element by element.
+        effective_rows: [K] float64, (Σw)²/Σw² of the weights; None where all are 1.
+        num_groups: groups a label.
+    """
+    rows = histogram.rows.double() if effective_rows is None else effective_rows
+    errors = torch.full((4, histogram.num_labels), torch.nan, dtype=torch.float64, device=rows.device)
+    for labels in histogram.label_slices(_BYTES_PER_BIN):
+        positives, mass, scores = _occupied(histogram, labels, scores_of)
+        if mass.shape[1] == 0:
+            continue
+        total = mass.sum(1, keepdim=True)
+        middle = (mass.cumsum(1) - mass / 2) / total
+        group = (middle.nan_to_num() * num_groups).long().clamp_(0, num_groups - 1)
+        sums = [
+            mass.new_zeros(len(mass), num_groups).scatter_add_(1, group, part)
+            for part in (positives, mass, mass * scores)
+        ]
+        errors[:, labels] = _errors(sums[0], sums[1], sums[2], rows[labels, None])
+    return CalibrationErrors(*errors)
+
+
+def _errors(positives: Tensor, mass: Tensor, scores: Tensor, rows: Tensor) -> Tensor:
+    """The four errors [4, k] from sums over groups, each [k, G]."""
+    total = mass.sum(1, keepdim=True)
+    share, group_rows = mass / total, (rows * mass / total)
+    rate = (positives / mass).nan_to_num(0.0)
+    distance = ((positives - scores) / mass).nan_to_num(0.0).abs()
+    noise = rate * (1 - rate)
+    deviation = (noise / group_rows.clamp(min=1)).sqrt()
+    inflated = _folded_normal_mean(distance, deviation)
+    squares = distance.square() - noise / (group_rows - 1).clamp(min=1)
+    return torch.stack(
+        [
+            (share * distance).sum(1),
+            (share * (2 * distance - inflated)).sum(1).clamp(min=0),
+            (share * squares).sum(1).clamp(min=0).sqrt(),
+            distance.amax(1) + 0 * total[:, 0] / total[:, 0],  # NaN without a row
+        ]
+    )
+
+
+def _folded_normal_mean(mean: Tensor, deviation: Tensor) -> Tensor:
+    """E|X| of X normal: σ √(2/π) e^(−μ²/2σ²) + μ erf(μ / σ√2); |μ| where σ is 0."""
+    ratio = (mean / deviation).nan_to_num(torch.inf, posinf=torch.inf)
+    spread: Tensor = deviation * (2 / torch.pi) ** 0.5 * torch.exp(-ratio.square() / 2)
+    return spread + mean * torch.erf(ratio / 2**0.5)
+
+
+def recalibration(histogram: LabelHistogram) -> Recalibration:
+    """Fit a logistic regression of the labels on their logits, without a penalty.
+
+    Logits count as the middle of the least and the greatest of their bin; above 1,024 occupied bins, neighbours share
+    their mean, which changes the second derivatives alone at first order in the square of their width.
+    """
+    found = torch.full((2, histogram.num_labels), torch.nan, dtype=torch.float64, device=histogram.rows.device)
+    for labels in histogram.label_slices(_BYTES_PER_BIN):
+        positives, mass, logits = _occupied(histogram, labels, _same)
+        if mass.shape[1]:
+            found[:, labels] = torch.stack(_logistic(positives, mass, logits))
+    return Recalibration(*found)
+
+
+def _logistic(positives: Tensor, mass: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Intercept and slope [k] by damped Newton steps (Levenberg 1944) on standardised logits [k, t]."""
+    separated = _separated(positives, mass - positives)
+    target, moment = positives.sum(1), (positives * logits).sum(1)
+    mass, logits = _merged(mass, logits)
+    total = mass.sum(1)
+    mean = (mass * logits).sum(1) / total
+    scale = ((mass * (logits - mean[:, None]).square()).sum(1) / total).sqrt().clamp(min=1e-12)
+    z = (logits - mean[:, None]) / scale[:, None]
+    moment = (moment - mean * target) / scale
+    point = torch.stack([mean, scale])  # intercept 0 and slope 1, on the standardised logits
+    damping = torch.full_like(total, 1e-3)
+    loss = _loss(point, z, mass, target, moment)
+    for _ in range(_STEPS):
+        step = _newton_step(point, z, mass, target, moment, damping)
+        trial = point + step
+        trial_loss = _loss(trial, z, mass, target, moment)
+        better = trial_loss <= loss
+        point = torch.where(better, trial, point)
+        loss = torch.where(better, trial_loss, loss)
+        damping = torch.where(better, damping / 10, damping * 10)
+        if bool((step.abs().amax(0) < 1e-10).logical_or(step.isnan().any(0)).all()):
+            break
+    slope = point[1] / scale
+    defined = ~separated & slope.isfinite()
+    return (point[0] - mean * slope).where(defined, torch.nan), slope.where(defined, torch.nan)
+
+
+def _separated(positives: Tensor, negatives: Tensor) -> Tensor:
+    """[k] bool, True where no negative is above a positive, or none below, or one of the classes is missing."""
+    bins = torch.arange(positives.shape[1], device=positives.device)
+    (low, high), (least, greatest) = (
+        (bins.where(counts > 0, len(bins)).amin(1), bins.where(counts > 0, -1).amax(1))
+        for counts in (positives, negatives)
+    )
+    return (greatest <= low) | (high <= least)
+
+
+def _loss(point: Tensor, z: Tensor, mass: Tensor, target: Tensor, moment: Tensor) -> Tensor:
+    fitted = point[0, :, None] + point[1, :, None] * z
+    softplus = torch.logaddexp(fitted, fitted.new_zeros(()))
+    return (mass * softplus).sum(1) - point[0] * target - point[1] * moment
+
+
+def _newton_step(point: Tensor, z: Tensor, mass: Tensor, target: Tensor, moment: Tensor, damping: Tensor) -> Tensor:
+    fitted = torch.sigmoid(point[0, :, None] + point[1, :, None] * z)
+    weighted = mass * fitted
+    slope_0, slope_1 = weighted.sum(1) - target, (weighted * z).sum(1) - moment
+    curve = weighted * (1 - fitted)
+    a, b, c = curve.sum(1), (curve * z).sum(1), (curve * z * z).sum(1)
+    a, c = a * (1 + damping), c * (1 + damping)
+    determinant = a * c - b * b
+    return torch.stack([b * slope_1 - c * slope_0, b * slope_0 - a * slope_1]) / determinant
+
+
+def _merged(mass: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Merge neighbouring bins [k, t] until there are at most 1,024, with the mean of their logits."""
+    width = -(-mass.shape[1] // _FINE_BINS)
+    if width == 1:
+        return mass, logits
+    missing = -mass.shape[1] % width
+    mass = torch.nn.functional.pad(mass, (0, missing))
+    moments = mass * torch.nn.functional.pad(logits, (0, missing))
+    merged, moments = (part.view(len(mass), -1, width).sum(2) for part in (mass, moments))
+    return merged, (moments / merged).nan_to_num(0.0)
+
+
+def _occupied(
+    histogram: LabelHistogram, labels: slice, values_of: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Positives, mass and middle value of the bins between the first and the last that some label uses: [k, t] each."""
+    positives = histogram.positives[labels]
+    mass = positives + histogram.negatives[labels]
+    used = mass.sum(0).nonzero()[:, 0]
+    span = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 0)
+    values = histogram.bin_scores(values_of, labels)
+    return positives[:, span], mass[:, span], values[:, span]
+
+
+def _same(logits: Tensor) -> Tensor:
+    return logits

@@ -1,0 +1,170 @@
+"""How well each row ranks its labels: precision and nDCG at k, label ranking average precision, coverage, loss."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from mlclf.decisions.cell_slices import CellSlice
+
+TOP_COUNTS = (1, 3, 5)
+RANKINGS = (
+    *(f"p_at_{count}" for count in TOP_COUNTS),
+    *(f"ndcg_at_{count}" for count in TOP_COUNTS),
+    *("label_ranking_average_precision", "coverage_error", "label_ranking_loss"),
+)
+_NUM_TOP = len(TOP_COUNTS)
+_ALL_BUT_LOWEST = 0x7FFFFFFE
+
+
+class RowRankings(Metric):
+    """Means over rows of how well their scores rank their labels; see `row_rankings` for the definitions.
+
+    Rows count that have an observed label.
+
+    States, float64, weighted by the row, summed over ranks: `sums` [9], in the order of `RANKINGS`; `labelled_rows` [].
+    """
+
+    full_state_update = False
+    sums: Tensor
+    labelled_rows: Tensor
+
+    def __init__(self) -> None:
+        super().__init__(sync_on_compute=False, compute_with_cache=False)
+        self.add_state("sums", torch.zeros(len(RANKINGS), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("labelled_rows", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, part: CellSlice, rankings: Tensor) -> None:
+        """Add a slice of rows and what `row_rankings` says of it, [b, 9] float64."""
+        self.sums += part.row_sums(rankings)
+        self.labelled_rows += part.row_sums(part.labelled())
+
+    def compute(self) -> Tensor:
+        """Return `means()`."""
+        return self.means()
+
+    def means(self) -> Tensor:
+        """Return [9] float64, the means in the order of `RANKINGS`; NaN without a row that has an observed label."""
+        return self.sums / self.labelled_rows
+
+
+def row_rankings(part: CellSlice) -> Tensor:
+    """Rank the observed labels of each row by their scores, and measure the ranking.
+
+    - `p_at_k`: positives among the k largest scores ÷ k, even where the row has fewer labels. Ties in label order.
+    - `ndcg_at_k`: Σ 1/log2(1 + rank) over the positives of rank ≤ k, ÷ the most that can be (Järvelin and Kekäläinen
+      2002); 0 without positives. Ties in label order, while scikit-learn averages over them.
+    - `label_ranking_average_precision`: mean over the row's positives of the share of positives among the labels that
+      score at least as much; 1 for a row of one class.
+    - `coverage_error`: how many labels score at least as much as the row's lowest positive; 0 without positives.
+    - `label_ranking_loss`: share of pairs of a positive and a negative where the negative scores at least as much; 0
+      for a row of one class (Tsoumakas, Katakis and Vlahavas 2010 for these three; as scikit-learn has them).
+
+    One sort of a row of integers gives all: the bits of a score in [0, 1] grow with it and leave the lowest bit free
+    for the label. Cost K log K a row; a row with ties that matter costs several times more.
+
+    Returns:
+        [b, 9] float64, in the order of `RANKINGS`; 0 for a row without an observed label.
+    """
+    keys = _falling_keys(part)
+    positive = keys & 1
+    hits = positive.cumsum(1, dtype=torch.int32)
+    values = _of_distinct(positive, hits)
+    tied = _tied_rows(keys)
+    if len(tied):
+        scores, labels = part.scores[tied], part.labels[tied]
+        values[tied] = _of_tied(keys[tied], positive[tied], hits[tied])
+        top = labels.gather(1, _top_labels(scores, None if part.seen is None else part.seen[tied]))
+        values[tied, : 2 * _NUM_TOP] = _at_top(top, hits[tied, -1])
+    num_seen = positive.shape[1] if part.seen is None else part.seen.sum(1)
+    positives = hits[:, -1]
+    one_class = (positives == 0) | (positives == num_seen)
+    values[:, -3] = values[:, -3].masked_fill(one_class, 1.0)
+    pairs = positives * (num_seen - positives)
+    values[:, -1] /= pairs.clamp(min=1)
+    return values if part.seen is None else values * part.labelled()[:, None]
+
+
+def _falling_keys(part: CellSlice) -> Tensor:
+    """[b, K] int32, sorted: from the largest score to the least, among equal ones positives last, then the unseen.
+
+    The lowest bit says whether the cell is positive, the bits above fall as the score grows.
+    """
+    bits = (part.scores + 0.0).view(torch.int32) + 1  # + 0.0 turns -0.0 into 0.0; + 1 sets 0.0 apart from the unseen
+    keys = ((bits << 1) ^ _ALL_BUT_LOWEST) | part.labels
+    if part.seen is not None:
+        keys = keys.masked_fill(~part.seen, _ALL_BUT_LOWEST)
+    if keys.device.type != "cpu":
+        return keys.sort(1).values
+    keys.numpy().sort(axis=1)  # vectorised, and 30 times as fast as torch's
+    return keys
+
+
+def _tied_rows(keys: Tensor) -> Tensor:
+    """The rows with a positive that ties, [t] int64, and perhaps others.
+
+    Among ties a positive comes last, so its key differs from the one before by no more than the lowest bit.
+    """
+    flat = keys.view(-1)
+    tied = ((flat[1:] ^ flat[:-1]) & -2 == 0) & (flat[1:] & 1).bool()
+    if not bool(tied.any()):
+        return flat.new_empty(0, dtype=torch.int64)
+    rows: Tensor = (tied.nonzero()[:, 0] + 1) // keys.shape[1]
+    return torch.unique_consecutive(rows)  # type: ignore[no-any-return]  # torch has no type
+
+
+def _of_distinct(positive: Tensor, hits: Tensor) -> Tensor:
+    """Measures of rows without ties, the loss as a count of pairs: [b, 9] float64."""
+    ranks = torch.arange(1, positive.shape[1] + 1, device=positive.device, dtype=torch.int32)
+    flags, positives = positive.double(), hits[:, -1]
+    average = (positive * hits).double() @ ranks.double().reciprocal() / positives.clamp(min=1)
+    coverage = (positive * ranks).amax(1)
+    wrong_pairs = flags @ ranks.double() - positives.double() * (positives + 1) / 2
+    across = torch.stack([average, coverage.double(), wrong_pairs], 1)
+    return torch.cat([_at_top(positive[:, : max(TOP_COUNTS)], positives), across], 1)
+
+
+def _of_tied(keys: Tensor, positive: Tensor, hits: Tensor) -> Tensor:
+    """The same for rows with ties, whose labels all rank as the last of them; precision and nDCG at k are left 0."""
+    num_labels = keys.shape[1]
+    last = torch.ones_like(keys, dtype=torch.bool)
+    last[:, :-1] = (keys[:, 1:] ^ keys[:, :-1]) > 1
+    places = torch.arange(num_labels, device=keys.device).where(last, num_labels)
+    ends = places.flip(1).cummin(1).values.flip(1)
+    hits = hits.gather(1, ends)
+    ranks = ends + 1
+    average = (positive * hits / ranks.double()).sum(1) / hits[:, -1].clamp(min=1)
+    coverage = (positive * ranks).amax(1)
+    wrong_pairs = (positive * (ranks - hits)).sum(1)
+    across = torch.stack([average, coverage.double(), wrong_pairs.double()], 1)
+    return torch.cat([across.new_zeros(len(keys), 2 * _NUM_TOP), across], 1)
+
+
+def _at_top(top: Tensor, positives: Tensor) -> Tensor:
+    """Precision and nDCG at 1, 3 and 5 of rows with the labels [b, ≤ 5] at their top: [b, 6] float64."""
+    top = top.double()
+    width = top.shape[1]
+    discounts = (torch.arange(2, max(TOP_COUNTS) + 2, device=top.device, dtype=torch.float64)).log2().reciprocal()
+    best = torch.cat([discounts.new_zeros(1), discounts.cumsum(0)])
+    values = top.new_empty(len(top), 2 * _NUM_TOP)
+    for index, count in enumerate(TOP_COUNTS):
+        taken = min(count, width)
+        values[:, index] = top[:, :taken].sum(1) / count
+        ideal = best[positives.clamp(max=count).long()]
+        values[:, _NUM_TOP + index] = (top[:, :taken] @ discounts[:taken] / ideal).nan_to_num(0.0)
+    return values
+
+
+def _top_labels(scores: Tensor, seen: Tensor | None) -> Tensor:
+    """Return [B, min(5, K)] int64, the seen labels of largest scores, ties in label order, then unseen ones.
+
+    `topk` promises no order among ties, so it gets distinct integers: the bits of a float that is not negative grow
+    with it, and take the upper half; the lower half falls with the label.
+    """
+    num_labels = scores.shape[1]
+    falling = torch.arange(num_labels - 1, -1, -1, device=scores.device)
+    keys = ((scores + 0.0).view(torch.int32).long() << 32) | falling
+    if seen is not None:
+        keys = torch.where(seen, keys, falling - num_labels)
+    return keys.topk(min(max(TOP_COUNTS), num_labels), dim=1).indices

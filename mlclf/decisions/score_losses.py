@@ -1,0 +1,94 @@
+"""Log-loss, information gain and Brier score of each label, as sums in constant memory."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+from torchmetrics import Metric
+
+from mlclf.decisions.cell_slices import CellSlice
+
+_LINEAR_FROM = 40.0
+"""Where log(1 + e^z) is z in float64."""
+
+
+class LossSums(Metric):
+    """Log-loss, Brier score and expected positives of each label, as weighted sums.
+
+    States, all [K] float64, summed over ranks: `loss`, `squared_error`, `expected` (sum of scores), `positives`,
+    `weights`, `squared_weights`.
+    """
+
+    full_state_update = False
+    loss: Tensor
+    squared_error: Tensor
+    expected: Tensor
+    positives: Tensor
+    weights: Tensor
+    squared_weights: Tensor
+
+    def __init__(self, num_labels: int) -> None:
+        super().__init__(sync_on_compute=False, compute_with_cache=False)
+        for name in ("loss", "squared_error", "expected", "positives", "weights", "squared_weights"):
+            self.add_state(name, torch.zeros(num_labels, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, part: CellSlice) -> None:
+        """Add a slice of rows."""
+        probability = part.scores.double()
+        self.loss += part.label_sums(cell_losses(part))
+        self.squared_error += part.label_sums(part.observed((probability - part.labels.double()).square_()))
+        self.expected += part.label_sums(part.observed(probability))
+        self.positives += part.label_sums(part.labels)
+        weights = part.weight_sums()
+        self.weights += weights
+        self.squared_weights += _squared_weights(part) if _weighted(part) else weights
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return `log_loss` and `brier`, each [K] float64."""
+        return {"log_loss": self.log_loss(), "brier": self.brier()}
+
+    def log_loss(self) -> Tensor:
+        """Return [K] float64, the mean log-loss of each label; NaN without an observed row."""
+        return self.loss / self.weights
+
+    def brier(self) -> Tensor:
+        """Return [K] float64, the mean squared error of the scores of each label; NaN without an observed row."""
+        return self.squared_error / self.weights
+
+    def constant_log_loss(self, prevalences: Tensor) -> Tensor:
+        """Return [K] float64, the mean log-loss of predicting `prevalences` ([K] float64) for every row."""
+        return constant_log_loss(self.positives, self.weights, prevalences)
+
+    def observed_expected(self) -> Tensor:
+        """Return [K] float64, the positives ÷ the sum of the scores; NaN without an observed row."""
+        return self.positives / self.expected
+
+    def effective_rows(self) -> Tensor:
+        """Return [K] float64, (Σw)² / Σw²: how many rows of equal weight say as much (Kish 1965)."""
+        return self.weights.square() / self.squared_weights
+
+
+def cell_losses(part: CellSlice) -> Tensor:
+    """Log-loss of each cell, [b, K] float64, 0 where it is not seen.
+
+    It is log(1 + e^z) − y z in float64, unclipped, so within 1e-15 |z| of the truth.
+    """
+    z = part.logits.double()
+    return part.observed(softplus(z, threshold=_LINEAR_FROM).sub_(z.mul_(part.labels)))
+
+
+def constant_log_loss(positives: Tensor, weights: Tensor, prevalences: Tensor) -> Tensor:
+    """Mean log-loss of predicting `prevalences` [K], from sums of weights […, K] of the positives and of all rows."""
+    return -(torch.xlogy(positives, prevalences) + torch.xlogy(weights - positives, 1 - prevalences)) / weights
+
+
+def _weighted(part: CellSlice) -> bool:
+    return part.row_weights is not None or part.label_weights is not None
+
+
+def _squared_weights(part: CellSlice) -> Tensor:
+    squares = part.seen_cells().double()
+    if part.label_weights is not None:
+        squares = squares * part.label_weights.square()
+    return squares.sum(0) if part.row_weights is None else part.row_weights.square() @ squares

@@ -1,0 +1,130 @@
+"""Slopes are the minimum of their penalised loss, and what labels say together is what they were drawn from."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_logits import folds_of, histogram_of, true_logits
+from torch import Tensor
+from torch.nn import functional
+
+from mlclf.decisions.logit_groups import LogitGroups
+from mlclf.decisions.slopes import (
+    GREATEST_SLOPE,
+    LEAST_SLOPE,
+    CoefficientPrior,
+    SlopePrior,
+    fit_logistic,
+    platt_targets,
+    pooled_slope,
+)
+
+
+def penalised_loss(theta: Tensor, features: Tensor, targets: Tensor, totals: Tensor, prior: CoefficientPrior) -> Tensor:
+    eta = torch.einsum("pkc,kp->kc", features, theta)
+    data = (totals * functional.softplus(eta, threshold=1000) - targets * eta).sum(1)
+    return data + 0.5 * (prior.precision * (theta - prior.centre).square()).sum(1)
+
+
+def problem(rows: int, labels: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    z, y = true_logits(rows, labels, seed)
+    groups = LogitGroups.of([histogram_of(1.5 * z + 1, y, num_bins=256)])
+    return groups.centres, *groups.training_counts(None, slice(0, labels))
+
+
+@pytest.mark.parametrize("rows", [20, 3000])
+def test_the_fit_is_the_minimum_by_its_gradient(rows: int) -> None:
+    """The gradient is taken by autograd; at a bound it may only push outwards."""
+    z, positives, negatives = problem(rows, 4, 0)
+    features = torch.stack([functional.logsigmoid(z), -functional.logsigmoid(-z), torch.ones_like(z)])
+    prior = SlopePrior(0.8, 0.3).coefficients(2, True, least=0.0)
+    targets, totals = platt_targets(positives, negatives), positives + negatives
+    theta = fit_logistic(features, targets, totals, prior, torch.zeros(4, 3).double()).requires_grad_()
+    penalised_loss(theta, features, targets, totals, prior).sum().backward()
+    assert theta.grad is not None
+    inside = (theta > prior.least) & (theta < prior.greatest)
+    assert bool(inside.any())
+    assert float(theta.grad[inside].abs().max()) < 1e-3  # of a loss in nats, stopped at 1e-9 of them
+    assert bool((theta.grad[~inside] > 0).all())
+
+
+def test_the_fit_is_that_of_a_slow_optimiser_with_bounds() -> None:
+    optimize = pytest.importorskip("scipy.optimize")
+    z, positives, negatives = problem(200, 5, 3)
+    z = torch.cat([z, -z])  # labels that run against their scores end at the bound
+    positives, negatives = positives.repeat(2, 1), negatives.repeat(2, 1)
+    features = torch.stack([functional.logsigmoid(z), -functional.logsigmoid(-z), torch.ones_like(z)])
+    prior = SlopePrior(1.0, 2.0).coefficients(2, True, least=0.0)
+    totals = positives + negatives
+    ours = fit_logistic(features, positives, totals, prior, torch.ones(10, 3).double())
+    assert bool((ours[5:, :2] == 0).any())
+    for label in range(10):
+        part = slice(label, label + 1)
+
+        def loss(theta: object, part: slice = part) -> float:
+            at = torch.tensor(np.array([theta]))
+            return float(penalised_loss(at, features[:, part], positives[part], totals[part], prior))
+
+        bounds = [(0, GREATEST_SLOPE)] * 2 + [(None, None)]
+        best = optimize.minimize(loss, [1, 1, 0], bounds=bounds, options={"ftol": 1e-14, "gtol": 1e-9}).fun
+        assert loss(ours[label].numpy()) <= best + 1e-6
+
+
+@given(st.lists(st.floats(-30, 30), min_size=2, max_size=8, unique=True), st.data())
+@settings(max_examples=60, deadline=None)
+def test_the_fit_ends_and_is_finite_on_any_counts(values: list[float], data: st.DataObject) -> None:
+    counts = st.lists(st.sampled_from([0.0, 1.0, 7.0, 1e6]), min_size=len(values), max_size=len(values))
+    z = torch.tensor(sorted(values)).double()[None]
+    positives, negatives = (torch.tensor(data.draw(counts)).double()[None] for _ in range(2))
+    prior = SlopePrior(1.0, 0.5).coefficients(1, True)
+    features = torch.stack([z, torch.ones_like(z)])
+    targets, totals = platt_targets(positives, negatives), positives + negatives
+    first = prior.centre[None]
+    theta = fit_logistic(features, targets, totals, prior, first)
+    assert torch.isfinite(theta).all()
+    assert LEAST_SLOPE <= float(theta[0, 0]) <= GREATEST_SLOPE
+    before, after = (penalised_loss(at, features, targets, totals, prior) for at in (first, theta))
+    assert float(after) <= float(before) + 1e-9
+
+
+def test_platt_targets_are_his() -> None:
+    targets = platt_targets(torch.tensor([[3.0, 1.0]]), torch.tensor([[2.0, 4.0]]))
+    assert targets[0].tolist() == pytest.approx([3 * 5 / 6 + 2 / 8, 5 / 6 + 4 / 8])
+
+
+def test_one_label_pools_to_its_own_slope() -> None:
+    model = pytest.importorskip("sklearn.linear_model").LogisticRegression(C=np.inf, tol=1e-10)
+    z, y = true_logits(4000)
+    prior = pooled_slope(LogitGroups.of([histogram_of(3 * z + 1, y, num_bins=65_536)]), None, intercept=True)
+    assert prior.centre == pytest.approx(model.fit(3 * z + 1, y[:, 0]).coef_[0, 0], rel=0.01)  # the pull to 1
+    assert prior.deviation == pytest.approx(0.5 * prior.centre, rel=0.25)  # nothing is known of other labels
+
+
+@pytest.mark.parametrize("spread", [0.1, 0.4])
+def test_the_spread_of_slopes_is_found_from_labels_with_few_positives(spread: float) -> None:
+    rng = np.random.default_rng(0)
+    z, y = true_logits(1000, 300, mean=-5)  # about 30 positives each
+    slopes = 0.7 * np.exp(spread * rng.standard_normal(300))
+    prior = pooled_slope(LogitGroups.of([histogram_of((z + 1) / slopes, y, num_bins=512)]), None, intercept=True)
+    assert prior.centre == pytest.approx(slopes.mean(), abs=0.03)
+    assert prior.deviation == pytest.approx(slopes.std(), abs=0.03)
+
+
+def test_the_fold_left_out_has_no_say() -> None:
+    z, y = true_logits(2000, 2)
+    folds = folds_of(z, y)
+    without = pooled_slope(LogitGroups.of(folds[:-1]), None, intercept=True)
+    left_out = pooled_slope(LogitGroups.of(folds), len(folds) - 1, intercept=True)
+    assert left_out.centre == pytest.approx(without.centre, rel=1e-3)
+
+
+def test_nothing_to_pool_gives_slope_one() -> None:
+    z, _ = true_logits(100)
+    prior = pooled_slope(LogitGroups.of([histogram_of(z, np.zeros((100, 1)))]), None, intercept=True)
+    assert prior.centre == pytest.approx(1, abs=1e-3)
+    assert math.isfinite(prior.deviation)
