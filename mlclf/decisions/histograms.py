@@ -15,10 +15,10 @@ from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from mlclf.decisions.counting import LIMIT, Bins, Scored, by_label, count_cells
-from mlclf.decisions.histogram_tables import METADATA_KEY, SQUARES, columns_of, table_of
+from mlclf.decisions.histogram_tables import SQUARES, columns_of, table_of
 from mlclf.errors import DataError
 
-__all__ = ["LIMIT", "METADATA_KEY", "Counts", "LabelHistogram", "bins_for", "row_slices"]
+__all__ = ["LIMIT", "Counts", "LabelHistogram", "bins_for", "row_slices"]
 
 BYTES_PER_BIN = 16
 """Two int32 counts and two float32 ends. Weights other than 1 make it 24, with their squares 40."""
