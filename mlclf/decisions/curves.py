@@ -9,80 +9,92 @@ import torch
 from torch import Tensor
 
 from mlclf.decisions.histograms import LabelHistogram
-from mlclf.decisions.refinement import Refinement, steps_of
+from mlclf.decisions.ranking import FilledBins
+from mlclf.decisions.refinement import Refinement, bins_of
+
+Scores = Callable[[Tensor], Tensor]
+"""float32 logits to float32 probabilities, element by element, not falling."""
 
 
 class RocCurve(NamedTuple):
-    """Points of a ROC curve from (0, 0) to (1, 1), in scikit-learn's order: thresholds fall."""
+    """m + 1 points from (0, 0) to (1, 1), as scikit-learn's `roc_curve` with ``drop_intermediate=False``.
 
-    false_positive_rate: Tensor  # [M + 1] float64
-    true_positive_rate: Tensor  # [M + 1] float64
-    thresholds: Tensor  # [M + 1] float32, scores; +inf first
+    NaN where undefined: `false_positive_rate` without a negative row, `true_positive_rate` without a positive one.
+    """
+
+    false_positive_rate: Tensor  # [m + 1] float64, false positives ÷ negatives, rising
+    true_positive_rate: Tensor  # [m + 1] float64, true positives ÷ positives, rising
+    thresholds: Tensor  # [m + 1] float32, scores, falling; the first is inf, which flags nothing
 
 
 class PrecisionRecallCurve(NamedTuple):
-    """Points of a precision-recall curve, in scikit-learn's order: thresholds rise, and (1, 0) without one is last."""
+    """m points and an end, as scikit-learn's `precision_recall_curve`: from all rows flagged to none.
 
-    precision: Tensor  # [M + 1] float64
-    recall: Tensor  # [M + 1] float64
-    thresholds: Tensor  # [M] float32, scores
+    The end has precision 1, recall 0 and no threshold. Recall is NaN without a positive row.
+    """
+
+    precision: Tensor  # [m + 1] float64
+    recall: Tensor  # [m + 1] float64, falling
+    thresholds: Tensor  # [m] float32, scores, rising
 
 
-def roc_curve(counted: LabelHistogram | Refinement, label: int, scores_of: Callable[[Tensor], Tensor]) -> RocCurve:
-    """Return the ROC curve of a label, with a point for each bin that float32 scores tell from the one below.
+def roc_curve(counted: LabelHistogram | Refinement, label: int, scores_of: Scores) -> RocCurve:
+    """Return the ROC curve of a label.
 
-    A row is flagged if its score is at least the threshold. Points are exact; those inside a bin are left out. Where
-    bins hold one value each, the curve is scikit-learn's with `drop_intermediate=False`.
+    Rows are flagged where ``score >= threshold``. There is a point for each bin that holds rows, so every point is
+    exact; those that scikit-learn has between two of them lie in one bin. Bins whose scores are equal as float32 make
+    one point, because no threshold separates them. The area under the straight lines between the points is `auroc`
+    where no scores are equal across bins.
 
     Args:
-        counted: of K labels.
-        label: its index.
-        scores_of: float32 logits to float32 probabilities, element by element, not falling.
+        counted: all rows.
+        label: its number.
+        scores_of: what made the scores of the logits.
 
-    Returns:
-        CPU tensors; NaN rates for a class without rows.
+    Raises:
+        ValueError: There is no such label.
+        DataError: The second pass of a refinement had other rows than the first.
     """
-    points = _points(counted, label, scores_of)
-    nothing = points.true.new_zeros(1)
-    false = points.flagged - points.true
+    cuts = _cuts(counted, label, scores_of)
+    zero = cuts.true.new_zeros(1)
     return RocCurve(
-        torch.cat([nothing, false.flip(0)]) / (points.rows - points.positives),
-        torch.cat([nothing, points.true.flip(0)]) / points.positives,
-        torch.cat([points.scores.new_full((1,), torch.inf), points.scores.flip(0)]),
+        false_positive_rate=torch.cat([zero, cuts.false]) / cuts.negatives,
+        true_positive_rate=torch.cat([zero, cuts.true]) / cuts.positives,
+        thresholds=torch.cat([cuts.scores.new_full((1,), torch.inf), cuts.scores]),
     )
 
 
-def precision_recall_curve(
-    counted: LabelHistogram | Refinement, label: int, scores_of: Callable[[Tensor], Tensor]
-) -> PrecisionRecallCurve:
-    """Return the precision-recall curve of a label; see `roc_curve`.
+def precision_recall_curve(counted: LabelHistogram | Refinement, label: int, scores_of: Scores) -> PrecisionRecallCurve:
+    """Return the precision-recall curve of a label; arguments and points are those of `roc_curve`.
 
-    Returns:
-        CPU tensors; recall is NaN for a label without a positive row.
+    Points must not be joined by straight lines (Davis and Goadrich, ICML 2006); `average_precision` adds up steps.
     """
-    points = _points(counted, label, scores_of)
+    cuts = _cuts(counted, label, scores_of)
+    one, zero = cuts.true.new_ones(1), cuts.true.new_zeros(1)
     return PrecisionRecallCurve(
-        torch.cat([points.true / points.flagged, points.true.new_ones(1)]),
-        torch.cat([points.true / points.positives, points.true.new_zeros(1)]),
-        points.scores,
+        precision=torch.cat([(cuts.true / (cuts.true + cuts.false)).flip(0), one]),
+        recall=torch.cat([cuts.true.flip(0), zero]) / cuts.positives,
+        thresholds=cuts.scores.flip(0),
     )
 
 
-class _Points(NamedTuple):
-    """Cut-offs that float32 scores can make, rising; true positives and flagged rows of each, and of all rows."""
+class _Cuts(NamedTuple):
+    """The cut-offs that scores can make, from the highest down, [m]; the totals are []."""
 
-    scores: Tensor  # [M] float32
-    true: Tensor  # [M] float64
-    flagged: Tensor  # [M] float64
-    positives: Tensor  # [] float64
-    rows: Tensor  # [] float64
+    scores: Tensor
+    true: Tensor
+    false: Tensor
+    positives: Tensor
+    negatives: Tensor
 
 
-def _points(counted: LabelHistogram | Refinement, label: int, scores_of: Callable[[Tensor], Tensor]) -> _Points:
-    steps = steps_of(counted, label)
-    scores = scores_of(steps.least)
-    usable = torch.ones(len(scores), dtype=torch.bool)
-    usable[1:] = scores[1:] > scores_of(steps.greatest)[:-1]
-    mass = steps.positives + steps.negatives
-    true, flagged = (part.flip(0).cumsum(0).flip(0)[usable] for part in (steps.positives, mass))
-    return _Points(scores[usable], true, flagged, steps.positives.sum(), mass.sum())
+def _cuts(counted: LabelHistogram | Refinement, label: int, scores_of: Scores) -> _Cuts:
+    num_labels = (counted.histogram if isinstance(counted, Refinement) else counted).num_labels
+    if not 0 <= label < num_labels:
+        raise ValueError(f"label must be from 0 to {num_labels - 1}, got {label}")
+    bins = FilledBins(*(part[0].flip(0) for part in bins_of(counted, label)))
+    scores, below = scores_of(bins.least), scores_of(bins.greatest[1:])
+    usable = torch.ones_like(scores, dtype=torch.bool)
+    usable[:-1] = scores[:-1] > below
+    true, false = bins.positives.cumsum(0), bins.negatives.cumsum(0)
+    return _Cuts(scores[usable], true[usable], false[usable], true[-1:].sum(), false[-1:].sum())

@@ -2,12 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mlclf.decisions.histograms import LabelHistogram
+from mlclf.errors import DataError
 
 _BYTES_PER_BIN = 80
+
+LabelRows = tuple[Tensor, Tensor, Tensor | None]
+"""The observed rows of one label: logits [n] floating, labels [n] bool or uint8, weights [n] floating or None."""
+
+
+class FilledBins(NamedTuple):
+    """Bins of k labels in rising order of the logit, [k, t]; each holds rows of at least one of the labels."""
+
+    positives: Tensor  # float64, sums of weights
+    negatives: Tensor  # float64
+    least: Tensor  # float32, +inf where a bin of this label is empty
+    greatest: Tensor  # float32, -inf where a bin of this label is empty
+
+    def spread(self) -> Tensor:
+        """[k, t] bool, True for a bin of more than one value: the order of its rows is not known."""
+        return self.greatest > self.least
+
+
+class Steps(NamedTuple):
+    """A metric of k labels as a sum over their bins, [k, t] float64."""
+
+    values: Tensor
+    errors: Tensor  # how far each value may be off, to either side
+
+    def totals(self) -> tuple[Tensor, Tensor]:
+        """The metric and the bound on its error, each [k] float64."""
+        return self.values.sum(1), self.errors.sum(1)
+
+
+def filled_bins(histogram: LabelHistogram, labels: slice) -> FilledBins:
+    """Return the bins of a slice of labels without those that are empty for all of them."""
+    least, greatest = histogram.least[labels], histogram.greatest[labels]
+    kept = (greatest >= least).any(0).nonzero()[:, 0]
+    positives, negatives = histogram.positives[labels], histogram.negatives[labels]
+    return FilledBins(positives[:, kept], negatives[:, kept], least[:, kept], greatest[:, kept])
 
 
 def auroc(histogram: LabelHistogram) -> tuple[Tensor, Tensor]:
@@ -23,9 +64,7 @@ def auroc(histogram: LabelHistogram) -> tuple[Tensor, Tensor]:
     """
     values, bounds = _empty(histogram), _empty(histogram)
     for labels in histogram.label_slices(_BYTES_PER_BIN):
-        p, n = histogram.positives[labels], histogram.negatives[labels]
-        values[labels], shares = area_steps(p, n, _spread(histogram, labels))
-        bounds[labels] = shares.sum(1) / 2
+        values[labels], bounds[labels] = auroc_steps(filled_bins(histogram, labels)).totals()
     return _where_defined(histogram, values, bounds)
 
 
@@ -45,71 +84,120 @@ def average_precision(histogram: LabelHistogram) -> tuple[Tensor, Tensor]:
     """
     values, bounds = _empty(histogram), _empty(histogram)
     for labels in histogram.label_slices(_BYTES_PER_BIN):
-        p, n = histogram.positives[labels], histogram.negatives[labels]
-        values[labels], shares = precision_steps(p, n, _spread(histogram, labels), histogram.least_weight)
-        bounds[labels] = shares.sum(1) / 2
+        steps = average_precision_steps(filled_bins(histogram, labels), histogram.least_weight)
+        values[labels], bounds[labels] = steps.totals()
     return _where_defined(histogram, values, bounds)
 
 
-def area_steps(positives: Tensor, negatives: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the AUROC [k] of steps [k, M] that rise in the logit, and the share [k, M] of each in its interval.
-
-    The interval is the value ± half the sum of the shares; only steps with a spread, [k, M] bool, have one.
-    """
-    pairs = positives.sum(1) * negatives.sum(1)
-    below = negatives.cumsum(1) - negatives
-    values = (positives * (below + negatives / 2)).sum(1) / pairs
-    return values, positives * negatives * spread / pairs[:, None]
+def auroc_steps(bins: FilledBins) -> Steps:
+    """The area under the ROC curve bin by bin; see `auroc`."""
+    p, n = bins.positives, bins.negatives
+    pairs = (p.sum(1) * n.sum(1))[:, None]
+    below = n.cumsum(1) - n
+    return Steps(p * (below + n / 2) / pairs, p * n * bins.spread() / (2 * pairs))
 
 
-def precision_steps(
-    positives: Tensor, negatives: Tensor, spread: Tensor, least_weight: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the average precision [k] of steps [k, M] that rise in the logit, and the share [k, M] of each.
-
-    As `area_steps`; `least_weight` [] is that of a row.
-    """
-    true, false = _from_the_top(positives), _from_the_top(negatives)
-    tied = positives * true / (true + false)
-    best = positives * true / (true + false - negatives)
-    worst = positives - false * torch.log1p(positives / (true - positives + false + least_weight / 2))
-    spread = spread & (positives > 0)
-    total = positives.sum(1)
-    steps = torch.where(spread, (best + worst) / 2, tied).where(positives > 0, 0.0)
-    return steps.sum(1) / total, torch.where(spread, best - worst, 0.0) / total[:, None]
+def average_precision_steps(bins: FilledBins, least_weight: Tensor) -> Steps:
+    """The average precision bin by bin; see `average_precision`. `least_weight` [] float64, of a row."""
+    p, n = bins.positives, bins.negatives
+    true, false = _from_the_top(p), _from_the_top(n)
+    tied = p * true / (true + false)
+    best = p * true / (true + false - n)
+    worst = p - false * torch.log1p(p / (true - p + false + least_weight / 2))
+    spread, total = bins.spread() & (p > 0), p.sum(1, keepdim=True)
+    values = torch.where(spread, (best + worst) / 2, tied).where(p > 0, 0.0)
+    return Steps(values / total, torch.where(spread, (best - worst) / 2, 0.0) / total)
 
 
 def exact_ranking(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return the exact AUROC and average precision of one label, each [] float64; NaN without both classes.
 
-    The rows are sorted, so it takes memory for those of one label; equal logits are ties.
+    The rows are sorted; equal logits are ties, and average precision is that of scikit-learn.
 
     Args:
-        logits: [n] floating, finite.
+        logits: [n] floating, compared as float32; finite wherever the weight is above 0.
         labels: [n] bool or uint8 of 0 and 1.
-        weights: [n] floating, not negative; rows of weight 0 do not count.
+        weights: [n] floating, not negative; rows of weight 0 do not count; None = 1 for every row.
+
+    Raises:
+        DataError: A logit that counts or a weight is not finite, or a weight is negative.
+        ValueError: The lengths differ.
     """
-    weights = torch.ones(len(logits), dtype=torch.float64) if weights is None else weights.double()
-    counted = weights > 0
-    order = logits[counted].sort()
-    truth, mass = labels[counted][order.indices] != 0, weights[counted][order.indices]
-    if not bool(truth.any()) or bool(truth.all()):
+    bins = _distinct_values(logits, labels, weights)
+    if float(bins.positives.sum()) == 0 or float(bins.negatives.sum()) == 0:
         return (torch.tensor(torch.nan, dtype=torch.float64),) * 2
-    step = torch.zeros(len(mass), dtype=torch.int64)
-    torch.cumsum(order.values.diff() != 0, 0, out=step[1:])
-    p, n = (torch.zeros(1, int(step[-1]) + 1, dtype=torch.float64) for _ in range(2))
-    p[0].index_add_(0, step, mass * truth)
-    n[0].index_add_(0, step, mass * ~truth)
-    ties = torch.zeros_like(p, dtype=torch.bool)
-    return area_steps(p, n, ties)[0][0], precision_steps(p, n, ties, mass.min())[0][0]
+    unused = torch.ones((), dtype=torch.float64)  # the least weight bounds bins with a spread, and here are none
+    return auroc_steps(bins).values.sum(), average_precision_steps(bins, unused).values.sum()
+
+
+def exact_rankings(num_labels: int, rows_of: Callable[[int], LabelRows]) -> tuple[Tensor, Tensor]:
+    """Return the exact AUROC and average precision of each label, each [K] float64; see `exact_ranking`.
+
+    The labels are asked for one after the other, in order, and nothing of one is kept for the next: the memory is that
+    of one label, at most about 150 bytes a row beside what `rows_of` returns.
+
+    Args:
+        num_labels: K.
+        rows_of: the number of a label to its observed rows, see `LabelRows`.
+
+    Raises:
+        DataError: As `exact_ranking`, naming the label.
+    """
+    values = torch.full((2, num_labels), torch.nan, dtype=torch.float64)
+    for label in range(num_labels):
+        try:
+            values[0, label], values[1, label] = exact_ranking(*rows_of(label))
+        except DataError as error:
+            raise DataError(f"label {label}: {error}") from None
+    return values[0], values[1]
+
+
+def _distinct_values(logits: Tensor, labels: Tensor, weights: Tensor | None) -> FilledBins:
+    """A bin for each distinct logit of one label, [1, t]."""
+    lengths = [len(column) for column in (logits, labels, weights) if column is not None]
+    if len(set(lengths)) > 1:
+        raise ValueError(f"logits, labels and weights must have the same length, got {lengths}")
+    if weights is not None:
+        weights = _checked_weights(weights)
+        kept = weights > 0
+        logits, labels, weights = logits[kept], labels[kept], weights[kept]
+    values = logits.float().cpu().numpy() + np.float32(0)  # so that -0 is 0
+    _check_finite(values)
+    order = values.argsort()  # several times faster than torch's, and the order of ties does not matter
+    values, positive = values[order], (labels != 0).cpu().numpy()[order]
+    first = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]])[: len(values)])
+    mass = np.ones(len(values)) if weights is None else weights.cpu().numpy()[order]
+    positives, negatives = (_sums(mass * part, first) for part in (positive, ~positive))
+    ends = torch.from_numpy(values[first])[None]
+    return FilledBins(positives, negatives, ends, ends)
+
+
+def _sums(mass: NDArray[np.float64], first: NDArray[np.int64]) -> Tensor:
+    """[1, t] float64: the sums of the runs that begin at `first`."""
+    return torch.from_numpy(np.add.reduceat(mass, first) if len(first) else np.zeros(0))[None]
+
+
+def _checked_weights(weights: Tensor) -> Tensor:
+    weights = weights.double()
+    bad = ~((weights >= 0) & weights.isfinite())
+    if bool(bad.any()):
+        row = int(bad.nonzero()[0])
+        raise DataError(f"weights must be finite and not negative, got {float(weights[row])!r} in row {row}")
+    return weights
+
+
+def _check_finite(values: NDArray[np.float32]) -> None:
+    bad = ~np.isfinite(values)
+    if bad.any():
+        row = int(bad.argmax())
+        raise DataError(
+            f"logits must be finite where a row counts, got {float(values[row])!r} in row {row} of those "
+            f"({int(bad.sum())} such rows); look for infinite inputs or weights"
+        )
 
 
 def _from_the_top(counts: Tensor) -> Tensor:
     return counts.flip(1).cumsum(1).flip(1)
-
-
-def _spread(histogram: LabelHistogram, labels: slice) -> Tensor:
-    return histogram.greatest[labels] > histogram.least[labels]
 
 
 def _empty(histogram: LabelHistogram) -> Tensor:

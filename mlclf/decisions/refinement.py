@@ -1,165 +1,350 @@
-"""A second pass over the rows, for bins that leave more room for AUROC or average precision than is tolerated."""
+"""A second pass for AUROC and average precision: finer bins where the error of the first could be too large."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, Self
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torchmetrics import Metric
 
-from mlclf.decisions.histograms import LabelHistogram
-from mlclf.decisions.ranking import area_steps, has_both_classes, precision_steps
+from mlclf.decisions.cells import Cells
+from mlclf.decisions.histograms import LIMIT, LabelHistogram, row_slices
+from mlclf.decisions.ranking import (
+    FilledBins,
+    auroc,
+    auroc_steps,
+    average_precision,
+    average_precision_steps,
+    filled_bins,
+)
+from mlclf.errors import DataError
 
 TOLERANCE = 1e-4
-MOST_STEPS = 65_536
-BUDGET_STEPS = 1 << 24
-"""Steps of all labels together; each takes 24 bytes."""
+BUDGET_BYTES = 256 << 20
+MOST_PASSES = 8
+_BYTES_PER_PART = 24
+_AIM = 0.75
+"""Share of the tolerance that the allotment of parts aims at; it takes rows to lie evenly inside a bin."""
+
+_HALVINGS = 30
+_SAME = 1e-9
+"""How far sums of weights added up in another order may be apart, relatively."""
 
 
-class Steps(NamedTuple):
-    """Bins of one label that hold something, rising in the logit; empty ones may lie between."""
+class _Ranges(NamedTuple):
+    """Bins that are split, by label and then by rising logit: R ranges with S parts together."""
 
-    positives: Tensor  # [M] float64
-    negatives: Tensor  # [M] float64
-    least: Tensor  # [M] float32
-    greatest: Tensor  # [M] float32
+    starts: Tensor  # [K + 1] int64, on the CPU: where the ranges of each label start
+    least: Tensor  # [R] float32, the ends of a range, both inside
+    greatest: Tensor  # [R] float32
+    positives: Tensor  # [R] float64, what the first pass counted there
+    negatives: Tensor  # [R] float64
+    parts: Tensor  # [R] int64, at least 2
+    first: Tensor  # [R + 1] int64, the number of a range's first part
+
+    def of(self, label: int) -> slice:
+        return slice(int(self.starts[label]), int(self.starts[label + 1]))
+
+
+class Refinement(Metric):
+    """Bins of a histogram that matter too much, split into equal parts of the range of their logits.
+
+    Its answers are those of the histogram with each split bin replaced by its parts. It is filled by the rows that the
+    histogram has counted, all of them and in any order. A split bin has at least its least and its greatest logit in
+    different parts, so refining again and again ends with exact values; that is seldom needed more than twice.
+
+    States, merged over ranks by sum, min or max (`sync`); S parts:
+        counts: [2, S] float64, sums of weights of negatives and positives.
+        least, greatest: [S] float32; +inf and -inf in an empty part.
+    """
+
+    full_state_update = False
+    counts: Tensor
+    least: Tensor
+    greatest: Tensor
+
+    def __init__(self, source: LabelHistogram | Refinement, ranges: _Ranges) -> None:
+        """See `needed`."""
+        super().__init__(sync_on_compute=False, compute_with_cache=False)
+        self.source = source
+        self.histogram: LabelHistogram = source.histogram if isinstance(source, Refinement) else source
+        self.ranges = ranges
+        for name, reduction in (("counts", "sum"), ("least", "min"), ("greatest", "max")):
+            self.add_state(name, torch.empty(0), dist_reduce_fx=reduction)
+        self._scale = ranges.parts / (ranges.greatest.double() - ranges.least.double())
+        self._lookup = torch.full((self.histogram.num_bins,), -1, dtype=torch.int32, device=ranges.least.device)
+        self.to(ranges.least.device)
+        self._clear_parts()
+
+    def _clear_parts(self) -> None:
+        num_parts, device = self.num_parts, self.ranges.least.device
+        self.counts = torch.zeros((2, num_parts), dtype=torch.float64, device=device)
+        self.least = torch.full((num_parts,), torch.inf, device=device)
+        self.greatest = torch.full((num_parts,), -torch.inf, device=device)
+
+    @property
+    def num_parts(self) -> int:
+        """S, the parts of all split bins."""
+        return int(self.ranges.first[-1])
+
+    @classmethod
+    def needed(
+        cls, source: LabelHistogram | Refinement, tolerance: float = TOLERANCE, budget_bytes: int = BUDGET_BYTES
+    ) -> Refinement | None:
+        """Return an empty refinement of a filled histogram, or of a filled refinement; None where none is needed.
+
+        Args:
+            source: what has counted all rows.
+            tolerance: the most that the ends of a label's interval may be apart (twice its bound), above 0.
+            budget_bytes: of the parts; with less than the tolerance needs, another pass does.
+
+        Raises:
+            ValueError: `tolerance` is not above 0.
+            DataError: The rows given to `source`, a refinement, were not those of its histogram.
+        """
+        if not tolerance > 0:
+            raise ValueError(f"tolerance must be above 0, got {tolerance}")
+        wide = _labels_above(source, tolerance)
+        if not wide:
+            return None
+        most_parts = max(2, budget_bytes // (_BYTES_PER_PART * len(wide)))
+        found = {label: _split(source, label, tolerance, most_parts) for label in wide}
+        histogram = source.histogram if isinstance(source, Refinement) else source
+        return cls(source, _ranges_of(found, histogram.num_labels))
+
+    def reset(self) -> None:
+        """Empty the parts, to count the rows again."""
+        super().reset()
+        self._clear_parts()
+
+    def update(self, logits: Tensor, labels: Tensor, mask: Tensor | None = None, weights: Tensor | None = None) -> None:
+        """Count a batch of the rows that the histogram has counted; the arguments are those of its `update`."""
+        if weights is not None:
+            seen = weights > 0
+            mask = seen.view(len(logits), -1).expand(logits.shape) if mask is None else mask & seen.view(len(mask), -1)
+            weights = weights.double().view(len(logits), -1).expand(logits.shape)
+        wide = (self.ranges.starts.diff() > 0).nonzero()[:, 0].tolist()
+        for rows in row_slices(len(logits), len(wide)):
+            for label in wide:
+                self._count(
+                    label,
+                    logits[rows, label].float(),
+                    labels[rows, label] != 0,
+                    None if mask is None else mask[rows, label],
+                    None if weights is None else weights[rows, label],
+                )
+
+    def _count(self, label: int, logits: Tensor, positive: Tensor, seen: Tensor | None, weights: Tensor | None) -> None:
+        within = self.ranges.of(label)
+        least, greatest = self.ranges.least[within], self.ranges.greatest[within]
+        index = self._ranges_at(least, logits)
+        found = index >= 0
+        found &= logits <= greatest[index.clamp(min=0)]
+        if seen is not None:
+            found &= seen
+        kept = found.nonzero()[:, 0]
+        if len(kept) == 0:
+            return
+        logits, index = logits[kept], index[kept] + within.start
+        part = ((logits.double() - self.ranges.least[index]) * self._scale[index]).long()
+        part = torch.minimum(part, self.ranges.parts[index] - 1) + self.ranges.first[index]
+        mass = logits.new_ones(len(kept), dtype=torch.float64) if weights is None else weights[kept]
+        self.counts.view(-1).scatter_add_(0, part + positive[kept] * self.num_parts, mass)
+        self.least.scatter_reduce_(0, part, logits, "amin")
+        self.greatest.scatter_reduce_(0, part, logits, "amax")
+
+    def _ranges_at(self, least: Tensor, logits: Tensor) -> Tensor:
+        """[n] int64: the last range that does not start above each logit, or -1; only exact inside a range."""
+        own = _bins_of(least, self.histogram.num_bins)
+        self._lookup[own] = torch.arange(len(least), dtype=torch.int32, device=least.device)
+        index = self._lookup[_bins_of(logits, self.histogram.num_bins)].long()
+        self._lookup[own] = -1
+        if len(own) > 1 and bool((own.diff() == 0).any()):  # bins that were split before: several ranges in one
+            several = (index >= 0).nonzero()[:, 0]
+            index[several] = torch.searchsorted(least, logits[several], right=True) - 1
+        elif len(least):
+            early = logits < least[index.clamp(min=0)]
+            index = index.masked_fill(early, -1)
+        return index
+
+    def ranking(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Return values and bounds of AUROC and of average precision, as `ranking.auroc` does, each [K] float64.
+
+        Raises:
+            DataError: The rows given were not those of the histogram.
+        """
+        areas, precisions = auroc(self.histogram), average_precision(self.histogram)
+        for label in self.split_labels():
+            bins = self.filled(label)
+            found = auroc_steps(bins), average_precision_steps(bins, self.histogram.least_weight)
+            for (values, bounds), steps in zip((areas, precisions), found, strict=True):
+                values[[label]], bounds[[label]] = steps.totals()
+        return areas, precisions
+
+    def auroc(self) -> tuple[Tensor, Tensor]:
+        """Return values and bounds of AUROC; see `ranking`."""
+        return self.ranking()[0]
+
+    def average_precision(self) -> tuple[Tensor, Tensor]:
+        """Return values and bounds of average precision; see `ranking`."""
+        return self.ranking()[1]
+
+    def compute(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Return `ranking`; but torchmetrics drops the axis of a single label from what `compute` returns."""
+        return self.ranking()
+
+    def split_labels(self) -> list[int]:
+        """The labels that were split, here or in what this refines."""
+        own = (self.ranges.starts.diff() > 0).nonzero()[:, 0].tolist()
+        return sorted({*own, *self.source.split_labels()}) if isinstance(self.source, Refinement) else own
+
+    def filled(self, label: int) -> FilledBins:
+        """The bins of a label, [1, t], with those that were split in parts.
+
+        Raises:
+            DataError: The rows given were not those of the histogram.
+        """
+        bins, within = bins_of(self.source, label), self.ranges.of(label)
+        if within.start == within.stop:
+            return bins
+        self._check_same(label, within)
+        starts, ends = self.ranges.least[within], self.ranges.greatest[within]
+        range_of = torch.searchsorted(starts, bins.least[0], right=True) - 1
+        whole = (range_of < 0) | (bins.least[0] > ends[range_of.clamp(min=0)])
+        parts = slice(int(self.ranges.first[within.start]), int(self.ranges.first[within.stop]))
+        least, greatest = self.least[parts], self.greatest[parts]
+        held = greatest >= least
+        inner = (self.counts[1, parts][held], self.counts[0, parts][held], least[held], greatest[held])
+        joined = [torch.cat([outer[0, whole], part]) for outer, part in zip(bins, inner, strict=True)]
+        order = joined[2].argsort()
+        return FilledBins(*(column[order][None] for column in joined))
+
+    def _check_same(self, label: int, within: slice) -> None:
+        first = self.ranges.first[within.start : within.stop + 1]
+        span = slice(int(first[0]), int(first[-1]))
+        range_of = torch.repeat_interleave(self.ranges.parts[within])
+        for name, row, want in (("positive", 1, self.ranges.positives), ("negative", 0, self.ranges.negatives)):
+            expected = want[within]
+            got = torch.zeros_like(expected).index_add_(0, range_of, self.counts[row, span])
+            wrong = (got - expected).abs() > _SAME * expected
+            if bool(wrong.any()):
+                index = int(wrong.nonzero()[0])
+                where = within.start + index
+                raise DataError(
+                    "the second pass must see the rows of the first: the weights of the "
+                    f"{name} rows of label {label} with logits from {float(self.ranges.least[where])!r} to "
+                    f"{float(self.ranges.greatest[where])!r} must sum to {float(expected[index])!r}, "
+                    f"got {float(got[index])!r}; score the same data with the same model"
+                )
+
+
+def refined(
+    histogram: LabelHistogram,
+    passes: Callable[[], Iterable[Cells]],
+    tolerance: float = TOLERANCE,
+    budget_bytes: int = BUDGET_BYTES,
+    most_passes: int = MOST_PASSES,
+) -> LabelHistogram | Refinement:
+    """Refine a histogram until no label's interval is wider than `tolerance`; each refinement is one more pass.
+
+    Args:
+        histogram: that has counted all rows.
+        passes: called for each pass; must return all the rows again.
+        tolerance, budget_bytes: see `Refinement.needed`.
+        most_passes: after which it stops, whatever is still wide.
+
+    Raises:
+        DataError: A pass had other rows.
+    """
+    found: LabelHistogram | Refinement = histogram
+    for _ in range(most_passes):
+        step = Refinement.needed(found, tolerance, budget_bytes)
+        if step is None:
+            break
+        for cells in passes():
+            step.update(cells.logits, cells.labels, cells.mask, cells.cell_weights())
+        found = step
+    return found
+
+
+def bins_of(counted: LabelHistogram | Refinement, label: int) -> FilledBins:
+    """Return the bins of a label, [1, t], in parts where they were split; errors are those of `Refinement.filled`."""
+    return counted.filled(label) if isinstance(counted, Refinement) else filled_bins(counted, slice(label, label + 1))
+
+
+def _labels_above(source: LabelHistogram | Refinement, tolerance: float) -> list[int]:
+    if isinstance(source, Refinement):
+        (_, areas), (_, precisions) = source.ranking()
+    else:
+        (_, areas), (_, precisions) = auroc(source), average_precision(source)
+    above = 2 * torch.maximum(areas, precisions) > tolerance  # NaN, of one class, is not above
+    return [int(label) for label in above.nonzero()[:, 0]]
 
 
 class _Split(NamedTuple):
-    """How the refined steps of a label are split: by the bits of the logit, so that no two numbers stay together."""
+    """The bins of one label that are split, [r]."""
 
-    first: Tensor  # [R] int64, the key of the least logit of each refined step, rising
-    last: Tensor  # [R] int64, of the greatest
-    shift: Tensor  # [R] int64, keys that share all but these bits share a new step
-    start: Tensor  # [R] int64, the first new step of each
-    num_steps: int
+    bins: FilledBins
+    parts: Tensor
 
 
-class Refinement:
-    """Counts the cells of refined bins again, in finer steps; the others stay as they were.
+def _split(source: LabelHistogram | Refinement, label: int, tolerance: float, most_parts: int) -> _Split:
+    """Give the bins of a label parts, so that what is left of both intervals comes down to the tolerance."""
+    histogram = source.histogram if isinstance(source, Refinement) else source
+    bins = bins_of(source, label)
+    errors = (auroc_steps(bins).errors, average_precision_steps(bins, histogram.least_weight).errors)
+    parts = _parts_for(2 * torch.maximum(*errors)[0], tolerance * _AIM, most_parts)
+    chosen = parts > 1
+    return _Split(FilledBins(*(column[0, chosen] for column in bins)), parts[chosen])
 
-        refinement = Refinement.needed(histogram)
-        while refinement is not None:
-            for batch in the same rows:
-                refinement.update(batch)
-            values, bounds = refinement.auroc()
-            refinement = Refinement.needed(refinement)
 
-    Steps are split by the bits of the logit, and a step of one float32 number is exact: it ends. On the CPU.
+def _parts_for(widths: Tensor, aim: float, most_parts: int) -> Tensor:
+    """Return in how many parts [t] int64 to split bins whose shares of an interval are `widths` [t].
+
+    A bin in m parts has 1/m of its share left where its rows lie evenly. The fewest parts with ``Σ width / m = aim``
+    have m in proportion to √width; 1 means that a bin stays whole. The parts of the split bins are at most
+    `most_parts` together (at least 2), and then the widest bins are the ones that are split.
     """
+    roots = widths.sqrt()
 
-    def __init__(self, base: LabelHistogram | Refinement, splits: list[_Split | None]) -> None:
-        """Use `Refinement.needed`."""
-        self.base, self.splits = base, splits
-        self.histogram: LabelHistogram = base if isinstance(base, LabelHistogram) else base.histogram
-        self.found = [None if split is None else _empty(split.num_steps) for split in splits]
+    def parts(factor: float) -> Tensor:
+        return (roots * factor).clamp(1, most_parts).ceil().long()
 
-    @classmethod
-    def needed(cls, counted: LabelHistogram | Refinement, tolerance: float = TOLERANCE) -> Self | None:
-        """Return what refines the labels whose interval of AUROC or AP is wider than `tolerance`; None if none is."""
-        histogram = counted if isinstance(counted, LabelHistogram) else counted.histogram
-        defined = has_both_classes(histogram).tolist()
-        most = max(2, min(MOST_STEPS, BUDGET_STEPS // max(1, histogram.num_labels)))
-        splits = [
-            _split(steps_of(counted, label), histogram.least_weight, tolerance, most) if is_defined else None
-            for label, is_defined in enumerate(defined)
-        ]
-        return None if all(split is None for split in splits) else cls(counted, splits)
+    def enough(factor: float) -> bool:
+        return float((widths / parts(factor)).sum()) <= aim
 
-    def update(self, logits: Tensor, labels: Tensor, mask: Tensor | None = None, weights: Tensor | None = None) -> None:
-        """Count a batch of the rows that the histogram was made of; arguments as `LabelHistogram.update` takes them."""
-        for label, (split, found) in enumerate(zip(self.splits, self.found, strict=True)):
-            if split is None or found is None:
-                continue
-            logit, truth = logits[:, label].float(), labels[:, label] != 0
-            weight = None if weights is None else weights if weights.dim() == 1 else weights[:, label]
-            seen = None if mask is None else mask[:, label]
-            if weight is not None:
-                seen = weight > 0 if seen is None else seen & (weight > 0)
-            if seen is not None:
-                logit, truth = logit[seen], truth[seen]
-                weight = None if weight is None else weight[seen]
-            _count(split, found, logit, truth, weight)
+    def fits(factor: float) -> bool:
+        counts = parts(factor)
+        return int(counts[counts > 1].sum()) <= most_parts
 
-    def auroc(self) -> tuple[Tensor, Tensor]:
-        """Values and bounds of `ranking.auroc`, [K] float64 each, from the finer steps."""
-        return self._ranking()[0]
-
-    def average_precision(self) -> tuple[Tensor, Tensor]:
-        """Values and bounds of `ranking.average_precision`, [K] float64 each, from the finer steps."""
-        return self._ranking()[1]
-
-    def _ranking(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        numbers = torch.full((4, self.histogram.num_labels), torch.nan, dtype=torch.float64)
-        for label, is_defined in enumerate(has_both_classes(self.histogram).tolist()):
-            if is_defined:
-                found = _measured(steps_of(self, label), self.histogram.least_weight.cpu())
-                for (value, shares), row in zip(found, (0, 2), strict=True):
-                    numbers[row, label], numbers[row + 1, label] = value, shares.sum() / 2
-        return (numbers[0], numbers[1]), (numbers[2], numbers[3])
+    high = 2 * float(roots.sum()) / aim
+    low = 1 / float(roots.max())  # all stay whole
+    for _ in range(_HALVINGS):
+        middle = (low * high) ** 0.5
+        if enough(middle) or not fits(middle):
+            high = middle
+        else:
+            low = middle
+    factor = high if fits(high) else low
+    counts = parts(factor)
+    if int(counts.max()) == 1:
+        counts[int(widths.argmax())] = most_parts
+    return counts
 
 
-def steps_of(counted: LabelHistogram | Refinement, label: int) -> Steps:
-    """Return the steps of a label, on the CPU: non-empty bins, refined ones replaced by what they were split into."""
-    if isinstance(counted, LabelHistogram):
-        kept = counted.greatest[label] >= counted.least[label]
-        columns = (counted.positives[label], counted.negatives[label], counted.least[label], counted.greatest[label])
-        return Steps(*(column[kept].cpu() for column in columns))
-    before, split, fine = steps_of(counted.base, label), counted.splits[label], counted.found[label]
-    if split is None or fine is None:
-        return before
-    filled = fine.greatest >= fine.least
-    whole = ~torch.isin(keys(before.least), split.first)
-    joined = Steps(*(torch.cat([old[whole], new[filled]]) for old, new in zip(before, fine, strict=True)))
-    order = joined.least.argsort()
-    return Steps(*(column[order] for column in joined))
+def _ranges_of(found: dict[int, _Split], num_labels: int) -> _Ranges:
+    counts = torch.zeros(num_labels + 1, dtype=torch.int64)
+    for label, split in found.items():
+        counts[label + 1] = len(split.parts)
+    bins = FilledBins(*(torch.cat(columns) for columns in zip(*(split.bins for split in found.values()), strict=True)))
+    parts = torch.cat([split.parts for split in found.values()])
+    first = torch.cat([parts.new_zeros(1), parts.cumsum(0)])
+    return _Ranges(counts.cumsum(0), bins.least, bins.greatest, bins.positives, bins.negatives, parts, first)
 
 
-def keys(logits: Tensor) -> Tensor:
-    """Return int64 numbers that follow the order of float32 logits, neighbours one apart; both zeros are 0."""
-    bits = (logits + 0.0).view(torch.int32).long()
-    return torch.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
-
-
-def _empty(num_steps: int) -> Steps:
-    p, n = (torch.zeros(num_steps, dtype=torch.float64) for _ in range(2))
-    return Steps(p, n, torch.full((num_steps,), torch.inf), torch.full((num_steps,), -torch.inf))
-
-
-def _measured(steps: Steps, least_weight: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """The value [] and the shares [M] of AUROC and of average precision."""
-    p, n, spread = steps.positives[None], steps.negatives[None], (steps.greatest > steps.least)[None]
-    area, precision = area_steps(p, n, spread), precision_steps(p, n, spread, least_weight)
-    return (area[0][0], area[1][0]), (precision[0][0], precision[1][0])
-
-
-def _split(steps: Steps, least_weight: Tensor, tolerance: float, most: int) -> _Split | None:
-    """Split the steps of the largest shares, so that those left have half of the tolerance, into at most `most`.
-
-    A step split into m has about 1/m of its share left, so the sum is least with m in proportion to the root of it.
-    """
-    (_, areas), (_, precisions) = _measured(steps, least_weight.cpu())
-    if max(float(areas.sum()), float(precisions.sum())) <= tolerance:
-        return None
-    shares, order = torch.maximum(areas, precisions).sort(descending=True)
-    left = shares.flip(0).cumsum(0).flip(0)
-    chosen = order[: most // 4][(left > tolerance / 2)[: most // 4]].sort().values
-    first, last = keys(steps.least[chosen]), keys(steps.greatest[chosen])
-    roots = torch.maximum(areas, precisions)[chosen].sqrt()
-    wanted = (roots / roots.sum() * (most // 2)).clamp_min(2)
-    shift = torch.log2((last - first + 1) / wanted).ceil().clamp_min(0).long()
-    sizes = ((last - first) >> shift) + 1
-    return _Split(first, last, shift, sizes.cumsum(0) - sizes, int(sizes.sum()))
-
-
-def _count(split: _Split, found: Steps, logits: Tensor, truth: Tensor, weights: Tensor | None) -> None:
-    place = keys(logits)
-    step = torch.searchsorted(split.first, place, right=True) - 1
-    inside = ((step >= 0) & (place <= split.last[step.clamp_min(0)])).nonzero()[:, 0]
-    step, place, logits, truth = step[inside], place[inside], logits[inside], truth[inside]
-    target = split.start[step] + ((place - split.first[step]) >> split.shift[step])
-    mass = torch.ones(len(inside), dtype=torch.float64) if weights is None else weights[inside].double()
-    found.positives.index_add_(0, target, mass * truth)
-    found.negatives.index_add_(0, target, mass * ~truth)
-    found.least.scatter_reduce_(0, target, logits, "amin")
-    found.greatest.scatter_reduce_(0, target, logits, "amax")
+def _bins_of(logits: Tensor, num_bins: int) -> Tensor:
+    """[n] int64: a bin of the logit; not falling in it, and the same for both ends of a bin of a histogram."""
+    places = (logits + LIMIT) * (num_bins / (2 * LIMIT))
+    return places.clamp_(0, num_bins - 1).nan_to_num_(nan=0.0).long()  # a hidden logit may be NaN
