@@ -158,6 +158,31 @@ def thresholds_table(document: dict[str, Any]) -> list[str]:
     return lines
 
 
+def diff_table(document: dict[str, Any]) -> list[str]:
+    """The document of `diff` as lines: the sums, then the labels that change most."""
+    labels = document["labels"]
+    cells, rows = document["rows"] * len(labels), document["rows"]
+    lines = [f"{document['changed']:,} of {cells:,} decisions change ({document['share']:.4%})"]
+    lines[0] += f", in {document['changed_rows']:,} of {rows:,} rows"
+    order = sorted(labels, key=lambda name: -labels[name]["share"])
+    width = min(40, max(12, *(len(_short(name)) for name in labels)))
+    head = ("from", "to", "on to off", "off to on", "share")
+    lines.append(f"  {'label':{width}}  " + "  ".join(f"{title:>10}" for title in head))
+    for name in order[:MAX_LABELS_SHOWN]:
+        entry = labels[name]
+        cells = [_number(cut) for cut in entry["thresholds"]]
+        cells += [f"{entry['on_to_off']:,}", f"{entry['off_to_on']:,}", f"{entry['share']:.4%}"]
+        lines.append(f"  {_short(name):{width}}  " + "  ".join(f"{cell:>10}" for cell in cells))
+    if len(labels) > MAX_LABELS_SHOWN:
+        lines.append(f"  … and {len(labels) - MAX_LABELS_SHOWN} labels more")
+    for side in ("a", "b"):
+        only = document[f"only_in_{side}"]
+        if only:
+            some = ", ".join(_short(name) for name in only[:5])
+            lines.append(f"  only in {side.upper()}: {len(only):,} labels, such as {some}")
+    return lines
+
+
 def _cells(row: dict[str, Any]) -> list[str]:
     fields = ("auroc", "average_precision", "f1", "precision", "recall", "f1_at_half", "threshold")
     support = row.get("support")

@@ -1,41 +1,54 @@
-"""Logits and labels drawn from a known truth, and histograms of them, for the tests of calibration."""
+"""Small files of scores with labels, in every way in which they may be written."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from mlclf.decisions.histograms import LabelHistogram
-
-Array = NDArray[np.float64]
+NAMES = ("a", "b", "c")
 
 
-def true_logits(rows: int, labels: int = 1, seed: int = 0, mean: float = -1.0) -> tuple[Array, Array]:
-    """Logits [n, K] that are right, and labels [n, K] of 0 and 1 drawn from them."""
-    rng = np.random.default_rng(seed)
-    logits = rng.normal(mean, 2, (rows, labels))
-    return logits, (rng.random(logits.shape) < 1 / (1 + np.exp(-logits))).astype(np.float64)
+def made_scores(rows: int = 200, seed: int = 0, hidden: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Logits [n, 3] float32, and labels [n, 3] int8 in which −1 is not observed."""
+    random = np.random.default_rng(seed)
+    labels = (random.random((rows, 3)) < [0.5, 0.2, 0.05]).astype(np.int8)
+    logits = (random.normal(-1, 1, (rows, 3)) + 2 * labels).astype(np.float32)
+    labels[random.random((rows, 3)) < hidden] = -1
+    return logits, labels
 
 
-def histogram_of(logits: Array, labels: Array, weights: Array | None = None, num_bins: int = 2048) -> LabelHistogram:
-    """A histogram of logits and labels [n, K]."""
-    histogram = LabelHistogram(logits.shape[1], num_bins)
-    weight = None if weights is None else torch.from_numpy(weights)
-    histogram.update(torch.from_numpy(logits).float(), torch.from_numpy(labels != 0), None, weight)
-    return histogram
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    return (1 / (1 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
 
 
-def folds_of(
-    logits: Array, labels: Array, weights: Array | None = None, folds: int = 5, num_bins: int = 2048
-) -> list[LabelHistogram]:
-    """Histograms of every fifth row, and so on."""
-    rows = [slice(fold, None, folds) for fold in range(folds)]
-    return [histogram_of(logits[r], labels[r], None if weights is None else weights[r], num_bins) for r in rows]
+def wide(scores: np.ndarray, labels: np.ndarray | None = None, **more: Any) -> pa.Table:
+    """`score_a` …, `a` … and more columns."""
+    columns: dict[str, Any] = {f"score_{name}": scores[:, index] for index, name in enumerate(NAMES)}
+    if labels is not None:
+        columns |= {name: pa.array(labels[:, k], mask=labels[:, k] < 0) for k, name in enumerate(NAMES)}
+    return pa.table(columns | more)
 
 
-def log_loss(logits: Array | Tensor, labels: Array) -> Array:
-    """Mean log-loss of each label, [K], of logits [n, K]."""
-    z = np.asarray(logits)
-    return np.asarray((np.logaddexp(0, z) - labels * z).mean(0))
+def lists(values: np.ndarray, kind: pa.DataType, fixed: bool = False) -> pa.Array:
+    """A list for each row of values; −1 is a null inside."""
+    flat = values.reshape(-1)
+    is_hidden = flat == -1 if kind != pa.float32() else None
+    inside = pa.array(flat, mask=is_hidden).cast(kind)
+    if fixed:
+        return pa.FixedSizeListArray.from_arrays(inside, values.shape[1])
+    return pa.ListArray.from_arrays(np.arange(0, len(flat) + 1, values.shape[1], dtype=np.int32), inside)
+
+
+def tags(labels: np.ndarray) -> pa.Array:
+    """The names of the labels that hold, and one that is no label."""
+    return pa.array([[*(name for k, name in enumerate(NAMES) if row[k] == 1), "other"] for row in labels])
+
+
+def written(path: Path, table: pa.Table, **options: Any) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, **options)
+    return str(path)

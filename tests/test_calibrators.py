@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_scores import Array, folds_of, log_loss, true_logits
+from made_logits import Array, folds_of, log_loss, true_logits
 
 from mlclf.decisions.calibrator_families import beta_curve
 from mlclf.decisions.calibrators import (
@@ -141,9 +141,9 @@ def test_a_few_positives_are_no_trouble(positives: int) -> None:
 
 def test_isotonic_needs_its_rows() -> None:
     rng = np.random.default_rng(0)
-    logits = rng.normal(0, 2, (9000, 2))
-    labels = (rng.random(logits.shape) < np.where(np.floor(logits) % 2 == 0, 0.3, 0.05 + 0.3 * (logits > 0))) * 1.0
-    labels[ISOTONIC_ROWS * 4 :, 1] = 0
+    logits = rng.normal(0, 2, (30_000, 2))
+    labels = (rng.random(logits.shape) < 0.03 + 0.2 * (logits > -1) + 0.1 * (logits > 2)) * 1.0
+    labels[ISOTONIC_ROWS * 3 :, 1] = 0
     assert labels[:, 0].sum() > ISOTONIC_ROWS > labels[:, 1].sum()
     families = fit_calibrators(folds_of(logits, labels)).family
     assert families[0] == "isotonic"
@@ -188,8 +188,8 @@ def test_a_richer_family_has_to_gain_clearly() -> None:
     assert chosen([0, CLEAR_NATS * 1.1, 0, 0, 0], none) == "temperature"
     assert chosen([0, 5, 5.2, 5.3, 5.4], none) == "temperature"
     assert chosen([0, 5, 9, 9.1, 9.2], none) == "platt"
-    assert chosen([0, 0, 0, 3, 0], [0, 0, 0, 7, 0]) == "identity"  # 3 nats are less than half of 7
-    assert chosen([0, 0, 0, 3, 0], [0, 0, 0, 5, 0]) == "beta"
+    assert chosen([0, 0, 0, 3, 0], [0, 0, 0, 3.5, 0]) == "identity"
+    assert chosen([0, 0, 0, 3, 0], [0, 0, 0, 2.5, 0]) == "beta"
     assert chosen([0, 0, 0, 3, 30], none, isotonic=False) == "beta"
 
 

@@ -351,7 +351,7 @@ def shared_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         (
             ("evaluate", "none", "ok.parquet"),
-            "error: none: is not a run folder (it has no config.yaml); give the --out of a fit\n",
+            "error: none: no such file; check the path\n",
         ),
         (("evaluate", "RUN", "nope.parquet"), "error: nope.parquet: no such file; check the path\n"),
         (("predict", "RUN", "nope.parquet", "--out", "scores"), "error: nope.parquet: no such file; check the path\n"),
@@ -367,9 +367,13 @@ def shared_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         (
             ("calibrate", "ok.parquet", "--out", "t.json"),
+            ("error: --score-kind must be 'probability' or 'logit': the files do not say it\n"),
+        ),
+        (
+            ("calibrate", "ok.parquet", "--out", "t.json", "--score-kind", "logit"),
             (
-                "error: no score column belongs to a label: scores are [], labels ['label_a', 'label_b']; 'score_X' "
-                "belongs to label 'X' (see --scores, --labels, --label-data)\n"
+                "error: --scores: no column of ok.parquet matches 'score_*', found 'id', 'a', 'b', 'city', 'label_a' "
+                "and 1 more\n"
             ),
         ),
         (("inspect", "nope.parquet"), "error: nope.parquet: no such file; check the path\n"),
@@ -425,6 +429,182 @@ def test_results_go_to_stdout_and_progress_to_stderr(folder: Path, mlclf_command
     called = mlclf_command("inspect", "ok.parquet", "--labels", "label_*", "--json")
     assert (called.code, called.err) == (0, "")
     assert json.loads(called.out)["rows"] == 60
+
+
+# ── scores of any model ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def make_scores(**columns: Any) -> None:
+    scores = np.linspace(0.05, 0.95, ROWS).astype(np.float32)
+    made = {"id": np.arange(ROWS), "score_x": scores, "x": (np.arange(ROWS) % 3 > 0) & (scores > 0.3)} | columns
+    pq.write_table(pa.table({name: values for name, values in made.items() if values is not None}), "s.parquet")
+
+
+def make_truth(ids: Any) -> None:
+    pq.write_table(pa.table({"id": ids, "x": np.arange(ROWS) % 2}), "truth.parquet")
+
+
+JOIN = ("--label-data", "truth.parquet", "--key", "id")
+
+BAD_SCORES: dict[str, tuple[Callable[[], Any], tuple[object, ...], str]] = {
+    "scores outside [0, 1]": (
+        lambda: make_scores(score_x=np.linspace(-3, 3, ROWS)),
+        (),
+        (
+            "error: s.parquet row group 0 column 'score_x': probabilities must be in [0, 1], found -3.0; if these are "
+            "logits, say --score-kind logit\n"
+        ),
+    ),
+    "scores that are NaN": (
+        lambda: make_scores(score_x=[float("nan"), None, *[0.5] * (ROWS - 2)]),
+        (),
+        (
+            "error: s.parquet row group 0 column 'score_x': scores must be numbers, found 2 null or NaN; drop these "
+            "rows or score them again\n"
+        ),
+    ),
+    "lists of different lengths": (
+        lambda: make_scores(score_x=[[0.1, 0.2]] * 50 + [[0.1]] * 10, x=[[0, 1]] * ROWS),
+        ("--labels", "x"),
+        (
+            "error: s.parquet row 50 column 'score_x': a list must have 2 elements, one for each label, found 1; "
+            "write one for each label, in the order of the labels\n"
+        ),
+    ),
+    "keys of which none match": (
+        lambda: (make_scores(x=None), make_truth(np.arange(ROWS) + 1000)),
+        JOIN,
+        (
+            "60 rows of scores have no labels by 'id'; left out: 0, 1, 2, 3, 4 …\n"
+            "60 rows of labels have no scores by 'id'; left out: 1000, 1001, 1002, 1003, 1004 …\n"
+            "error: no row has both scores and labels; check --key and the files\n"
+        ),
+    ),
+    "keys of two types": (
+        lambda: (make_scores(x=None), make_truth(np.arange(ROWS).astype(str))),
+        JOIN,
+        (
+            "error: --key: 'id' must be of one type everywhere, found integers in s.parquet, strings in "
+            "truth.parquet; cast it where it is written\n"
+        ),
+    ),
+    "a key that is there twice": (
+        lambda: (make_scores(x=None), make_truth(np.arange(ROWS) // 2)),
+        JOIN,
+        "error: --label-data: key 'id' must be distinct, found 0 more than once\n",
+    ),
+    "labels and no key": (
+        lambda: (make_scores(x=None), make_truth(np.arange(ROWS))),
+        JOIN[:2],
+        "error: --label-data needs --key, the column that joins scores and labels\n",
+    ),
+    "no labels": (
+        lambda: make_scores(x=None),
+        (),
+        (
+            "error: a score column needs its label: s.parquet has no column 'x'; name the labels with --labels, the "
+            "scores with --scores, or other files with --label-data\n"
+        ),
+    ),
+    "names that are not there": (
+        make_scores,
+        ("--label-names", "names.txt"),
+        (
+            "error: --label-names: 'names.txt' must be a text file in UTF-8: [Errno 2] No such file or directory: "
+            "'names.txt'\n"
+        ),
+    ),
+    "a confidence of 2": (
+        make_scores,
+        ("--confidence", 2),
+        "error: --confidence must be above 0 and below 1, or 'none' for no claim, got 2.0\n",
+    ),
+    "a confidence that is a word": (
+        make_scores,
+        ("--confidence", "high"),
+        "error: --confidence must be above 0 and below 1, or 'none' for no claim, got 'high'\n",
+    ),
+    "another way across labels": (
+        make_scores,
+        ("--across-labels", "fwer"),
+        "error: --across-labels must be 'fdr', or left out, got 'fwer'\n",
+    ),
+    "a prior that is not there": (
+        make_scores,
+        ("--prior", "old.json"),
+        "error: 'old.json' must hold thresholds, found no such file; check the path or write it again\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_SCORES)
+def test_bad_scores_are_one_error_and_change_nothing(folder: Path, mlclf_command: Any, case: str) -> None:
+    make, arguments, message = BAD_SCORES[case]
+    make()
+    before = everything(folder)
+    called = mlclf_command("calibrate", "s.parquet", "--score-kind", "probability", *arguments, "--out", "t.json")
+    assert (called.code, called.out, called.err) == (2, "", message)
+    assert everything(folder) == before
+
+
+def test_a_label_of_one_class_falls_back(folder: Path, mlclf_command: Any) -> None:
+    for truth in (np.zeros(ROWS, bool), np.ones(ROWS, bool), pa.nulls(ROWS)):
+        make_scores(x=truth)
+        called = mlclf_command("calibrate", "s.parquet", "--score-kind", "probability", "--out", "t.json")
+        assert called.code == 0, called.err
+        entry = json.loads(Path("t.json").read_text())["labels"]["x"]
+        assert (entry["status"], entry["threshold"], entry["f1"]) == ("fallback", 0.5, None)
+
+
+def test_scores_to_decisions(folder: Path, mlclf_command: Any) -> None:
+    make_scores()
+    scored = ("s.parquet", "--score-kind", "probability")
+    called = mlclf_command("calibrate", *scored, "--objective", "recall:0.9", "--out", "a.json")
+    assert called.code == 0, called.err
+    assert called.out.splitlines()[-1] == "thresholds: a.json"
+    called = mlclf_command(
+        "calibrate", *scored, "--objective", "precision:0.9", "--confidence", "none", "--out", "b.json"
+    )
+    assert called.code == 0, called.err
+    called = mlclf_command("apply", "s.parquet", "a.json", "--out", "decided")
+    assert (called.code, called.out) == (0, "decisions: decided\n")
+    decided = pq.read_table("decided/s.parquet")
+    assert decided.column_names == ["id", "decision_x"]
+    called = mlclf_command("evaluate", *scored, "--thresholds", "a.json", "--out", "m.json")
+    assert called.code == 0, called.err
+    assert called.out.splitlines()[0] == "60 rows (these rows), 1 of 1 labels scored"
+    report = json.loads(Path("m.json").read_text())
+    assert report["labels"]["x"]["threshold"] == json.loads(Path("a.json").read_text())["labels"]["x"]["threshold"]
+    called = mlclf_command("diff", "a.json", "b.json", "s.parquet", "--json")
+    changes = json.loads(called.out)["labels"]["x"]
+    called = mlclf_command("diff", "a.json", "b.json", "s.parquet")
+    head, _, line = called.out.splitlines()
+    assert head.startswith(f"{changes['on_to_off'] + changes['off_to_on']} of 60 decisions change (")
+    assert line.split()[0] == "x"
+    assert line.split()[3:5] == [str(changes["on_to_off"]), str(changes["off_to_on"])]
+
+
+def test_names_from_data_do_not_steer_the_terminal(folder: Path, mlclf_command: Any) -> None:
+    name = "x\x1b[31m"
+    make_scores(score_x=None, x=None, **{f"score_{name}": np.linspace(0, 1, ROWS), name: np.arange(ROWS) % 2})
+    for command in (
+        ("calibrate", "s.parquet", "--score-kind", "probability", "--out", "t.json"),
+        ("diff", "t.json", "t.json", "s.parquet"),
+        ("evaluate", "s.parquet", "--score-kind", "probability"),
+    ):
+        called = mlclf_command(*command)
+        assert called.code == 0, called.err
+        assert "\x1b" not in called.out + called.err
+        assert "x\\x1b[31m" in called.out
+
+
+def test_options_of_scores_are_refused_with_a_run(folder: Path, shared_run: Path, mlclf_command: Any) -> None:
+    called = mlclf_command("calibrate", shared_run, "ok.parquet", "--score-kind", "logit", "--key", "id")
+    message = "error: --score-kind, --key: for scores only; a run knows its columns\n"
+    assert (called.code, called.out, called.err) == (2, "", message)
+    called = mlclf_command("apply", "a.json", "--out", "decided")
+    message = "error: apply needs scores and a file of thresholds: mlclf apply SCORES... THRESHOLDS --out DIR\n"
+    assert (called.code, called.out, called.err) == (2, "", message)
 
 
 def test_shuffled_data_is_fitted_like_any_other(folder: Path, mlclf_command: Any) -> None:

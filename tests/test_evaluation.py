@@ -255,6 +255,7 @@ def test_decisions_can_be_taken_row_by_row() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
 def test_the_gpu_gives_the_same_document() -> None:
     data = batch()
     documents = []

@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mlclf.decisions import histograms
+from mlclf.decisions import counting, histograms
 from mlclf.decisions.histograms import LabelHistogram, bins_for
 from mlclf.errors import DataError, RunError
 
-STATES = ("positives", "negatives", "least", "greatest", "positive_rows", "rows", "least_weight")
+STATES = ("counts", "least", "greatest", "positive_rows", "rows", "least_weight", "greatest_weight")
 
 
 def batch(seed: int, rows: int, labels: int) -> dict[str, Tensor]:
@@ -35,12 +35,13 @@ def batch(seed: int, rows: int, labels: int) -> dict[str, Tensor]:
 
 
 def assert_same(got: LabelHistogram, want: LabelHistogram) -> None:
-    for name in STATES:
+    assert set(got.metric_state) == set(want.metric_state)
+    for name in want.metric_state:
         torch.testing.assert_close(getattr(got, name), getattr(want, name), rtol=0, atol=0, msg=name)
 
 
 @pytest.mark.parametrize(
-    ("labels", "bins"), [(1, 65_536), (42, 65_536), (43, 32_768), (100, 16_384), (10_000, 256), (1_000_000, 256)]
+    ("labels", "bins"), [(1, 65_536), (1000, 65_536), (1001, 32_768), (10_000, 4096), (50_000, 1024), (1_000_000, 256)]
 )
 def test_bins_for_fits_the_budget(labels: int, bins: int) -> None:
     assert bins_for(labels) == bins
@@ -48,7 +49,7 @@ def test_bins_for_fits_the_budget(labels: int, bins: int) -> None:
 
 
 def test_bins_for_takes_a_budget() -> None:
-    assert bins_for(1, budget_bytes=24 * 1024) == 1024
+    assert bins_for(1, budget_bytes=16 * 1024) == 1024
 
 
 @pytest.mark.parametrize("with_mask", [False, True])
@@ -74,8 +75,8 @@ def test_counts_are_those_of_a_loop(with_mask: bool, with_weights: bool, dtype: 
             rows[positive, label] += 1
             least[label, index] = min(least[label, index], logit)
             greatest[label, index] = max(greatest[label, index], logit)
-    np.testing.assert_array_equal(histogram.positives, counts[1])
-    np.testing.assert_array_equal(histogram.negatives, counts[0])
+    np.testing.assert_array_equal(histogram.positives[:], counts[1])
+    np.testing.assert_array_equal(histogram.negatives[:], counts[0])
     np.testing.assert_array_equal(histogram.least, least)
     np.testing.assert_array_equal(histogram.greatest, greatest)
     np.testing.assert_array_equal(histogram.positive_rows, rows[1])
@@ -85,6 +86,25 @@ def test_counts_are_those_of_a_loop(with_mask: bool, with_weights: bool, dtype: 
     assert set(histogram.compute()) == set(STATES)
 
 
+def test_weights_of_cells_count_cell_by_cell() -> None:
+    data = batch(6, 80, 3)
+    cells = data["weights"][:, None] * torch.tensor([1.0, 0.0, 0.5])
+    cells[::7, 0] = 0
+    data["logits"][:, 1] = torch.nan
+    whole = LabelHistogram(3, 256)
+    whole.update(data["logits"], data["labels"], data["mask"], cells)
+    for label in range(3):
+        alone, part = LabelHistogram(1, 256), slice(label, label + 1)
+        columns = (data[name][:, part] for name in ("logits", "labels", "mask"))
+        alone.update(*columns, weights=cells[:, label])
+        for name in STATES[:-2]:
+            torch.testing.assert_close(
+                getattr(whole, name)[part], getattr(alone, name), rtol=0, atol=0, check_dtype=False
+            )
+    assert float(whole.least_weight) == 0.125
+    assert float(whole.greatest_weight) == 0.75
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 999),
@@ -92,18 +112,30 @@ def test_counts_are_those_of_a_loop(with_mask: bool, with_weights: bool, dtype: 
     labels=st.integers(1, 4),
     cut=st.floats(0, 1),
     cells=st.integers(1, 50),
+    ones=st.booleans(),
+    weighted=st.booleans(),
+    turned=st.booleans(),
 )
-def test_parts_merge_to_the_whole(seed: int, rows: int, labels: int, cut: float, cells: int) -> None:
+def test_parts_merge_to_the_whole(
+    seed: int, rows: int, labels: int, cut: float, cells: int, ones: bool, weighted: bool, turned: bool
+) -> None:
     data = batch(seed, rows, labels)
+    if ones:
+        data["weights"] = (data["weights"] > 0).float()
+    if turned:
+        data |= {name: data[name].t().contiguous().t() for name in ("logits", "labels", "mask")}
     middle = int(cut * rows)
-    whole, head, tail = (LabelHistogram(labels, 256) for _ in range(3))
+    whole, head, tail = (LabelHistogram(labels, 256, weighted) for _ in range(3))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(histograms, "SLICE_CELLS", cells)
+        patch.setattr(counting, "BLOCK_CELLS", max(1, cells // 3))
+        patch.setattr(counting, "_PARALLEL_CELLS", 100)
         whole.update(**data)
     head.update(**{name: value[:middle] for name, value in data.items()})
     tail.update(**{name: value[middle:] for name, value in data.items()})
     head.merge(tail)
     assert_same(head, whole)
+    assert_same(LabelHistogram.from_table(whole.to_table()), whole)
 
 
 def test_ranks_sync_to_the_whole() -> None:
@@ -112,13 +144,95 @@ def test_ranks_sync_to_the_whole() -> None:
     whole.update(**data)
     here.update(**{name: value[:30] for name, value in data.items()})
     there.update(**{name: value[30:] for name, value in data.items()})
-    others = iter([getattr(there, name) for name in here.metric_state])
+    widths = torch.tensor([int(there.rows.max()), 1])
+    others = iter([widths, *(getattr(there, name) for name in here.metric_state)])
 
     def gather(state: Tensor, group: Any) -> list[Tensor]:
         return [state, next(others)]
 
     here.sync(dist_sync_fn=gather, distributed_available=lambda: True)
     assert_same(here, whole)
+
+
+def test_a_rank_without_weights_counts_as_wide_as_the_others() -> None:
+    here, there = LabelHistogram(1, 256, weighted=True), LabelHistogram(1, 256, weighted=True)
+    here.update(torch.zeros(3, 1), torch.ones(3, 1, dtype=torch.bool))
+    there.update(torch.zeros(2, 1), torch.ones(2, 1, dtype=torch.bool), weights=torch.tensor([0.5, 2.0]))
+    others = iter([torch.tensor([2, 1]), *(getattr(there, name) for name in there.metric_state)])
+
+    def gather(state: Tensor, group: Any) -> list[Tensor]:
+        return [state, next(others)]
+
+    here.sync(dist_sync_fn=gather, distributed_available=lambda: True)
+    assert float(here.positives[0].sum()) == 5.5
+    assert float(here.positive_squares[0].sum()) == 3 + 0.25 + 4
+
+
+def test_squares_are_kept_where_they_are_asked_for_and_differ() -> None:
+    data = batch(7, 200, 2)
+    plain, squared = LabelHistogram(2, 256), LabelHistogram(2, 256, weighted=True)
+    for histogram in (plain, squared):
+        histogram.update(data["logits"], data["labels"])
+        assert "squares" not in histogram.metric_state
+        assert histogram.counts.dtype == torch.int32
+        np.testing.assert_array_equal(histogram.positive_squares[:], histogram.positives[:])
+        histogram.update(**data)
+        assert histogram.counts.dtype == torch.float64
+    message = "a histogram must be made with weighted=True to have squared weights, got weighted=False"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        _ = plain.negative_squares
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        squared.merge(plain)
+    want, once = LabelHistogram(2, 256), LabelHistogram(2, 256)
+    want.update(**(data | {"weights": data["weights"] ** 2}))
+    once.update(data["logits"], data["labels"])
+    want.merge(once)
+    np.testing.assert_array_equal(squared.positive_squares[:], want.positives[:])
+    np.testing.assert_array_equal(squared.negative_squares[:], want.negatives[:])
+    np.testing.assert_array_equal(squared.coarsened(64).negative_squares[:], want.coarsened(64).negatives[:])
+    np.testing.assert_array_equal(squared.pooled().positive_squares[:], want.pooled().positives[:])
+    assert_same(LabelHistogram.from_table(squared.to_table()), squared)
+    squared.reset()
+    assert float(squared.positive_squares[:].sum()) == 0
+
+
+def test_counts_beyond_int32_are_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(histograms, "_MOST_ROWS", 150)
+    data = batch(8, 100, 2)
+    histogram, other = LabelHistogram(2, 256), LabelHistogram(2, 256)
+    for counted in (histogram, other):
+        counted.update(data["logits"], data["labels"])
+        assert counted.counts.dtype == torch.int32
+    other.merge(histogram)
+    histogram.update(data["logits"], data["labels"])
+    assert histogram.counts.dtype == other.counts.dtype == torch.float64
+    assert_same(histogram, other)
+
+
+def test_memory_of_a_thousand_labels_is_a_gigabyte() -> None:
+    """A whole process must stay within 1.5 GiB; a small histogram tells what a bin takes."""
+    histogram = LabelHistogram(10, bins_for(1000))
+    histogram.update(torch.randn(100, 10), torch.randn(100, 10) > 1)
+    states = histogram.compute().values()
+    assert sum(state.numel() * state.element_size() for state in states) * 100 <= 1.05e9
+
+
+def test_scaled_and_without_are_those_of_a_loop() -> None:
+    data = batch(9, 120, 2)
+    parts = [{name: value[rows] for name, value in data.items()} for rows in (slice(0, 50), slice(50, 120))]
+    whole, head, tail = (LabelHistogram(2, 256, weighted=True) for _ in range(3))
+    whole.update(**data)
+    head.update(**parts[0])
+    tail.update(**parts[1])
+    np.testing.assert_allclose(whole.without(head).positives[:], tail.positives[:], atol=1e-12)
+    np.testing.assert_allclose(whole.without(head).negative_squares[:], tail.negative_squares[:], atol=1e-12)
+    factors = torch.tensor([[2.0, 3.0], [0.5, 4.0]])
+    want = LabelHistogram(2, 256, weighted=True)
+    weights = data["weights"][:, None] * torch.where(data["labels"], factors[0], factors[1])
+    want.update(data["logits"], data["labels"], data["mask"], weights)
+    scaled = whole.scaled(*factors)
+    np.testing.assert_allclose(scaled.positives[:], want.positives[:])
+    np.testing.assert_allclose(scaled.negative_squares[:], want.negative_squares[:])
 
 
 def test_padding_and_hidden_cells_count_nowhere() -> None:
@@ -199,9 +313,9 @@ def test_table_of_another_kind_is_refused() -> None:
 
 
 def test_table_of_another_version_is_refused() -> None:
-    message = "a table of histograms must have format_version 1, got 2; read it with the version of mlclf that wrote it"
+    message = "a table of histograms must have format_version 2, got 3; read it with the version of mlclf that wrote it"
     with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
-        LabelHistogram.from_table(with_metadata(LabelHistogram(1, 256).to_table(), format_version=2))
+        LabelHistogram.from_table(with_metadata(LabelHistogram(1, 256).to_table(), format_version=3))
 
 
 def test_damaged_table_is_refused() -> None:
@@ -212,6 +326,36 @@ def test_damaged_table_is_refused() -> None:
     )
     with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
         LabelHistogram.from_table(with_metadata(histogram.to_table(), num_bins=256))
+
+
+def test_damaged_counts_order_and_metadata_are_refused() -> None:
+    histogram = LabelHistogram(1, 512)
+    histogram.update(torch.tensor([[-1.0], [20.0]]), torch.tensor([[0], [1]]))
+    table = histogram.to_table()
+    columns = {name: table[name].to_pylist() for name in table.column_names}
+    message = (
+        "a table of histograms must have finite counts of at least 0 and a least logit not above the greatest, got "
+        "positives 1.0, negatives 0.0, least 20.0, greatest 19.0 (row 1); the file is damaged"
+    )
+    broken = pa.table(columns | {"greatest": [-1.0, 19.0]}).replace_schema_metadata(table.schema.metadata)
+    with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
+        LabelHistogram.from_table(broken)
+    message = (
+        "a table of histograms must be ordered by label and bin, each once, got label 0, bin 247 (row 1) out of order; "
+        "the file is damaged"
+    )
+    with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
+        LabelHistogram.from_table(table.take([1, 0]))
+    message = (
+        "the metadata of a table of histograms must have num_bins, rows, positive_rows, least_weight, "
+        "greatest_weight, for as many labels, got "
+        "format_version, num_bins, weighted, rows, positive_rows, least_weight, greatest_weight; the file is damaged"
+    )
+    with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
+        LabelHistogram.from_table(with_metadata(table, rows=[2, 2]))
+    message = "the metadata of a table of histograms must be JSON; the file is damaged"
+    with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
+        LabelHistogram.from_table(table.replace_schema_metadata({b"mlclf_histogram": b"{"}))
 
 
 @pytest.mark.parametrize(("value", "shown"), [(torch.nan, "nan"), (torch.inf, "inf"), (-torch.inf, "-inf")])
@@ -235,6 +379,14 @@ def test_bad_weights_are_refused(weight: float, shown: str) -> None:
         LabelHistogram(1, 256).update(
             torch.zeros(2, 1), torch.zeros(2, 1, dtype=torch.bool), None, torch.tensor([1.0, weight])
         )
+
+
+def test_bad_weights_of_cells_are_refused() -> None:
+    weights = torch.ones(2, 3)
+    weights[1, 2] = -1
+    message = "weights must be finite and not negative, got -1.0 in row 1 for label 2 of a batch"
+    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+        LabelHistogram(3, 256).update(torch.zeros(2, 3), torch.zeros(2, 3, dtype=torch.bool), None, weights)
 
 
 def test_histograms_of_other_shapes_do_not_merge() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from made_scores import folds_of, histogram_of, true_logits
+from made_logits import folds_of, histogram_of, true_logits
 
 from mlclf.decisions.histograms import LabelHistogram
 from mlclf.decisions.logit_groups import GROUPS, LogitGroups

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_scores import folds_of, histogram_of, true_logits
+from made_logits import folds_of, histogram_of, true_logits
 from torch import Tensor
 from torch.nn import functional
 

@@ -228,11 +228,11 @@ def test_scores_without_meaning_do_not_flag_everything() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2000, 200, generator=generator) * 0.1 - 4
     labels = torch.rand(2000, 200, generator=generator) < 0.02
-    tuned = tune_thresholds(counted({"logits": logits, "labels": labels}), parse_objective("f1"), scores_of)
-    assert tuned.status.count("fallback") >= 90
+    tuned = tune_thresholds(counted({"logits": logits, "labels": labels}), parse_objective("f1"), scores_of, 300)
+    assert tuned.status.count("fallback") >= 150
     flagged = (scores_of(logits) >= tuned.thresholds).double().mean(0)
-    assert flagged.mean() < 0.08
-    assert flagged.max() < 0.8
+    assert flagged.mean() < 0.05
+    assert flagged.max() < 0.6
     informed = counted({"logits": logits + 0.1 * labels, "labels": labels})
     assert tune_thresholds(informed, parse_objective("f1"), scores_of).status.count("fallback") < 10
 

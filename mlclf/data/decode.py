@@ -52,7 +52,8 @@ def decode_unit(plan: Plan, unit: Unit, columns: Sequence[str], piece_rows: int)
 
 def _pieces(plan: Plan, unit: Unit, columns: Sequence[str], piece_rows: int) -> Iterator[tuple[int, pa.Table]]:
     shard = plan.shards[unit.shard]
-    stored = [name for name in columns if name in shard.schema.names and name not in shard.partition]
+    known = set(shard.schema.names).difference(shard.partition)
+    stored = [name for name in columns if name in known]
     row = unit.first_row
     if unit.rows <= piece_rows and shard.plain.issuperset(stored) and stored:
         plain = _polars_table(shard, unit, stored)
@@ -139,15 +140,35 @@ def _safe_rows(plan: Plan, unit: Unit, columns: Sequence[str], metadata: pq.File
     for index in unit.groups:
         group = metadata.row_group(index)
         if group.total_byte_size > LARGE_BYTES or group.total_byte_size > MAX_ROW_BYTES * group.num_rows:
-            row_bytes = sum(_declared_bytes(plan, unit, group, index, name) for name in columns) / group.num_rows
+            chunks = _chunks_by_column(group)
+            row_bytes = (
+                sum(_declared_bytes(plan, unit, group, index, name, chunks.get(name, ())) for name in columns)
+                / group.num_rows
+            )
             safe = min(safe, int(LARGE_BYTES / max(1.0, row_bytes)))
     return max(1, safe)
 
 
-def _declared_bytes(plan: Plan, unit: Unit, group: pq.RowGroupMetaData, index: int, name: str) -> int:
+def _chunks_by_column(group: pq.RowGroupMetaData) -> dict[str, list[pq.ColumnChunkMetaData]]:
+    """The chunks of a row group by every name that they may belong to: their path, and each part of it up to a dot."""
+    chunks: dict[str, list[pq.ColumnChunkMetaData]] = {}
+    for number in range(group.num_columns):
+        chunk = group.column(number)
+        parts = chunk.path_in_schema.split(".")
+        for end in range(1, len(parts) + 1):
+            chunks.setdefault(".".join(parts[:end]), []).append(chunk)
+    return chunks
+
+
+def _declared_bytes(
+    plan: Plan,
+    unit: Unit,
+    group: pq.RowGroupMetaData,
+    index: int,
+    name: str,
+    chunks: Sequence[pq.ColumnChunkMetaData],
+) -> int:
     """Bytes of one column of a row group when decompressed, by the footer."""
-    chunks = [group.column(number) for number in range(group.num_columns)]
-    chunks = [chunk for chunk in chunks if chunk.path_in_schema == name or chunk.path_in_schema.startswith(name + ".")]
     declared = int(sum(chunk.total_uncompressed_size for chunk in chunks))
     stored = int(sum(chunk.total_compressed_size for chunk in chunks))
     where = f"{plan.shards[unit.shard].source.name} row group {index} column {name!r}"

@@ -11,11 +11,13 @@ import torch
 
 from mlclf.data.splits import mixed
 from mlclf.decisions.cells import Cells
-from mlclf.decisions.histograms import METADATA_KEY, LabelHistogram, bins_for
+from mlclf.decisions.histogram_tables import METADATA_KEY
+from mlclf.decisions.histograms import LabelHistogram, bins_for
 from mlclf.errors import RunError
 
-NUM_FOLDS = 5
+NUM_FOLDS = 10
 MAX_BINS = 4096
+BUDGET_BYTES = 64 << 20
 _SALT = np.uint64(0xA24BAED4963EE407)
 """Folds must not follow the split of the rows, which hashes the same identities."""
 
@@ -28,7 +30,7 @@ class FoldHistograms:
     """
 
     def __init__(self, num_labels: int, num_folds: int = NUM_FOLDS, num_bins: int | None = None) -> None:
-        bins = num_bins if num_bins is not None else min(MAX_BINS, bins_for(num_labels * num_folds))
+        bins = num_bins if num_bins is not None else min(MAX_BINS, bins_for(num_labels * num_folds, BUDGET_BYTES))
         self.histograms = [LabelHistogram(num_labels, bins) for _ in range(num_folds)]
 
     @classmethod

@@ -2,48 +2,63 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.utilities.distributed import gather_all_tensors
 
-from mlclf.errors import DataError, RunError
+from mlclf.decisions.counting import LIMIT, Bins, Scored, by_label, count_cells
+from mlclf.decisions.histogram_tables import SQUARES, columns_of, table_of
+from mlclf.errors import DataError
 
-FORMAT_VERSION = 1
-LIMIT = 30.0
+__all__ = ["LIMIT", "Counts", "LabelHistogram", "bins_for", "row_slices"]
+
+BYTES_PER_BIN = 16
+"""Two int32 counts and two float32 ends. Weights other than 1 make it 24, with their squares 40."""
+
+BUDGET_BYTES = 1000 * 65_536 * BYTES_PER_BIN
 SLICE_BYTES = 64 << 20
-SLICE_CELLS = 1 << 20
-_BYTES_PER_BIN = 24
-METADATA_KEY = b"mlclf_histogram"
-_SCHEMA = pa.schema(
-    [
-        pa.field("label", pa.int32(), nullable=False),
-        pa.field("bin", pa.int32(), nullable=False),
-        pa.field("positives", pa.float64(), nullable=False),
-        pa.field("negatives", pa.float64(), nullable=False),
-        pa.field("least", pa.float32(), nullable=False),
-        pa.field("greatest", pa.float32(), nullable=False),
-    ]
-)
+SLICE_CELLS = 1 << 22
+_MOST_ROWS = 2**31 - 1
 
 
-def bins_for(num_labels: int, budget_bytes: int = 64 << 20) -> int:
-    """Return how many bins a label gets: 65,536, halved until all labels fit the budget, never below 256."""
+def bins_for(num_labels: int, budget_bytes: int = BUDGET_BYTES) -> int:
+    """Return how many bins a label gets: 65,536, halved until all labels fit the budget, never below 256.
+
+    The default budget, 1.05 GB, gives 65,536 bins to 1,000 labels and 1,024 to 50,000.
+    """
     num_bins = 65_536
-    while num_bins > 256 and num_labels * num_bins * _BYTES_PER_BIN > budget_bytes:
+    while num_bins > 256 and num_labels * num_bins * BYTES_PER_BIN > budget_bytes:
         num_bins //= 2
     return num_bins
 
 
 def row_slices(num_rows: int, num_labels: int) -> Iterator[slice]:
-    """Yield slices of rows of about a million cells, so that temporaries stay small whatever the batch."""
+    """Yield slices of rows of about four million cells, so that temporaries stay small whatever the batch."""
     step = max(1, SLICE_CELLS // max(1, num_labels))
     for start in range(0, num_rows, step):
         yield slice(start, min(start + step, num_rows))
+
+
+class Counts:
+    """Sums of weights [K, T], read as float64: ``counts[labels]`` widens only the part that is asked for."""
+
+    def __init__(self, stored: Tensor) -> None:
+        self.stored = stored
+        self.shape, self.device = stored.shape, stored.device
+
+    def __getitem__(self, part: Any) -> Tensor:
+        return self.stored[part].double()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[np.float64]:
+        return np.asarray(self.stored.cpu().numpy(), dtype=dtype or np.float64)
 
 
 class LabelHistogram(Metric):
@@ -56,42 +71,91 @@ class LabelHistogram(Metric):
     Each bin keeps the least and the greatest logit that fell into it. Bins where the two are equal are exact ties, so
     what is computed from them is exact; bins with a spread are what error bounds are made of.
 
-    A cell counts where its label is observed (`mask`) and its row has a weight above 0; weight 0 marks padding.
+    A cell counts where its label is observed (`mask`) and its weight is above 0; a row of weight 0 is padding.
+
+    `positives` and `negatives` [K, T] are read as float64 a slice of labels at a time (`Counts`), and so are
+    `positive_squares` and `negative_squares`, the sums of squared weights.
 
     States, merged over ranks by sum, min or max (`sync`, `merge`):
-        positives, negatives: [K, T] float64, sums of weights.
+        counts: [K, 2, T], negatives and positives: int32 while every weight is 1, else float64.
+        squares: the same of squared weights, float64; only of a weighted histogram that has seen weights other than 1.
         least, greatest: [K, T] float32; +inf and -inf in an empty bin.
         positive_rows, rows: [K] int64, unweighted counts of the observed rows.
-        least_weight: [] float64, the least weight of a row; +inf before the first.
+        least_weight, greatest_weight: [] float64, of the cells that count; +inf and 0 before the first.
     """
 
     full_state_update = False
-    positives: Tensor
-    negatives: Tensor
+    counts: Tensor
+    squares: Tensor
     least: Tensor
     greatest: Tensor
     positive_rows: Tensor
     rows: Tensor
     least_weight: Tensor
+    greatest_weight: Tensor
 
-    def __init__(self, num_labels: int, num_bins: int | None = None) -> None:
+    def __init__(self, num_labels: int, num_bins: int | None = None, weighted: bool = False) -> None:
+        """Start empty.
+
+        Args:
+            num_labels: K.
+            num_bins: T; None = `bins_for(num_labels)`.
+            weighted: keep squared weights too, from the first weight other than 1.
+        """
         super().__init__(sync_on_compute=False, compute_with_cache=False)
         self.num_labels = num_labels
         self.num_bins = num_bins if num_bins is not None else bins_for(num_labels)
+        self.weighted = weighted
         # Placeholders: torchmetrics keeps a copy of every default, and the real states are as large as the budget.
-        for name, reduction in (("positives", "sum"), ("negatives", "sum"), ("least", "min"), ("greatest", "max")):
+        for name, reduction in (("counts", "sum"), ("least", "min"), ("greatest", "max")):
             self.add_state(name, torch.empty(0), dist_reduce_fx=reduction)
         for name in ("positive_rows", "rows"):
             self.add_state(name, torch.zeros(num_labels, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("least_weight", torch.tensor(torch.inf, dtype=torch.float64), dist_reduce_fx="min")
+        self.add_state("greatest_weight", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="max")
         self._clear_bins()
 
     def _clear_bins(self) -> None:
         shape, device = (self.num_labels, self.num_bins), self.rows.device
-        self.positives = torch.zeros(shape, dtype=torch.float64, device=device)
-        self.negatives = torch.zeros(shape, dtype=torch.float64, device=device)
+        self.counts = torch.zeros((self.num_labels, 2, self.num_bins), dtype=torch.int32, device=device)
         self.least = torch.full(shape, torch.inf, dtype=torch.float32, device=device)
         self.greatest = torch.full(shape, -torch.inf, dtype=torch.float32, device=device)
+        if self._keeps_squares:
+            self.squares = torch.zeros(self.counts.shape, dtype=torch.float64, device=device)
+
+    @property
+    def _keeps_squares(self) -> bool:
+        return "squares" in self._defaults
+
+    @property
+    def positives(self) -> Counts:
+        """[K, T], sums of the weights of positive rows."""
+        return Counts(self.counts[:, 1])
+
+    @property
+    def negatives(self) -> Counts:
+        """[K, T], sums of the weights of negative rows."""
+        return Counts(self.counts[:, 0])
+
+    @property
+    def positive_squares(self) -> Counts:
+        """[K, T], sums of the squared weights of positive rows; ValueError where they were not kept."""
+        return Counts(self._squared()[:, 1])
+
+    @property
+    def negative_squares(self) -> Counts:
+        """[K, T], sums of the squared weights of negative rows; ValueError where they were not kept."""
+        return Counts(self._squared()[:, 0])
+
+    def _squared(self) -> Tensor:
+        if self._keeps_squares:
+            return self.squares
+        if self.counts.is_floating_point() and float(self.greatest_weight) > 0 and not self._all_ones():
+            raise ValueError("a histogram must be made with weighted=True to have squared weights, got weighted=False")
+        return self.counts
+
+    def _all_ones(self) -> bool:
+        return float(self.least_weight) == float(self.greatest_weight) == 1
 
     def reset(self) -> None:
         """Empty the histogram."""
@@ -99,54 +163,70 @@ class LabelHistogram(Metric):
         self._clear_bins()
 
     def update(self, logits: Tensor, labels: Tensor, mask: Tensor | None = None, weights: Tensor | None = None) -> None:
-        """Count a batch.
+        """Count a batch; fastest where logits and labels are stored label by label (the transpose of [K, B]).
 
         Args:
             logits: [B, K] floating, counted as float32; finite wherever the cell counts.
             labels: [B, K] bool or uint8 of 0 and 1.
             mask: [B, K] bool, True where the label is observed; None = everywhere.
-            weights: [B] floating, not negative, 0 for padding; None = 1 for every row.
+            weights: [B] of rows or [B, K] of cells, floating, not negative; 0 does not count; None = 1 everywhere.
 
         Raises:
             DataError: A logit that counts or a weight is not finite, or a weight is negative. Nothing is counted then.
         """
         if weights is not None:
             weights = _checked_weights(weights)
-            kept = weights > 0
-            if not bool(kept.all()):
+            if weights.dim() == 2:
+                mask = weights > 0 if mask is None else mask & (weights > 0)
+            elif not bool((weights > 0).all()):
+                kept = weights > 0
                 logits, labels, weights = logits[kept], labels[kept], weights[kept]
                 mask = mask[kept] if mask is not None else None
         logits = logits.float()
         _check_finite(logits, mask)
-        if len(logits) == 0:
+        if logits.numel() == 0:
             return
-        lightest = weights.min() if weights is not None else torch.ones_like(self.least_weight)
-        self.least_weight = torch.minimum(self.least_weight, lightest)
-        for rows in row_slices(*logits.shape):
+        if self._note_range(weights):
+            weights = None
+        if weights is not None or int(self.rows.max()) + len(logits) > _MOST_ROWS:
+            self._widen()
+        whole = [slice(0, len(logits))] if logits.t().is_contiguous() else row_slices(*logits.shape)
+        for rows in whole:
             self._count(
                 logits[rows],
-                labels[rows] != 0,
+                labels[rows],
                 mask[rows] if mask is not None else None,
                 weights[rows] if weights is not None else None,
             )
 
+    def _note_range(self, weights: Tensor | None) -> bool:
+        """Note the least and greatest weight of a batch; True where all that count are 1."""
+        least = greatest = torch.ones_like(self.least_weight)
+        if weights is not None:
+            counted = weights[weights > 0]
+            if len(counted) == 0:
+                return True
+            least, greatest = counted.aminmax()
+        self.least_weight = torch.minimum(self.least_weight, least)
+        self.greatest_weight = torch.maximum(self.greatest_weight, greatest)
+        return bool(least == 1) and bool(greatest == 1)
+
+    def _widen(self) -> None:
+        """Count in float64 from now on, and keep the squares of weights if they are asked for."""
+        if not self.counts.is_floating_point():
+            self.counts = self.counts.double()
+        if self.weighted and not self._keeps_squares:
+            self.add_state("squares", torch.empty(0, dtype=torch.float64), dist_reduce_fx="sum")
+            self.squares = self.counts.clone()  # every weight so far was 1
+
     def _count(self, logits: Tensor, labels: Tensor, mask: Tensor | None, weights: Tensor | None) -> None:
-        z = logits.t().contiguous()  # [K, B]: each label's bins stay in the processor's cache while it is counted
-        y = labels.t()
-        bins = ((z + LIMIT) * (self.num_bins / (2 * LIMIT))).clamp_(0, self.num_bins - 1).long()
-        mass = torch.ones((), dtype=torch.float64, device=z.device) if weights is None else weights
-        lowest, highest = z, z
-        if mask is not None:
-            seen = mask.t()
-            bins = bins.masked_fill(~seen, 0)  # a hidden logit may be NaN, and its bin anything
-            mass, y = mass * seen, y & seen
-            lowest, highest = z.masked_fill(~seen, torch.inf), z.masked_fill(~seen, -torch.inf)
-        self.positives.scatter_add_(1, bins, mass * y)
-        self.negatives.scatter_add_(1, bins, mass * ~y)
-        self.least.scatter_reduce_(1, bins, lowest, "amin")
-        self.greatest.scatter_reduce_(1, bins, highest, "amax")
-        self.positive_rows += y.sum(1)
-        self.rows += len(logits) if mask is None else mask.sum(0)
+        if weights is not None and weights.dim() == 2:
+            weights = by_label(weights)
+        scored = Scored(by_label(logits), by_label(labels), None if mask is None else by_label(mask), weights)
+        squares = self.squares if self._keeps_squares else None
+        positive_rows, rows = count_cells(Bins(self.counts, squares, self.least, self.greatest), scored)
+        self.positive_rows += positive_rows
+        self.rows += rows
 
     def compute(self) -> dict[str, Tensor]:
         """Return the states by name."""
@@ -156,12 +236,43 @@ class LabelHistogram(Metric):
         """Add what another histogram of the same labels and bins has counted.
 
         Raises:
-            ValueError: The shapes differ.
+            ValueError: The shapes differ, or squared weights are to be kept and the other has none.
         """
-        mine, theirs = tuple(self.positives.shape), tuple(other.positives.shape)
+        mine, theirs = tuple(self.least.shape), tuple(other.least.shape)
         if mine != theirs:
             raise ValueError(f"histograms must have the same labels and bins to be merged, got {mine} and {theirs}")
-        self.merge_state(other)
+        if other.counts.is_floating_point() or int((self.rows + other.rows).amax()) > _MOST_ROWS:
+            self._widen()
+        if self._keeps_squares:
+            self.squares += other._squared()
+        self.counts += other.counts
+        torch.minimum(self.least, other.least, out=self.least)
+        torch.maximum(self.greatest, other.greatest, out=self.greatest)
+        self.positive_rows += other.positive_rows
+        self.rows += other.rows
+        self.least_weight = torch.minimum(self.least_weight, other.least_weight)
+        self.greatest_weight = torch.maximum(self.greatest_weight, other.greatest_weight)
+        self._update_count += other._update_count
+
+    def sync(
+        self,
+        dist_sync_fn: Callable[..., Any] | None = None,
+        process_group: Any | None = None,
+        should_sync: bool = True,
+        distributed_available: Callable[..., bool] | None = None,
+    ) -> None:
+        """Replace the states by those of all ranks together; see `torchmetrics.Metric.sync`.
+
+        Ranks first agree on how wide they count: one may have seen weights where another has not.
+        """
+        available = distributed_available or self.distributed_available_fn
+        if should_sync and available is not None and available():
+            group = process_group or self.process_group
+            state = torch.tensor([int(self.rows.max()), int(self.counts.is_floating_point())], device=self.rows.device)
+            found = torch.stack((dist_sync_fn or gather_all_tensors)(state, group))
+            if bool(found[:, 1].any()) or int(found[:, 0].sum()) > _MOST_ROWS:
+                self._widen()
+        super().sync(dist_sync_fn, process_group, should_sync, distributed_available)
 
     def nonempty(self) -> Tensor:
         """Return [K, T] bool, True where a row was counted."""
@@ -182,41 +293,90 @@ class LabelHistogram(Metric):
 
     def pooled(self) -> LabelHistogram:
         """Return a histogram of one label that holds the cells of all labels."""
-        pool = LabelHistogram(1, self.num_bins).to(self.positives.device)
-        pool.positives, pool.negatives = self.positives.sum(0, keepdim=True), self.negatives.sum(0, keepdim=True)
+        pool = self._like(1, self.num_bins)
+        for labels in self.label_slices(32):
+            pool.counts += self.counts[labels].sum(0, keepdim=True)
+            if self._keeps_squares:
+                pool.squares += self.squares[labels].sum(0, keepdim=True)
         pool.least, pool.greatest = self.least.amin(0, keepdim=True), self.greatest.amax(0, keepdim=True)
         pool.positive_rows = self.positive_rows.sum(0, keepdim=True)
         pool.rows = self.rows.sum(0, keepdim=True)
-        pool.least_weight = self.least_weight.clone()
         return pool
 
     def coarsened(self, num_bins: int) -> LabelHistogram:
         """Return the same counts in fewer bins, each of which joins as many neighbours; itself if there are no more."""
         if self.num_bins <= num_bins:
             return self
-        coarse = LabelHistogram(self.num_labels, num_bins).to(self.positives.device)
+        coarse = self._like(self.num_labels, num_bins)
         shape = (self.num_labels, num_bins, -1)
-        coarse.positives, coarse.negatives = self.positives.view(shape).sum(2), self.negatives.view(shape).sum(2)
+        both = (self.num_labels, 2, num_bins, -1)
+        coarse.counts = self.counts.view(both).sum(3, dtype=self.counts.dtype)
+        if self._keeps_squares:
+            coarse.squares = self.squares.view(both).sum(3)
         coarse.least, coarse.greatest = self.least.view(shape).amin(2), self.greatest.view(shape).amax(2)
         coarse.positive_rows, coarse.rows = self.positive_rows.clone(), self.rows.clone()
-        coarse.least_weight = self.least_weight.clone()
         return coarse
+
+    def scaled(self, positives: Tensor, negatives: Tensor) -> LabelHistogram:
+        """Return the histogram with the weights of the positive and negative rows of each label multiplied.
+
+        Args:
+            positives, negatives: [K] float64, above 0.
+        """
+        result = self._like(self.num_labels, self.num_bins)
+        result._widen()
+        factors = torch.stack([negatives, positives], 1).double().to(self.counts.device)[:, :, None]
+        result.counts = self.counts * factors
+        if result._keeps_squares:
+            result.squares = self._squared() * factors**2
+        result.least, result.greatest = self.least.clone(), self.greatest.clone()
+        result.positive_rows, result.rows = self.positive_rows.clone(), self.rows.clone()
+        result.least_weight = self.least_weight * factors.min()
+        result.greatest_weight = self.greatest_weight * factors.max()
+        return result
+
+    def without(self, part: LabelHistogram) -> LabelHistogram:
+        """Return the histogram of the rows that are not in `part`; the ends of its bins stay those of all rows."""
+        rest = self._like(self.num_labels, self.num_bins)
+        rest.counts = (self.counts - part.counts).clamp_(min=0)
+        if self._keeps_squares:
+            rest.squares = (self.squares - part._squared()).clamp_(min=0)
+        rest.least, rest.greatest = self.least, self.greatest
+        rest.positive_rows, rest.rows = self.positive_rows - part.positive_rows, self.rows - part.rows
+        return rest
+
+    def _like(self, num_labels: int, num_bins: int) -> LabelHistogram:
+        """An empty histogram as wide as this one, of the same range of weights."""
+        result = LabelHistogram(num_labels, num_bins, self.weighted).to(self.least.device)
+        if self.counts.is_floating_point() or int(self.rows.sum()) > _MOST_ROWS:
+            result._widen()
+        result.least_weight, result.greatest_weight = self.least_weight.clone(), self.greatest_weight.clone()
+        return result
 
     def to_table(self) -> pa.Table:
         """Return the non-empty bins, one a row, ordered by label and bin, with the counts of rows in the metadata."""
         nonempty = self.nonempty()
         label, bin_index = nonempty.nonzero(as_tuple=True)
-        columns = [label.int(), bin_index.int()]
-        columns += [state[nonempty] for state in (self.positives, self.negatives, self.least, self.greatest)]
+        columns = {
+            "label": label.int(),
+            "bin": bin_index.int(),
+            "positives": self.counts[label, 1, bin_index],
+            "negatives": self.counts[label, 0, bin_index],
+            "least": self.least[nonempty],
+            "greatest": self.greatest[nonempty],
+        }
+        if self._keeps_squares:
+            columns |= {name: self.squares[label, 1 - half, bin_index] for half, name in enumerate(SQUARES)}
+        least = float(self.least_weight)
         document = {
-            "format_version": FORMAT_VERSION,
             "num_bins": self.num_bins,
+            "weighted": self.weighted,
             "rows": self.rows.tolist(),
             "positive_rows": self.positive_rows.tolist(),
-            "least_weight": float(self.least_weight) if bool(self.least_weight.isfinite()) else None,
+            "least_weight": least if math.isfinite(least) else None,
+            "greatest_weight": float(self.greatest_weight),
         }
-        schema = _SCHEMA.with_metadata({METADATA_KEY: json.dumps(document).encode()})
-        return pa.table([pa.array(column.cpu().numpy()) for column in columns], schema=schema)
+        return table_of(columns, document)
 
     @classmethod
     def from_table(cls, table: pa.Table) -> LabelHistogram:
@@ -225,16 +385,23 @@ class LabelHistogram(Metric):
         Raises:
             RunError: The table is not a histogram, of another format version, or damaged.
         """
-        document = _document_of(table)
-        histogram = cls(len(document["rows"]), document["num_bins"])
-        label, bin_index = _column(table, "label").long(), _column(table, "bin").long()
-        _check_indices(label, bin_index, histogram)
-        for name in ("positives", "negatives", "least", "greatest"):
-            getattr(histogram, name)[label, bin_index] = _column(table, name)
+        columns, document = columns_of(table)
+        histogram = cls(len(document["rows"]), document["num_bins"], document["weighted"])
         histogram.rows = torch.tensor(document["rows"], dtype=torch.int64)
         histogram.positive_rows = torch.tensor(document["positive_rows"], dtype=torch.int64)
         if document["least_weight"] is not None:
             histogram.least_weight = torch.tensor(document["least_weight"], dtype=torch.float64)
+        histogram.greatest_weight = torch.tensor(document["greatest_weight"], dtype=torch.float64)
+        wide = document["least_weight"] is not None and not histogram._all_ones()
+        if wide or max(document["rows"], default=0) > _MOST_ROWS:
+            histogram._widen()
+        label, bin_index = columns["label"].long(), columns["bin"].long()
+        for half, name in enumerate(("negatives", "positives")):
+            histogram.counts[label, half, bin_index] = columns[name].to(histogram.counts.dtype)
+        for half, name in enumerate(SQUARES):
+            if histogram._keeps_squares:
+                histogram.squares[label, 1 - half, bin_index] = columns[name]
+        histogram.least[label, bin_index], histogram.greatest[label, bin_index] = columns["least"], columns["greatest"]
         return histogram
 
 
@@ -242,12 +409,15 @@ def _checked_weights(weights: Tensor) -> Tensor:
     weights = weights.double()
     bad = ~((weights >= 0) & weights.isfinite())
     if bool(bad.any()):
-        row = int(bad.nonzero()[0])
-        raise DataError(f"weights must be finite and not negative, got {float(weights[row])!r} in row {row} of a batch")
+        place = tuple(int(index) for index in bad.nonzero()[0])
+        where = f"row {place[0]}" if len(place) == 1 else f"row {place[0]} for label {place[1]}"
+        raise DataError(f"weights must be finite and not negative, got {float(weights[place])!r} in {where} of a batch")
     return weights
 
 
 def _check_finite(logits: Tensor, mask: Tensor | None) -> None:
+    if bool(logits.sum().isfinite()):  # many times cheaper than to ask each; the sum of finite ones may overflow
+        return
     bad = ~logits.isfinite()
     if mask is not None:
         bad &= mask
@@ -256,38 +426,4 @@ def _check_finite(logits: Tensor, mask: Tensor | None) -> None:
         raise DataError(
             f"logits must be finite where a label is observed, got {float(logits[row, label])!r} for label {label} "
             f"in row {row} of a batch ({int(bad.sum())} such cells); look for infinite inputs or weights"
-        )
-
-
-def _document_of(table: pa.Table) -> dict[str, Any]:
-    raw = (table.schema.metadata or {}).get(METADATA_KEY)
-    missing = [name for name in _SCHEMA.names if name not in table.column_names]
-    if raw is None or missing:
-        raise RunError(
-            f"a table of histograms must have the columns {', '.join(_SCHEMA.names)} and the metadata "
-            f"{METADATA_KEY.decode()!r}, got the columns {', '.join(table.column_names) or 'none'} "
-            f"{'without' if raw is None else 'with'} it; it is another file"
-        )
-    document: dict[str, Any] = json.loads(raw)
-    found = document.get("format_version")
-    if found != FORMAT_VERSION:
-        raise RunError(
-            f"a table of histograms must have format_version {FORMAT_VERSION}, got {found!r}; "
-            "read it with the version of mlclf that wrote it"
-        )
-    return document
-
-
-def _column(table: pa.Table, name: str) -> Tensor:
-    column = table.column(name).cast(_SCHEMA.field(name).type)
-    return torch.from_numpy(column.combine_chunks().to_numpy(zero_copy_only=False).copy())
-
-
-def _check_indices(label: Tensor, bin_index: Tensor, histogram: LabelHistogram) -> None:
-    inside = (label >= 0) & (label < histogram.num_labels) & (bin_index >= 0) & (bin_index < histogram.num_bins)
-    if not bool(inside.all()):
-        row = int((~inside).nonzero()[0])
-        raise RunError(
-            f"a table of histograms of {histogram.num_labels} labels and {histogram.num_bins} bins must not have "
-            f"label {int(label[row])}, bin {int(bin_index[row])} (row {row}); the file is damaged"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -80,13 +79,7 @@ def reweighted(histogram: LabelHistogram, old: Tensor, new: Tensor) -> LabelHist
     old, new = _checked(old, new)
     same = old == new
     positives, negatives = torch.where(same, 1.0, new / old), torch.where(same, 1.0, (1 - new) / (1 - old))
-    result = copy.deepcopy(histogram)
-    device = histogram.positives.device
-    result.positives = histogram.positives * positives[:, None].to(device)
-    result.negatives = histogram.negatives * negatives[:, None].to(device)
-    least = torch.cat([positives, negatives, torch.ones(1).double()]).min()
-    result.least_weight = histogram.least_weight * least.to(histogram.least_weight.device)
-    return result
+    return histogram.scaled(positives, negatives)
 
 
 def _checked(old: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,10 +24,8 @@ def auroc(histogram: LabelHistogram) -> tuple[Tensor, Tensor]:
     values, bounds = _empty(histogram), _empty(histogram)
     for labels in histogram.label_slices(_BYTES_PER_BIN):
         p, n = histogram.positives[labels], histogram.negatives[labels]
-        pairs = p.sum(1) * n.sum(1)
-        below = n.cumsum(1) - n
-        values[labels] = (p * (below + n / 2)).sum(1) / pairs
-        bounds[labels] = (p * n * _spread(histogram, labels)).sum(1) / (2 * pairs)
+        values[labels], shares = area_steps(p, n, _spread(histogram, labels))
+        bounds[labels] = shares.sum(1) / 2
     return _where_defined(histogram, values, bounds)
 
 
@@ -48,16 +46,62 @@ def average_precision(histogram: LabelHistogram) -> tuple[Tensor, Tensor]:
     values, bounds = _empty(histogram), _empty(histogram)
     for labels in histogram.label_slices(_BYTES_PER_BIN):
         p, n = histogram.positives[labels], histogram.negatives[labels]
-        true, false = _from_the_top(p), _from_the_top(n)
-        tied = p * true / (true + false)
-        best = p * true / (true + false - n)
-        worst = p - false * torch.log1p(p / (true - p + false + histogram.least_weight / 2))
-        spread = _spread(histogram, labels) & (p > 0)
-        total = p.sum(1)
-        steps = torch.where(spread, (best + worst) / 2, tied).where(p > 0, 0.0)
-        values[labels] = steps.sum(1) / total
-        bounds[labels] = torch.where(spread, (best - worst) / 2, 0.0).sum(1) / total
+        values[labels], shares = precision_steps(p, n, _spread(histogram, labels), histogram.least_weight)
+        bounds[labels] = shares.sum(1) / 2
     return _where_defined(histogram, values, bounds)
+
+
+def area_steps(positives: Tensor, negatives: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the AUROC [k] of steps [k, M] that rise in the logit, and the share [k, M] of each in its interval.
+
+    The interval is the value ± half the sum of the shares; only steps with a spread, [k, M] bool, have one.
+    """
+    pairs = positives.sum(1) * negatives.sum(1)
+    below = negatives.cumsum(1) - negatives
+    values = (positives * (below + negatives / 2)).sum(1) / pairs
+    return values, positives * negatives * spread / pairs[:, None]
+
+
+def precision_steps(
+    positives: Tensor, negatives: Tensor, spread: Tensor, least_weight: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the average precision [k] of steps [k, M] that rise in the logit, and the share [k, M] of each.
+
+    As `area_steps`; `least_weight` [] is that of a row.
+    """
+    true, false = _from_the_top(positives), _from_the_top(negatives)
+    tied = positives * true / (true + false)
+    best = positives * true / (true + false - negatives)
+    worst = positives - false * torch.log1p(positives / (true - positives + false + least_weight / 2))
+    spread = spread & (positives > 0)
+    total = positives.sum(1)
+    steps = torch.where(spread, (best + worst) / 2, tied).where(positives > 0, 0.0)
+    return steps.sum(1) / total, torch.where(spread, best - worst, 0.0) / total[:, None]
+
+
+def exact_ranking(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return the exact AUROC and average precision of one label, each [] float64; NaN without both classes.
+
+    The rows are sorted, so it takes memory for those of one label; equal logits are ties.
+
+    Args:
+        logits: [n] floating, finite.
+        labels: [n] bool or uint8 of 0 and 1.
+        weights: [n] floating, not negative; rows of weight 0 do not count.
+    """
+    weights = torch.ones(len(logits), dtype=torch.float64) if weights is None else weights.double()
+    counted = weights > 0
+    order = logits[counted].sort()
+    truth, mass = labels[counted][order.indices] != 0, weights[counted][order.indices]
+    if not bool(truth.any()) or bool(truth.all()):
+        return (torch.tensor(torch.nan, dtype=torch.float64),) * 2
+    step = torch.zeros(len(mass), dtype=torch.int64)
+    torch.cumsum(order.values.diff() != 0, 0, out=step[1:])
+    p, n = (torch.zeros(1, int(step[-1]) + 1, dtype=torch.float64) for _ in range(2))
+    p[0].index_add_(0, step, mass * truth)
+    n[0].index_add_(0, step, mass * ~truth)
+    ties = torch.zeros_like(p, dtype=torch.bool)
+    return area_steps(p, n, ties)[0][0], precision_steps(p, n, ties, mass.min())[0][0]
 
 
 def _from_the_top(counts: Tensor) -> Tensor:
@@ -69,7 +113,7 @@ def _spread(histogram: LabelHistogram, labels: slice) -> Tensor:
 
 
 def _empty(histogram: LabelHistogram) -> Tensor:
-    return torch.empty(histogram.num_labels, dtype=torch.float64, device=histogram.positives.device)
+    return torch.empty(histogram.num_labels, dtype=torch.float64, device=histogram.least.device)
 
 
 def _where_defined(histogram: LabelHistogram, values: Tensor, bounds: Tensor) -> tuple[Tensor, Tensor]:

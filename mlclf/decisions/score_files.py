@@ -1,224 +1,196 @@
-"""Scores of any model in Parquet, with their labels beside them or joined by a key → logits and labels in pieces."""
+"""Scores of any model in Parquet, with their labels beside them or joined by a key → cells."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from mlclf.data.features.numeric import numeric_values
-from mlclf.data.labels import UNOBSERVED, LabelColumns
+from mlclf.data.arrays import Recycler
+from mlclf.data.labels import UNOBSERVED
+from mlclf.data.plain import LEAST_BUDGET_BYTES, with_plain_columns
 from mlclf.data.readers import decoded_pieces
-from mlclf.data.rows import row_weights
-from mlclf.data.schema import matches
 from mlclf.data.shards import Plan
-from mlclf.decisions.thresholds import Thresholds
-from mlclf.errors import ConfigError, DataError
+from mlclf.decisions.cells import Cells, row_identities, value_identities
+from mlclf.decisions.label_join import JoinedLabels, placed
+from mlclf.decisions.label_rows import LabelReader, LabelRows, check_label_weights
+from mlclf.decisions.score_columns import LARGEST_FILE_LOGIT, CellColumns, Place, file_logits, read_scores
 
-PROBABILITY, LOGIT = "probability", "logit"
-KIND_KEY = b"mlclf_score_kind"
-"""Metadata of a Parquet schema by which a file says what its scores are."""
+T = TypeVar("T")
 
-CLIP = 1e-7
-PIECE_CELLS = 1 << 22
+PIECE_CELLS = 17_000_000
+PIECE_ROWS = 65_536
 
 
-@dataclass
-class ScorePiece:
-    """Some rows: logits [n, K] float32, labels [n, K] uint8, mask [n, K] bool, weights [n] float64."""
+class ScoredRows(NamedTuple):
+    """Rows that have scores and labels: the cells, and the scores as the file has them, [n, K] float32."""
 
-    logits: Tensor
-    labels: Tensor
-    mask: Tensor
-    weights: Tensor
+    cells: Cells
+    scores: torch.Tensor
 
 
 @dataclass
-class ScoreFiles:
-    """Which columns hold the scores and the labels of K labels.
+class Scored:
+    """Which columns of score files hold the scores of K labels.
 
     Attributes:
-        label_names, score_columns: [K]; `score_X` belongs to label X.
-        kind: probability or logit; said by the caller or the file, never guessed.
-        joined: labels by key, where they are in other files.
-        unmatched: rows of scores whose key has no labels.
+        label_names: [K].
+        kind: probability or logit; said by the caller or the files, never guessed.
     """
 
     plan: Plan
     kind: str
     label_names: tuple[str, ...]
-    score_columns: tuple[str, ...]
-    weight: str | None = None
-    joined: JoinedLabels | None = None
-    values: Mapping[str, int | None] = field(default_factory=dict)
-    unmatched: int = 0
+    scores: CellColumns
+    memory: Recycler = field(default_factory=Recycler, repr=False, kw_only=True)
+    _plans: dict[tuple[str, ...], Plan] = field(default_factory=dict, repr=False, kw_only=True)
 
-    def pieces(self) -> Iterator[ScorePiece]:
-        """All rows, in bounded pieces.
+    def of(self, label_names: Sequence[str]) -> Scored:
+        """Some of the labels, where scores have a column each."""
+        places = dict(zip(self.label_names, self.scores.names, strict=True))
+        columns = CellColumns(tuple(places[name] for name in label_names), len(label_names))
+        return Scored(self.plan, self.kind, tuple(label_names), columns)
+
+    @property
+    def piece_rows(self) -> int:
+        """Rows that are decoded at a time."""
+        return max(64, min(PIECE_ROWS, PIECE_CELLS // len(self.label_names)))
+
+    def pieces(
+        self, units: Sequence[int], others: Sequence[str] = ()
+    ) -> Iterator[tuple[pa.Table, NDArray[np.float32]]]:
+        """Yield the other columns and the scores [K, n] float32 of the rows of some units, in order.
 
         Raises:
-            DataError: a score is missing, or a probability is outside [0, 1]; a label is not one.
+            DataError: a score is missing, or a probability is outside [0, 1].
         """
-        labels = LabelColumns(self.label_names, self.values)
-        columns = [*self.score_columns, *((self.joined.key,) if self.joined else self.label_names)]
-        columns += [self.weight] if self.weight else []
-        rows = max(64, min(65_536, PIECE_CELLS // len(self.label_names)))
-        for _, table, place in decoded_pieces(
-            self.plan,
-            range(len(self.plan.units)),
-            list(dict.fromkeys(columns)),
-            rows,
-            lambda first, table, place: (first, table, place),
-            lanes=1,
-        ):
-            codes, table = self._codes(labels, table, place)
-            logits = np.stack([self._logits(table, name, place) for name in self.score_columns], axis=1)
-            yield ScorePiece(
-                torch.from_numpy(logits),
-                torch.from_numpy((codes == 1).astype(np.uint8)),
-                torch.from_numpy(codes != UNOBSERVED),
-                torch.from_numpy(row_weights(table, self.weight, place)),
-            )
 
-    def _codes(self, labels: LabelColumns, table: pa.Table, place: str) -> tuple[NDArray[np.uint8], pa.Table]:
-        if self.joined is None:
-            return labels.codes(table, place), table
-        rows = self.joined.rows_of(table.column(self.joined.key))
-        found = rows >= 0
-        self.unmatched += int((~found).sum())
-        return self.joined.codes[rows[found]], table.filter(pa.array(found))
+        def work(table: pa.Table, place: Place, first_row: int) -> tuple[pa.Table, NDArray[np.float32]]:
+            return table.select(list(others)), read_scores(table, self.scores, self.kind, place, self.memory)
 
-    def _logits(self, table: pa.Table, name: str, place: str) -> NDArray[np.float32]:
-        where = f"{place} column {name!r}"
-        column = table.column(name)
-        scores = numeric_values(column, where) if self.kind == PROBABILITY else _with_infinities(column)
-        if np.isnan(scores).any():
-            raise DataError(
-                f"{where}: scores must be numbers, found {int(np.isnan(scores).sum())} null or NaN; "
-                "drop these rows or score them again"
-            )
-        if self.kind == LOGIT:
-            return np.clip(scores, -1e30, 1e30).astype(np.float32)
-        outside = (scores < 0) | (scores > 1)
-        if outside.any():
-            raise DataError(
-                f"{where}: probabilities must be in [0, 1], found {float(scores[outside][0])!r}; "
-                "if these are logits, say --score-kind logit"
-            )
-        clipped = np.clip(scores.astype(np.float64), CLIP, 1 - CLIP)
-        return (np.log(clipped) - np.log1p(-clipped)).astype(np.float32)
+        yield from self._decoded([*self.scores.names, *others], units, work, lanes=1)
 
-
-def _with_infinities(column: pa.ChunkedArray) -> NDArray[np.float64]:
-    return np.asarray(pc.cast(column, pa.float64(), safe=False).to_numpy(), np.float64)
+    def _decoded(
+        self,
+        columns: Sequence[str],
+        units: Sequence[int],
+        work: Callable[[pa.Table, Place, int], T],
+        lanes: int = 2,
+    ) -> Iterator[T]:
+        """Results of `work` on pieces of some units; with more than one lane those of large units come in turns."""
+        names = list(dict.fromkeys(columns))
+        plan = self._plans.get(tuple(names))
+        if plan is None:  # footers are looked at once, however many units are read one by one
+            plan = self._plans[tuple(names)] = with_plain_columns(self.plan, names, LEAST_BUDGET_BYTES)
+        yield from decoded_pieces(plan, units, names, self.piece_rows, placed(plan, work), lanes=lanes)
 
 
 @dataclass
-class JoinedLabels:
-    """Labels of other files, held in memory: keys [n] and codes [n, K] uint8."""
+class ScoreFiles(Scored):
+    """Score files with all that is known of their rows.
 
-    key: str
-    keys: pa.Array
-    codes: NDArray[np.uint8]
-
-    def rows_of(self, column: pa.ChunkedArray) -> NDArray[np.int64]:
-        """Row of each key, −1 where there is none: [n] int64."""
-        places = pc.index_in(pc.cast(column, self.keys.type), value_set=self.keys)
-        return np.asarray(pc.fill_null(places, -1).to_numpy(), np.int64)
-
-
-def open_score_files(
-    plan: Plan,
-    scores: Sequence[str],
-    labels: Sequence[str],
-    kind: str | None,
-    *,
-    label_plan: Plan | None = None,
-    key: str | None = None,
-    weight: str | None = None,
-) -> ScoreFiles:
-    """Pair the score columns with their labels.
-
-    Args:
-        plan: the score files.
-        scores, labels: column names or globs.
-        kind: `probability` or `logit`; None takes what the files say.
-        label_plan, key: where the labels are, when not beside the scores, and the column that joins them.
-
-    Raises:
-        ConfigError: a column, the kind or the key is missing.
+    Attributes:
+        beside: what the score files themselves know of a row.
+        joined: labels by key, where they are in other files.
+        label_weights: where the weights of the cells are, in whichever files.
+        identity: the column of the score files that tells what a row is; None where its number does.
+        notes: what a person should know, in plain words.
     """
-    columns = plan.shards[0].schema.names
-    score_columns = [name for name in columns if any(matches(name, pattern) for pattern in scores)]
-    label_source = (label_plan or plan).shards[0].schema.names
-    names = [name for name in label_source if any(matches(name, pattern) for pattern in labels)]
-    paired = [(name, f"score_{name}") for name in names if f"score_{name}" in score_columns]
-    if not paired:
-        raise ConfigError(
-            f"no score column belongs to a label: scores are {score_columns[:5]}, labels {names[:5]}; "
-            "'score_X' belongs to label 'X' (see --scores, --labels, --label-data)"
+
+    beside: LabelReader
+    joined: JoinedLabels | None = None
+    label_weights: CellColumns | None = None
+    identity: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def cells(self, limit: float = LARGEST_FILE_LOGIT) -> Iterator[ScoredRows]:
+        """All rows that have labels, in bounded pieces.
+
+        Args:
+            limit: the largest logit of a probability.
+
+        Raises:
+            DataError: a score is missing, or a probability is outside [0, 1]; a label or a weight is not one; a key
+                is there twice.
+        """
+
+        def work(table: pa.Table, place: Place, first_row: int) -> tuple[Any, ...]:
+            scores, known = (
+                read_scores(table, self.scores, self.kind, place, self.memory),
+                self.beside.read(table, place),
+            )
+            numbers, found = np.arange(first_row, first_row + table.num_rows), None
+            if self.joined is not None:
+                keys = table.column(self.joined.key)
+                kept, rows = self.joined.find(keys)
+                scores, numbers = (scores, numbers) if len(kept) == len(numbers) else (scores[:, kept], numbers[kept])
+                known = known.take(kept).joined_with(self.joined.rows(rows))
+                found = keys, kept, rows, place
+            if self.label_weights is not None:
+                check_label_weights(known, self.label_weights, place)
+            return found, ScoredRows(
+                self._cells(table, scores, known, numbers - first_row, first_row, limit), _t(scores)
+            )
+
+        key = self.joined.key if self.joined else None
+        others = [name for name in (key, self.identity) if name]
+        columns = [*self.scores.names, *self.beside.columns, *others]
+        for found, rows in self._decoded(columns, range(len(self.plan.units)), work):
+            if self.joined is not None:
+                self.joined.note(*found)
+            if len(rows.cells):
+                yield rows
+        self._note_unmatched()
+
+    def _cells(
+        self,
+        table: pa.Table,
+        scores: NDArray[np.float32],
+        known: LabelRows,
+        rows: NDArray[np.int64],
+        first_row: int,
+        limit: float,
+    ) -> Cells:
+        if known.groups is not None:
+            identities = torch.from_numpy(known.groups)
+        elif self.identity is not None:
+            identities = value_identities(table.column(self.identity))[torch.from_numpy(rows)]
+        else:
+            identities = row_identities(torch.from_numpy(rows + first_row))
+        codes = known.codes
+        assert codes is not None
+        complete = bool(codes.max(initial=0) < UNOBSERVED)
+        return Cells(
+            logits=_t(file_logits(scores, self.kind, limit, self.memory)),
+            labels=_t(codes if complete else (codes == 1).view(np.uint8)),
+            identities=identities,
+            mask=None if complete else _t(codes != UNOBSERVED),
+            weights=None if known.weights is None else torch.from_numpy(known.weights),
+            label_weights=None if known.label_weights is None else _t(known.label_weights),
         )
-    if label_plan is not None and key is None:
-        raise ConfigError("--label-data needs --key, the column that joins scores and labels")
-    for where, wanted in ((plan, [key, weight] if label_plan else [weight]), (label_plan, [key])):
-        for name in filter(None, wanted):
-            if where is not None and name not in where.shards[0].schema.names:
-                raise ConfigError(f"column {name!r} is not in {where.shards[0].source.name}; check --key and --weight")
-    label_names = tuple(name for name, _ in paired)
-    joined = None
-    if label_plan is not None and key is not None:
-        joined = _read_labels(label_plan, key, label_names)
-    return ScoreFiles(plan, _kind(plan, kind), label_names, tuple(score for _, score in paired), weight, joined)
+
+    def _note_unmatched(self) -> None:
+        if self.joined is None:
+            return
+        key = self.joined.key
+        for what, other, alone in (
+            ("scores", "labels", self.joined.scores_alone),
+            ("labels", "scores", self.joined.labels_alone()),
+        ):
+            if alone.rows:
+                self.notes.append(f"{alone.rows:,} rows of {what} have no {other} by {key!r}; left out: {alone.text()}")
+
+    @property
+    def unseen_tags(self) -> int:
+        """Tags that are not labels."""
+        return self.beside.unseen_tags + (self.joined.unseen_tags if self.joined is not None else 0)
 
 
-def _kind(plan: Plan, kind: str | None) -> str:
-    said = (plan.shards[0].schema.metadata or {}).get(KIND_KEY)
-    kind = kind or (said.decode() if said is not None else None)
-    if kind not in (PROBABILITY, LOGIT):
-        found = "the files do not say it" if kind is None else f"got {kind!r}"
-        raise ConfigError(f"--score-kind must be 'probability' or 'logit': {found}")
-    return kind
-
-
-def _read_labels(plan: Plan, key: str, label_names: tuple[str, ...]) -> JoinedLabels:
-    labels = LabelColumns(label_names)
-    keys, codes = [], []
-    for _, table, place in decoded_pieces(
-        plan,
-        range(len(plan.units)),
-        [key, *label_names],
-        65_536,
-        lambda first, table, place: (first, table, place),
-        lanes=1,
-    ):
-        keys.append(table.column(key).combine_chunks())
-        codes.append(labels.codes(table, place))
-    joined = pa.concat_arrays(keys)
-    if len(joined.unique()) != len(joined):
-        counts = joined.value_counts()
-        repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")[0].as_py()
-        raise DataError(f"--label-data: key {key!r} must be distinct, found {repeated!r} more than once")
-    return JoinedLabels(key, joined, np.concatenate(codes))
-
-
-def between(thresholds: Thresholds, kind: str) -> Thresholds:
-    """The same decisions with each cut-off in the middle of the gap below it, in the files' own scale.
-
-    Scores of files go through a logit and back, which may move the last bit; a cut-off between two scores does not
-    mind. NaN (never positive) stays.
-    """
-    low, high = thresholds.intervals.double().unbind(1)
-    if kind == LOGIT:
-        low, high = torch.logit(low, eps=CLIP), torch.logit(high, eps=CLIP)
-        fallback = torch.logit(thresholds.thresholds.double(), eps=CLIP)
-    else:
-        fallback = thresholds.thresholds.double()
-    middle = torch.where(high > low, (low + high) / 2, fallback)
-    kept = torch.where(thresholds.thresholds.isnan(), torch.nan, middle).float()
-    return replace(thresholds, thresholds=kept, intervals=torch.stack([low, high], 1).float())
+def _t(columns: NDArray[Any]) -> torch.Tensor:
+    """[K, n] as a tensor [n, K] of the same memory."""
+    return torch.from_numpy(columns).t()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mlclf.decisions.betting import BettingConstraints
-from mlclf.decisions.calibrators import fit_calibrators
+from mlclf.decisions.calibrators import Calibrators, fit_cross_calibrators
 from mlclf.decisions.cells import Cells
 from mlclf.decisions.constraints import certified
 from mlclf.decisions.cutoffs import CUT_BYTES, NEVER, Probabilities, cuts_of, f_measure
@@ -16,7 +16,7 @@ from mlclf.decisions.folds import FoldHistograms, summed
 from mlclf.decisions.histograms import LabelHistogram
 from mlclf.decisions.objectives import Objective
 from mlclf.decisions.scores import scores_of
-from mlclf.decisions.shrinkage import JUDGED, choose_prior_positives, choose_trust, drawn_to, without
+from mlclf.decisions.shrinkage import JUDGED, choose_prior_positives, choose_trust, drawn_to
 from mlclf.decisions.thresholds import Thresholds
 from mlclf.decisions.top_k import TopCounts
 from mlclf.decisions.tuning import tune_thresholds
@@ -125,12 +125,12 @@ class Tuner:
             return _top_thresholds(self.top, self.objective)
         if self.claim is not None:
             return self._certified(self.claim)
-        probabilities = self._probabilities()
+        probabilities, without_folds = self._probabilities()
         positives = 0.0
         if self.shrinks:
             assert self.folds is not None
             folds = self.folds.histograms
-            positives = choose_prior_positives(folds, self.objective, scores_of, probabilities)
+            positives = choose_prior_positives(folds, self.objective, scores_of, without_folds)
         tuned = tune_thresholds(self.histogram, self.objective, scores_of, positives, probabilities)
         return tuned if self.prior is None else self._drawn_to_prior(tuned, self.prior, positives, probabilities)
 
@@ -142,11 +142,12 @@ class Tuner:
         details = {index: {"best": best} for index, best in enumerate(found.best) if best is not None}
         return replace(found.thresholds, details=details)
 
-    def _probabilities(self) -> Probabilities | None:
+    def _probabilities(self) -> tuple[Probabilities | None, list[Probabilities]]:
+        """Calibrated probabilities, and for each fold those that do not know its rows."""
         if self.folds is None:
-            return None
-        calibrators = fit_calibrators(self.folds.histograms)
-        return lambda logits, labels: torch.sigmoid(calibrators.logits(logits, labels))
+            return None, []
+        fitted, without_folds = fit_cross_calibrators(self.folds.histograms)
+        return _probabilities_of(fitted), [_probabilities_of(each) for each in without_folds]
 
     def _drawn_to_prior(
         self, tuned: Thresholds, prior: Tensor, positives: float, probabilities: Probabilities | None
@@ -155,12 +156,16 @@ class Tuner:
         folds = self.folds.histograms
         total = summed(folds)
         fresh = [
-            tune_thresholds(without(total, fold), self.objective, scores_of, positives, probabilities).thresholds
+            tune_thresholds(total.without(fold), self.objective, scores_of, positives, probabilities).thresholds
             for fold in folds
         ]
         trust = choose_trust(folds, self.objective, scores_of, fresh, prior)
         drawn = drawn_to(tuned.thresholds, prior, self.histogram.positive_rows, trust)
         return _redecided(tuned, drawn, self.histogram)
+
+
+def _probabilities_of(calibrators: Calibrators) -> Probabilities:
+    return lambda logits, labels: torch.sigmoid(calibrators.logits(logits, labels))
 
 
 def _top_thresholds(top: TopCounts, objective: Objective) -> Thresholds:

@@ -17,7 +17,7 @@ from mlclf.decisions.thresholds import Thresholds, fallback_thresholds
 from mlclf.errors import ConfigError
 
 INFORMATIVE_DEVIATIONS = 1.645
-INFORMATIVE_RATIO = 1.2
+INFORMATIVE_RATIO = 1.1
 JOINT_BINS = 4096
 _EDGE = 1e-12
 
@@ -52,7 +52,7 @@ def tune_thresholds(
       flagged, with a = P / (P + `prior_positives`) and P the number of positive rows; all positives are shrunk alike.
       0 turns it off. Inside the gap between two scores the cut lies where calibrated probabilities say that it is best
       (F/2 for F1). Where scores say nothing, flagging every row is best, and noise decides how near to it one lands: so
-      a label of its own gets `fallback` if its F is less than 1.2 times that of flagging every row, and its AUROC is
+      a label of its own gets `fallback` if its F is less than 1.1 times that of flagging every row, and its AUROC is
       not above ½ by 1.645 standard errors (a one-sided Mann-Whitney test at 5%).
     - `mcc`, `balanced_accuracy`, `youden` (the same as balanced accuracy): the largest.
     - `precision:p`: the largest recall among the cuts of at least that precision; `recall:r`: the highest cut that

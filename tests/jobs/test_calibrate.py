@@ -122,7 +122,8 @@ def test_scores_with_labels_beside_them(tmp_path: Path, kind: str) -> None:
 
 def test_labels_are_joined_by_key(tmp_path: Path) -> None:
     table = scored_table()
-    beside = calibrated(write(tmp_path / "s.parquet", table), tmp_path / "one.json", score_kind="probability")
+    path = write(tmp_path / "s.parquet", table)
+    beside = calibrated(path, tmp_path / "one.json", score_kind="probability", key="id")
     order = pa.array(np.random.default_rng(1).permutation(ROWS))
     truth = write(tmp_path / "truth.parquet", table.select(["id", "label_a", "label_b"]).take(order))
     bare = write(tmp_path / "bare.parquet", table.select(["id", "score_label_a", "score_label_b"]))
@@ -175,13 +176,13 @@ def test_the_files_of_predict_say_their_kind(fitted: Any, tmp_path: Path) -> Non
         (
             {"score_kind": "logit", "labels": "nope_*"},
             (
-                "no score column belongs to a label: scores are ['score_label_a', 'score_label_b'], labels []; "
-                "'score_X' belongs to label 'X' (see --scores, --labels, --label-data)"
+                "--labels: no column of FILE matches 'nope_*', found 'id', 'score_label_a', 'score_label_b', "
+                "'label_a', 'label_b'"
             ),
         ),
         (
             {"score_kind": "logit", "weight": "w"},
-            "column 'w' is not in FILE; check --key and --weight",
+            "--weight: column 'w' is not in FILE; check --key, --weight and --group",
         ),
         (
             {"score_kind": "logit", "label_data": "FILE"},
@@ -267,5 +268,5 @@ def test_masked_labels_and_weights_of_score_files(tmp_path: Path) -> None:
 
 def test_plain_table_is_no_score_file(tmp_path: Path) -> None:
     data = write(tmp_path / "a.parquet", plain_table(20))
-    with pytest.raises(ConfigError, match="no score column belongs to a label"):
+    with pytest.raises(ConfigError, match=r"no column of .* matches 'score_"):
         calibrated(data, tmp_path / "t.json", score_kind="logit")

@@ -1,0 +1,139 @@
+"""Arguments of the command line: what is shared between commands, and several values behind one option."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+SEVERAL = (
+    "--labels", "--features", "--exclude", "--set", "--valid", "--scores", "--label-data", "--label-weights",
+)  # fmt: skip
+"""Options that take one or more values."""
+
+FLAGS = ("--resume", "--overwrite", "--debug", "--json", "--help")
+
+Data = Annotated[list[str], typer.Argument(metavar="DATA...", help="Parquet files, folders, globs or URIs.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Many = list[str] | None
+
+Scores = Annotated[
+    Many, typer.Option(help="Score columns or globs (default: 'score_*'), or one column of lists of K scores.")
+]
+ScoreKind = Annotated[str | None, typer.Option(help="What scores are: probability or logit.")]
+ScoreLabels = Annotated[
+    Many,
+    typer.Option(help="With scores: label columns or globs (default: X for each score_X), or one column of lists."),
+]
+LabelData = Annotated[Many, typer.Option(help="With scores: where the labels are, joined by --key.")]
+Key = Annotated[str | None, typer.Option(help="With scores: column that identifies a row.")]
+Weight = Annotated[str | None, typer.Option(help="With scores: column of row weights.")]
+LabelWeights = Annotated[
+    Many, typer.Option(help="With scores: weights of row and label, weight_X for label X, such as 'weight_*'.")
+]
+Group = Annotated[str | None, typer.Option(help="With scores: column that names a cluster of rows.")]
+LabelNames = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="With lists of scores: names of the labels, one in each line.")
+]
+MemoryBudget = Annotated[
+    str | None, typer.Option(metavar="BYTES", help="What joined labels may occupy (default: 512MiB).")
+]
+
+
+def is_run(path: str) -> bool:
+    """Whether an argument is a run: a folder with `config.yaml`."""
+    return (Path(path) / "config.yaml").is_file()
+
+
+def refuse_with_run(**options: Any) -> None:
+    """Refuse options of scores where the first argument is a run.
+
+    Raises:
+        ConfigError: one is given.
+    """
+    from mlclf.errors import ConfigError
+
+    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value]
+    if given:
+        raise ConfigError(f"{', '.join(given)}: for scores only; a run knows its columns")
+
+
+def budget_bytes(text: str | None) -> int:
+    """Bytes of a memory budget as it is written, such as 512MiB."""
+    from mlclf.config import load_run_file
+
+    sets = [] if text is None else [f"runtime.memory_budget={text}"]
+    return load_run_file(None, sets).settings.runtime.memory_budget
+
+
+def names_in(path: Path | None) -> list[str] | None:
+    """The lines of a file of names.
+
+    Raises:
+        ConfigError: it cannot be read, holds no name, or one twice.
+    """
+    from mlclf.errors import ConfigError
+
+    if path is None:
+        return None
+    try:
+        names = [line for line in path.read_text(encoding="utf-8").splitlines() if line]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--label-names: {str(path)!r} must be a text file in UTF-8: {error}") from None
+    if not names or len(set(names)) < len(names):
+        found = "none" if not names else f"{next(name for name in names if names.count(name) > 1)!r} more than once"
+        raise ConfigError(f"--label-names: {str(path)!r} must hold distinct names, one in each line, found {found}")
+    return names
+
+
+def confidence_of(text: str) -> float | None:
+    """The number of --confidence, None for `none`.
+
+    Raises:
+        ConfigError: it is no number.
+    """
+    from mlclf.errors import ConfigError
+
+    if text == "none":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"--confidence must be above 0 and below 1, or 'none' for no claim, got {text!r}") from None
+
+
+def spread_arguments(arguments: list[str]) -> list[str]:
+    """Repeat options that take several values: `DATA --labels a b` becomes `DATA --labels a --labels b`.
+
+    Where no DATA stands before the option it takes one value only, so that `--labels a DATA` keeps its DATA.
+    """
+    result: list[str] = []
+    option, has_data, value_is_next = "", False, False
+    for position, argument in enumerate(arguments):
+        if argument.startswith("--"):
+            name, equals, _ = argument.partition("=")
+            option = name if name in SEVERAL and not equals else ""
+            value_is_next = not equals and name not in FLAGS
+        elif option and not value_is_next and has_data:
+            result.append(option)
+        elif not value_is_next and position > 0:
+            has_data, option = True, ""
+        else:
+            value_is_next = False
+        result.append(argument)
+    return result
+
+
+def as_sets(given: dict[str, Any], config: Path | None) -> list[str]:
+    """The arguments that were given, in the form of --set; a split given here replaces the one of the file."""
+    import json
+
+    sets = []
+    ways = ("valid", "valid_fraction", "valid_by", "folds")
+    if config is not None and any(given[way] is not None for way in ways):
+        sets += [f"{way}=" for way in ways if given[way] is None]
+    for name, value in given.items():
+        if value is not None and value != []:
+            sets.append(f"{name}={value if isinstance(value, str) else json.dumps(value)}")
+    return sets

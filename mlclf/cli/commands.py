@@ -1,0 +1,130 @@
+"""The commands that work on data: fit, predict, inspect, shuffle, demo."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlclf.cli.app import app
+from mlclf.cli.arguments import Data, Debug, Many, as_sets, budget_bytes
+from mlclf.cli.output import print_json, print_metrics, print_text, shown_job
+
+
+@app.command()
+def fit(
+    data: Annotated[list[str] | None, typer.Argument(metavar="DATA...", help="Training data.")] = None,
+    labels: Annotated[Many, typer.Option(help="Label columns or globs, or one list column of tags.")] = None,
+    out: Annotated[str | None, typer.Option(help="Run folder to write.")] = None,
+    valid: Annotated[Many, typer.Option(help="Held-out data.")] = None,
+    valid_fraction: Annotated[float | None, typer.Option(help="Share of the rows to hold out; 0 for none.")] = None,
+    valid_by: Annotated[str | None, typer.Option(help="Hold out by time:COLUMN or group:COLUMN.")] = None,
+    folds: Annotated[int | None, typer.Option(help="Folds, each held out once.")] = None,
+    features: Annotated[Many, typer.Option(help="Input columns or globs (default: all others).")] = None,
+    exclude: Annotated[Many, typer.Option(help="Columns or globs that are no inputs.")] = None,
+    weight: Annotated[str | None, typer.Option(help="Column of row weights.")] = None,
+    key: Annotated[str | None, typer.Option(help="Column that identifies a row.")] = None,
+    group: Annotated[str | None, typer.Option(help="Column that names a cluster of rows.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file of arguments and settings.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    sets: Annotated[Many, typer.Option("--set", metavar="KEY=VALUE", help="One setting.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Train, calibrate and tune thresholds: data in, run folder out."""
+    from mlclf.config import load_run_file
+    from mlclf.jobs import fit_steps
+
+    given = {
+        "train": data,
+        "labels": labels,
+        "valid": valid,
+        "valid_fraction": valid_fraction,
+        "valid_by": valid_by,
+        "folds": folds,
+        "columns": features,
+        "exclude": exclude,
+        "weight": weight,
+        "key": key,
+        "group": group,
+        "out": out,
+        "runtime.device": device,
+    }
+    run_file = load_run_file(config, [*as_sets(given, config), *(sets or [])])
+    run = shown_job(fit_steps(run_file, resume=resume, overwrite=overwrite))
+    print_metrics(run.metrics, "held-out rows")
+    print_text(f"run: {run.path}")
+
+
+@app.command()
+def predict(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder.")],
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder for the scores.")],
+    top: Annotated[int | None, typer.Option(help="Only the best N labels of each row, as lists.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Keep the parts that are there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the scores in --out.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Scores and decisions of every row, as Parquet."""
+    from mlclf.jobs import Run
+
+    folder = shown_job(Run.open(run).predict_steps(data, out, top, resume=resume, overwrite=overwrite))
+    print_text(f"scores: {folder}")
+
+
+@app.command()
+def inspect(
+    data: Data,
+    labels: Annotated[Many, typer.Option(help="Label columns or globs, or one list column of tags.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    debug: Debug = False,
+) -> None:
+    """What is in the data, and what would be made of it."""
+    from mlclf.data.inspection import inspect as inspect_data
+    from mlclf.data.inspection import summary_lines
+
+    report = inspect_data(data, labels or ())
+    if as_json:
+        print_json(report)
+    else:
+        for line in summary_lines(report):
+            print_text(line)
+
+
+@app.command()
+def shuffle(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder for the rows in random order.")],
+    seed: Annotated[int, typer.Option(help="Decides the order.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what shuffle wrote to --out.")] = False,
+    memory_budget: Annotated[
+        str | None, typer.Option(metavar="BYTES", help="What the rows in memory may occupy, such as 512MiB.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Write the rows anew in random order, in row groups that are read fast and have checksums."""
+    from mlclf.data.convert import shuffle_steps
+
+    budget = budget_bytes(memory_budget)
+    done = shown_job(shuffle_steps(data, out, seed=seed, overwrite=overwrite, memory_budget=budget))
+    print_text(f"{done.rows:,} rows in {done.files:,} file(s), {done.row_groups:,} row group(s): {done.folder}")
+    print_text(f"fit on them: mlclf fit {shlex.quote(str(done.folder))} --labels ... --out RUN")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path | None, typer.Option(help="Folder for the data, the run and the scores.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Make data with a known answer, fit, evaluate and predict it, and compare with the best possible."""
+    from mlclf.demo import demo_steps, demo_table, next_steps
+
+    result = shown_job(demo_steps(out or Path("mlclf-demo")))
+    for row in demo_table(result):
+        print_text("  ".join(f"{cell:>14}" for cell in row))
+    for line in next_steps(result):
+        print_text(line)

@@ -1,0 +1,99 @@
+"""What the command line prints: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Generator
+from typing import Any, TypeVar
+
+import typer
+
+T = TypeVar("T")
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived: unwinds the stack so that temporary files are removed."""
+
+
+def safe_text(text: str) -> str:
+    """Text with control characters (line breaks apart) escaped, so that data cannot steer the terminal."""
+    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
+
+
+def print_text(text: str) -> None:
+    print(safe_text(text))
+
+
+def complain(text: str) -> None:
+    lines = safe_text(text).splitlines() or [""]
+    print("\n".join(["error: " + lines[0], *("  " + line for line in lines[1:])]), file=sys.stderr, flush=True)
+
+
+def shown_job(steps: Generator[Any, None, T]) -> T:
+    """Run a job and show its progress on stderr: a live bar on a terminal, plain lines elsewhere."""
+    from mlclf.progress import shown
+
+    return shown(steps, safe_text)
+
+
+def print_metrics(report: dict[str, Any] | None, what: str) -> None:
+    if report is None:
+        print_text("no rows were held out: no metrics; thresholds are 0.5")
+        return
+    from mlclf.progress import metrics_table
+
+    for line in metrics_table(report, what):
+        print_text(line)
+
+
+def print_thresholds(document: dict[str, Any]) -> None:
+    from mlclf.progress import thresholds_table
+
+    for line in thresholds_table(document):
+        print_text(line)
+
+
+def print_diff(document: dict[str, Any]) -> None:
+    from mlclf.progress import diff_table
+
+    for line in diff_table(document):
+        print_text(line)
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """Print JSON, its strings escaped."""
+    import json
+
+    print(json.dumps(document, indent=1))
+
+
+def explain(error: BaseException) -> int:
+    """Print one readable block for an error, and return the exit code."""
+    from mlclf.errors import MlclfError
+
+    if "--debug" in sys.argv and not isinstance(error, typer.Exit):
+        traceback.print_exception(error)
+    if isinstance(error, typer.Exit):
+        return int(error.exit_code)
+    if isinstance(error, typer.Abort):
+        complain("stopped by SIGINT")
+        return 130
+    if hasattr(error, "format_message"):  # wrong usage, by typer's own classes, which it does not export
+        if not sys.argv[1:]:
+            print(error.format_message(), file=sys.stderr)  # the help
+            return 2
+        complain(f"{error.format_message()}\nsee 'mlclf --help' and 'mlclf COMMAND --help'")
+        return 2
+    if isinstance(error, MlclfError):
+        complain(str(error))
+        return error.exit_code
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    if isinstance(error, OSError):
+        complain(f"{error.filename or 'the system'}: {error.strerror or error}")
+        return 1
+    complain(f"unexpected {type(error).__name__}: {error}\nthis is a defect of mlclf; --debug shows where it happened")
+    return 1

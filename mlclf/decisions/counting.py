@@ -1,0 +1,167 @@
+"""Counting scored cells into bins of their logit: the inner loop of histograms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+LIMIT = 30.0
+"""The bins are uniform on ±LIMIT."""
+
+BLOCK_CELLS = 1 << 15
+"""Cells that are counted at once: their temporaries stay in the processor's cache, and torch starts no threads."""
+
+_DEVICE_BLOCK_CELLS = 1 << 22
+_PARALLEL_CELLS = 1 << 21
+_TRANSPOSED_ROWS = 64
+_FEW = 8
+
+
+class Bins(NamedTuple):
+    """The bins of K labels, filled in place."""
+
+    counts: Tensor  # [K, 2, T] int32 or float64: negatives, positives
+    squares: Tensor | None  # [K, 2, T] float64
+    least: Tensor  # [K, T] float32
+    greatest: Tensor  # [K, T] float32
+
+    def of(self, labels: slice) -> Bins:
+        squares = None if self.squares is None else self.squares[labels]
+        return Bins(self.counts[labels], squares, self.least[labels], self.greatest[labels])
+
+
+class Scored(NamedTuple):
+    """n scored rows, label by label."""
+
+    logits: Tensor  # [K, n] float32
+    labels: Tensor  # [K, n] bool or uint8
+    seen: Tensor | None  # [K, n] bool, False where a cell does not count
+    weights: Tensor | None  # [n] or [K, n] float64
+
+    def of(self, labels: slice, rows: slice) -> Scored:
+        seen, weights = self.seen, self.weights
+        if weights is not None:
+            weights = weights[rows] if weights.dim() == 1 else weights[labels, rows]
+        return Scored(
+            self.logits[labels, rows],
+            self.labels[labels, rows],
+            None if seen is None else seen[labels, rows],
+            weights,
+        )
+
+
+def by_label(values: Tensor) -> Tensor:
+    """Return [K, n], contiguous, of [n, K]; without a copy where that is how it is stored."""
+    turned = values.t()
+    if turned.is_contiguous():
+        return turned
+    if values.is_cuda:
+        return turned.contiguous()
+    copy = torch.empty(turned.shape, dtype=values.dtype)
+    for start in range(0, len(values), _TRANSPOSED_ROWS):  # blocks that the cache holds: twice as fast as in one go
+        rows = slice(start, start + _TRANSPOSED_ROWS)
+        copy[:, rows] = turned[:, rows]
+    return copy
+
+
+def count_cells(bins: Bins, scored: Scored) -> tuple[Tensor, Tensor]:
+    """Add cells to their bins; return the positive rows and the rows counted of each label, [K] int64.
+
+    Logits that count must be finite. Labels are counted one after the other, on as many threads as torch has.
+    """
+    num_labels = len(scored.logits)
+    device = scored.logits.device
+    workers = 1 if scored.logits.is_cuda or scored.logits.numel() < _PARALLEL_CELLS else torch.get_num_threads()
+    if workers == 1:
+        return _count_labels(bins, scored, slice(0, num_labels))
+    step = -(-num_labels // workers)
+    parts = [slice(start, min(start + step, num_labels)) for start in range(0, num_labels, step)]
+    with ThreadPoolExecutor(len(parts)) as pool:
+        found = list(pool.map(lambda part: _count_labels(bins, scored, part), parts))
+    positives, rows = (torch.cat(column).to(device) for column in zip(*found, strict=True))
+    return positives, rows
+
+
+def _count_labels(bins: Bins, scored: Scored, labels: slice) -> tuple[Tensor, Tensor]:
+    size = _DEVICE_BLOCK_CELLS if scored.logits.is_cuda else BLOCK_CELLS
+    counter = _BlockCounter(min(size, scored.logits.numel()), bins)
+    positives = torch.zeros(labels.stop - labels.start, dtype=torch.int64, device=scored.logits.device)
+    rows = torch.zeros_like(positives)
+    for part, part_rows in _blocks(labels, scored.logits.shape[1], counter.size, bins.least.shape[1]):
+        inner = slice(part.start - labels.start, part.stop - labels.start)
+        block = scored.of(part, part_rows)
+        positives[inner] += counter.count(bins.of(part), block)
+        rows[inner] += block.logits.shape[1] if block.seen is None else block.seen.sum(1)
+    return positives, rows
+
+
+def _blocks(labels: slice, num_rows: int, size: int, num_bins: int) -> Iterator[tuple[slice, slice]]:
+    """Slices of labels and rows of at most `size` cells, and of few enough labels for 32-bit places."""
+    rows = min(num_rows, size)
+    step = max(1, min(size // rows, (2**31 - 1) // (2 * num_bins)))
+    for first in range(labels.start, labels.stop, step):
+        for start in range(0, num_rows, rows):
+            yield slice(first, min(first + step, labels.stop)), slice(start, min(start + rows, num_rows))
+
+
+class _Comparison(Protocol):
+    def __call__(self, left: Tensor, right: Tensor, /, *, out: Tensor) -> Tensor: ...
+
+
+class _BlockCounter:
+    """Counts blocks of cells; keeps its temporaries between them."""
+
+    def __init__(self, size: int, bins: Bins) -> None:
+        device = bins.least.device
+        self.size = size
+        self.num_bins = bins.least.shape[1]
+        self.scaled = torch.empty(size, device=device)
+        self.place, self.half = (torch.empty(size, dtype=torch.int32, device=device) for _ in range(2))
+        self.index = torch.empty(size, dtype=torch.int64, device=device)
+        self.outside = torch.empty(size, dtype=torch.bool, device=device)
+        self.ones = torch.ones(size, dtype=bins.counts.dtype, device=device)
+
+    def count(self, bins: Bins, block: Scored) -> Tensor:
+        """Add a block [k, n] to the bins of its k labels; return the positive rows of each, [k] int32."""
+        shape, num_bins = block.logits.shape, self.num_bins
+        cells = block.logits.numel()
+        labels = block.labels if block.labels.dtype == torch.bool else block.labels != 0
+        scaled, place, half = (part[:cells].view(shape) for part in (self.scaled, self.place, self.half))
+        torch.add(block.logits, LIMIT, out=scaled)
+        place.copy_(scaled.mul_(num_bins / (2 * LIMIT)).clamp_(0, num_bins - 1))
+        torch.mul(labels, num_bins, out=half)
+        if shape[0] > 1:
+            first = torch.arange(shape[0], dtype=torch.int32, device=place.device)[:, None] * num_bins
+            place.add_(first)
+            half.add_(first)
+        index = self.index[:cells].copy_(half.add_(place).view(-1))
+        flat, logits = place.view(-1), block.logits.reshape(-1)
+        weights = None if block.weights is None else block.weights.expand(shape).reshape(-1)
+        if block.seen is not None:
+            labels = labels & block.seen
+            kept = block.seen.reshape(-1).nonzero()[:, 0]  # a hidden logit may be NaN, and its place anything
+            index, flat, logits = index[kept], flat[kept], logits[kept]
+            weights = None if weights is None else weights[kept]
+        counts = bins.counts.view(-1)
+        counts.scatter_add_(0, index, self.ones[: len(index)] if weights is None else weights)
+        if bins.squares is not None:
+            bins.squares.view(-1).scatter_add_(0, index, self.ones[: len(index)] if weights is None else weights**2)
+        self._extend(bins.least.view(-1), flat, logits, torch.lt, "amin")
+        self._extend(bins.greatest.view(-1), flat, logits, torch.gt, "amax")
+        return labels.view(torch.uint8).sum(1, dtype=torch.int32)
+
+    def _extend(self, ends: Tensor, place: Tensor, logits: Tensor, beyond: _Comparison, reduction: str) -> None:
+        """Extend the ends of bins; once these have seen much, reading them is cheap beside writing them."""
+        known, outside = self.scaled[: len(logits)], self.outside[: len(logits)]
+        torch.index_select(ends, 0, place, out=known)
+        beyond(logits, known, out=outside)
+        count = int(outside.count_nonzero())
+        if count * _FEW > len(logits):
+            ends.scatter_reduce_(0, place.long(), logits, reduction)
+        elif count:
+            few = outside.nonzero()[:, 0]
+            ends.scatter_reduce_(0, place[few].long(), logits[few], reduction)

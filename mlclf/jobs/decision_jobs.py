@@ -1,0 +1,207 @@
+"""Jobs that decide by thresholds: apply them to scores, and compare two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mlclf.data.shards import Plan, make_plan
+from mlclf.decisions.file_thresholds import described, read_of_kind
+from mlclf.decisions.score_columns import KIND_KEY, is_list
+from mlclf.decisions.score_files import Scored
+from mlclf.decisions.score_pairing import SCORE_PREFIX, open_scores
+from mlclf.errors import ConfigError
+from mlclf.fitting import Progress
+from mlclf.jobs.predictions import WIDE_LABELS, Parts, empty_keys, written_part
+from mlclf.jobs.steps import Names, drain, names_of
+
+DECISION_PREFIX = "decision_"
+DIFF_VERSION = 1
+
+
+def apply_thresholds(data: Names, thresholds: str | Path, out: str | Path, **options: Any) -> Path:
+    """Decide by thresholds and write Parquet parts that mirror the scores'; see `apply_thresholds_steps`."""
+    return drain(apply_thresholds_steps(data, thresholds, out, **options))
+
+
+def apply_thresholds_steps(
+    data: Names,
+    thresholds: str | Path,
+    out: str | Path,
+    *,
+    scores: Names = "score_*",
+    score_kind: str | None = None,
+    key: str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Generator[Progress, None, Path]:
+    """Decide by thresholds, yielding progress; returns the folder.
+
+    A decision is ``score >= threshold``, both float32. Up to 1,000 labels there is a column `decision_<label>` for
+    each, above, and where scores are lists, one list of the labels decided on, `decided_labels`.
+
+    Args:
+        data: Parquet files with scores.
+        thresholds: file of `calibrate`, of the same labels.
+        out: folder for the parts; the columns of keys are carried along.
+        scores: columns or globs, or one column of lists.
+        score_kind: probability or logit; None where the files or the thresholds say it.
+        key: a column to carry along; None carries all that are no scores, decisions or labels.
+        resume, overwrite: what to do with parts that are there.
+
+    Raises:
+        ConfigError, DataError: an argument or the data is not what it has to be.
+    """
+    parts = Parts(Path(out), resume=resume, overwrite=overwrite)
+    plan = make_plan(names_of(data))
+    scored = _scored(plan, Path(thresholds), scores, score_kind)
+    decided = read_of_kind(Path(thresholds), scored.label_names, scored.kind)
+    carried = _carried(plan, scored, key)
+    for index, path, before in parts.missing(plan):
+        done = before
+        with written_part(path) as writer:
+            units = [number for number, unit in enumerate(plan.units) if unit.shard == index]
+            for table, values in scored.pieces(units, carried):
+                writer.write(_with_decisions(table, decided.decide(values), scored))
+                done += table.num_rows
+                yield Progress("apply", done, plan.rows)
+            if writer.is_empty:
+                empty = {name: empty_keys(plan.shards[index], name)[name] for name in carried}
+                writer.write(_with_decisions(pa.table(empty), np.zeros((len(scored.label_names), 0), bool), scored))
+    for warning in plan.warnings:
+        yield Progress("rows", note=warning)
+    return parts.finish()
+
+
+def _scored(plan: Plan, thresholds: Path, scores: Names, score_kind: str | None) -> Scored:
+    """The scores of a plan, in the scale that they or else the thresholds say."""
+    kind, names = described(thresholds)
+    silent = all(KIND_KEY not in (shard.schema.metadata or {}) for shard in plan.shards)
+    return open_scores(plan, names_of(scores), kind if score_kind is None and silent else score_kind, names)
+
+
+def _carried(plan: Plan, scored: Scored, key: str | None) -> list[str]:
+    """The columns that are carried along.
+
+    Raises:
+        ConfigError: a file lacks the key.
+    """
+    if key is not None:
+        for shard in plan.shards:
+            if key not in shard.schema.names:
+                raise ConfigError(f"--key: column {key!r} is not in {shard.source.name}")
+        return [key]
+    own = {*scored.scores.names, *scored.label_names}
+    everywhere = set.intersection(*(set(shard.schema.names) for shard in plan.shards))
+    return [
+        column.name
+        for column in plan.shards[0].schema
+        if column.name in everywhere - own
+        and not column.name.startswith((SCORE_PREFIX, DECISION_PREFIX))
+        and not is_list(column.type)
+    ]
+
+
+def _with_decisions(table: pa.Table, decisions: NDArray[np.bool_], scored: Scored) -> pa.Table:
+    """The columns carried along, then the decisions [K, n]."""
+    columns = dict(zip(table.column_names, table.columns, strict=True))
+    if not scored.scores.is_list and len(scored.label_names) <= WIDE_LABELS:
+        for name, decided in zip(scored.label_names, decisions, strict=True):
+            columns[DECISION_PREFIX + name] = pa.array(decided)
+    else:
+        rows, labels = np.nonzero(decisions.T)
+        ends = np.cumsum(np.bincount(rows, minlength=decisions.shape[1]))
+        names = pa.array(scored.label_names, pa.string()).take(pa.array(labels))
+        columns["decided_labels"] = pa.ListArray.from_arrays(pa.array([0, *ends.tolist()], pa.int32()), names)
+    return pa.table(columns)
+
+
+# ── diff ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def diff_thresholds(a: str | Path, b: str | Path, data: Names, **options: Any) -> dict[str, Any]:
+    """How many decisions change from thresholds `a` to `b`; see `diff_thresholds_steps`."""
+    return drain(diff_thresholds_steps(a, b, data, **options))
+
+
+def diff_thresholds_steps(
+    a: str | Path, b: str | Path, data: Names, *, scores: Names = "score_*", score_kind: str | None = None
+) -> Generator[Progress, None, dict[str, Any]]:
+    """How many decisions change from thresholds `a` to `b`, yielding progress; returns a document.
+
+    Args:
+        a, b: files of `calibrate`; labels that only one of them has are named, the others compared.
+        data: Parquet files with scores of the labels that both have.
+        scores: columns or globs, or one column of lists.
+        score_kind: probability or logit; None where the files or the thresholds say it.
+
+    Returns:
+        `rows`, `changed` (decisions), `changed_rows` (rows with one), `share` (of all decisions), `only_in_a`,
+        `only_in_b`, and for each of the `labels` `thresholds`, `on_to_off`, `off_to_on` and `share` (of the rows).
+
+    Raises:
+        ConfigError, DataError: an argument or the data is not what it has to be.
+    """
+    first, second = Path(a), Path(b)
+    theirs = [described(path)[1] for path in (first, second)]
+    plan = make_plan(names_of(data))
+    scored = _scored(plan, first, scores, score_kind)
+    common = [name for name in theirs[0] if name in set(theirs[1])]
+    if not common:
+        raise ConfigError(f"{str(first)!r} and {str(second)!r} have no label in common; compare thresholds of one task")
+    scored = _of_labels(scored, common)
+    names = scored.label_names
+    old, new = (read_of_kind(path, names, scored.kind, only=True) for path in (first, second))
+    off, on = np.zeros(len(names), np.int64), np.zeros(len(names), np.int64)
+    rows = changed_rows = 0
+    for _, values in scored.pieces(range(len(plan.units))):
+        before, after = old.decide(values), new.decide(values)
+        off += (before & ~after).sum(1)
+        on += (after & ~before).sum(1)
+        changed_rows += int((before != after).any(0).sum())
+        rows += values.shape[1]
+        yield Progress("diff", rows, plan.rows)
+    changed = int((off + on).sum())
+    pairs = zip(_cut_numbers(old.cuts), _cut_numbers(new.cuts), strict=True)
+    return {
+        "format_version": DIFF_VERSION,
+        "rows": rows,
+        "changed": changed,
+        "changed_rows": changed_rows,
+        "share": changed / (rows * len(names)),
+        "only_in_a": [name for name in theirs[0] if name not in set(common)],
+        "only_in_b": [name for name in theirs[1] if name not in set(common)],
+        "labels": {
+            name: {
+                "thresholds": list(pair),
+                "on_to_off": int(off[index]),
+                "off_to_on": int(on[index]),
+                "share": int(off[index] + on[index]) / rows,
+            }
+            for index, (name, pair) in enumerate(zip(names, pairs, strict=True))
+        },
+    }
+
+
+def _of_labels(scored: Scored, wanted: Sequence[str]) -> Scored:
+    """The same scores, of some labels only.
+
+    Raises:
+        ConfigError: a label has no score.
+    """
+    if scored.scores.is_list:
+        return scored
+    missing = [name for name in wanted if name not in set(scored.label_names)]
+    if missing:
+        shown = ", ".join(map(repr, missing[:5])) + (f" and {len(missing) - 5:,} more" if len(missing) > 5 else "")
+        raise ConfigError(f"the scores must be of all labels that both thresholds have, found no score of {shown}")
+    return scored.of(wanted)
+
+
+def _cut_numbers(cuts: NDArray[np.float32]) -> list[float | None]:
+    return [None if np.isnan(cut) else cut for cut in cuts.tolist()]

@@ -1,0 +1,123 @@
+"""The job of `fit`, fresh or resumed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mlclf.config import Arguments, RunFile, Settings, load_run_file
+from mlclf.errors import ConfigError
+from mlclf.fitting import FitJob, Progress
+from mlclf.jobs.run import Run
+from mlclf.jobs.steps import Names, drain, names_of
+from mlclf.runs import RunFolder
+
+
+def fit(
+    data: Names,
+    labels: Names,
+    out: str | Path,
+    *,
+    valid: Names | None = None,
+    valid_fraction: float | None = None,
+    valid_by: str | None = None,
+    folds: int | None = None,
+    features: Names = (),
+    exclude: Names = (),
+    weight: str | None = None,
+    key: str | None = None,
+    group: str | None = None,
+    settings: Mapping[str, object] | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Run:
+    """Fit a calibrated model with thresholds on Parquet data and write its run folder.
+
+    Args:
+        data: files, folders, globs or URIs.
+        labels: label columns or globs, or one list column of tags.
+        out: the run folder.
+        valid, valid_fraction, valid_by, folds: which rows are held out, one way at most; the default is 5 folds up to
+            200,000 rows, a tenth of the rows above.
+        features, exclude: columns or globs that are, or are not, inputs; the default is every other column.
+        weight, key, group: columns of row weights, row identity, clusters.
+        settings: dotted name → value, such as {"optimizer.l2": 0.1}.
+
+    Raises:
+        ConfigError, DataError: an argument or the data is not what it has to be; nothing is written.
+    """
+    arguments = {
+        "train": names_of(data),
+        "labels": names_of(labels),
+        "valid": None if valid is None else names_of(valid),
+        "valid_fraction": valid_fraction,
+        "valid_by": valid_by,
+        "folds": folds,
+        "columns": names_of(features) or None,
+        "exclude": names_of(exclude) or None,
+        "weight": weight,
+        "key": key,
+        "group": group,
+        "out": str(out),
+    }
+    given = {name: value for name, value in arguments.items() if value is not None}
+    sets = [f"{name}={_as_text(value)}" for name, value in (given | dict(settings or {})).items()]
+    return drain(fit_steps(load_run_file(None, sets), resume=resume, overwrite=overwrite))
+
+
+def fit_steps(run_file: RunFile, *, resume: bool = False, overwrite: bool = False) -> Generator[Progress, None, Run]:
+    """The job of `fit`, yielding progress; returns the run."""
+    out = run_file.arguments.out
+    if not out:
+        raise ConfigError("fit needs --out, the folder that the run is written to")
+    folder = RunFolder(Path(out))
+    if resume:
+        run_file = resumed_run_file(folder, run_file)
+        if folder.finished:
+            yield Progress("done", note=f"{out}: this run has finished; nothing is left to do")
+            return Run.open(out)
+    yield from FitJob(run_file, resume=resume, overwrite=overwrite).steps()
+    return Run.open(out)
+
+
+def resumed_run_file(folder: RunFolder, given: RunFile) -> RunFile:
+    """The arguments and settings of a started run; any that were given must match.
+
+    Raises:
+        ConfigError: there is nothing to resume, or an argument or setting differs; all that differ are named.
+    """
+    if not folder.started:
+        raise ConfigError(f"{folder.path}: there is no run to resume here; fit without --resume")
+    stored = load_run_file(folder.file("config.yaml"), [])
+    default = RunFile(Arguments(), Settings())
+    problems = []
+    for part, (new, old, plain) in enumerate(zip(given, stored, default, strict=True)):
+        for name, value in _flat(new.model_dump(mode="json")).items():
+            was, usual = (_flat(model.model_dump(mode="json")).get(name) for model in (old, plain))
+            if value != usual and value != was and name != "out":
+                flag = f"--{name.replace('_', '-')}" if part == 0 else name
+                problems.append(f"{flag}: the run has {was!r}, given is {value!r}")
+    if problems:
+        raise ConfigError("\n".join(problems) + "\na resumed run keeps its data and settings; leave these out")
+    return RunFile(stored.arguments.model_copy(update={"out": str(folder.path)}), stored.settings)
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict) and value:
+            result |= _flat(value, f"{prefix}{name}.")
+        else:
+            result[prefix + name] = value
+    return result
+
+
+def _as_text(value: object) -> str:
+    """A setting as `--set` takes it."""
+    if isinstance(value, str):
+        return json.dumps(value) if not value or value[0] in "[{\"'~" or value == "null" else value
+    if isinstance(value, tuple):
+        value = list(value)
+    return json.dumps(value)

@@ -1,0 +1,288 @@
+"""A run: a fitted model that evaluates, predicts and calibrates."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from mlclf.config import Settings, load_run_file
+from mlclf.data.batch import Batch
+from mlclf.data.features.table import Features
+from mlclf.data.labels import TagList, make_labels
+from mlclf.data.loader import BatchStream
+from mlclf.data.pool import pool_shape
+from mlclf.data.rows import RowEncoder
+from mlclf.data.schema import Schema, check_shards, drift
+from mlclf.data.shards import Plan, make_plan
+from mlclf.decisions.cells import Cells, row_identities, value_identities
+from mlclf.decisions.evaluation import Evaluation
+from mlclf.decisions.file_thresholds import read_prior
+from mlclf.decisions.objectives import parse_objective
+from mlclf.decisions.scores import Scorer, scores_of
+from mlclf.decisions.thresholds import Thresholds
+from mlclf.errors import ConfigError
+from mlclf.files import read_json, write_json
+from mlclf.fitting import Progress
+from mlclf.jobs.predictions import (
+    DEFAULT_TOP,
+    WIDE_LABELS,
+    Parts,
+    empty_keys,
+    score_table,
+    top_columns,
+    wide_columns,
+    written_part,
+)
+from mlclf.jobs.steps import Names, drain, names_of
+from mlclf.jobs.tuned import DEFAULT_CONFIDENCE, make_tuner
+from mlclf.runs import RunFolder
+
+BATCH_CELLS = 1 << 22
+
+
+@dataclass
+class Run:
+    """A fitted model with its features, thresholds and histograms.
+
+    Attributes:
+        path: the run folder.
+        label_names: [K], in the order of every array.
+        thresholds: of the run; `calibrate` replaces them.
+    """
+
+    path: Path
+    settings: Settings
+    schema: Schema
+    features: Features
+    label_names: tuple[str, ...]
+    train_prevalences: Tensor
+    thresholds: Thresholds
+    scorer: Scorer
+    training: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """Open a run folder; every file's hash is checked.
+
+        Raises:
+            RunError: there is no finished run, a file has changed, or the format is unknown.
+        """
+        folder = RunFolder(Path(path))
+        manifest = folder.check()
+        settings = load_run_file(folder.file("config.yaml"), []).settings
+        schema, names, prevalences = folder.read_schema()
+        head, bounds = folder.read_model()
+        return cls(
+            Path(path),
+            settings,
+            schema,
+            folder.read_features(),
+            names,
+            prevalences,
+            folder.read_thresholds(names),
+            Scorer(head, bounds, torch.device("cpu")),
+            manifest.get("training", {}),
+        )
+
+    @property
+    def metrics(self) -> dict[str, Any] | None:
+        """Metrics of the held-out rows of the fit; None where none were held out."""
+        path = self.path / "metrics.json"
+        return read_json(path, 1, "metrics") if path.exists() else None
+
+    # ── evaluate ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def evaluate(self, data: Names, out: str | Path | None = None) -> dict[str, Any]:
+        """Metrics of labelled data at the run's thresholds, as the document of `metrics.json`; written to `out`."""
+        return drain(self.evaluate_steps(data, out))
+
+    def evaluate_steps(self, data: Names, out: str | Path | None = None) -> Generator[Progress, None, dict[str, Any]]:
+        """The job of `evaluate`, yielding progress; returns the document."""
+        plan = make_plan(names_of(data))
+        evaluation = Evaluation(self.thresholds.thresholds, scores_of, decide=self.thresholds.decide)
+        for batch, progress in self._batches(plan, "evaluate", with_labels=True):
+            logits = self.scorer.logits(batch)
+            evaluation.update(logits, scores_of(logits), batch.labels, batch.label_mask, batch.weights)
+            yield progress
+        yield from self._notes(plan)
+        report = evaluation.report(list(self.label_names), self.train_prevalences)
+        if out is not None:
+            write_json(Path(out), report)
+        return report
+
+    # ── predict ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def predict(
+        self,
+        data: Names,
+        out: str | Path,
+        top: int | None = None,
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
+    ) -> Path:
+        """Write scores and decisions of every row as Parquet parts that mirror the input's, and return the folder."""
+        return drain(self.predict_steps(data, out, top, resume=resume, overwrite=overwrite))
+
+    def predict_steps(
+        self,
+        data: Names,
+        out: str | Path,
+        top: int | None = None,
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
+    ) -> Generator[Progress, None, Path]:
+        """The job of `predict`, yielding progress; returns the folder."""
+        if top is not None and top < 1:
+            raise ConfigError(f"--top must be 1 or more, got {top}")
+        parts = Parts(Path(out), resume=resume, overwrite=overwrite)
+        plan = make_plan(names_of(data))
+        check_shards(plan, self._applied_schema(plan), with_labels=False)
+        for index, path, done in parts.missing(plan):
+            yield from self._predict_shard(plan, index, path, top, done)
+        yield from self._notes(plan)
+        return parts.finish()
+
+    def _predict_shard(self, plan: Plan, index: int, path: Path, top: int | None, done: int) -> Iterator[Progress]:
+        part = Plan(plan.shards, tuple(unit for unit in plan.units if unit.shard == index))
+        with written_part(path) as writer:
+            for batch, progress in self._batches(part, "predict", with_labels=False):
+                scores = scores_of(self.scorer.logits(batch))
+                keys = {} if batch.keys is None else {name: batch.keys.column(name) for name in batch.keys.column_names}
+                writer.write(score_table(keys, self._score_columns(scores, top)))
+                yield Progress("predict", done + progress.done, plan.rows)
+            if writer.is_empty:
+                nothing = self._score_columns(torch.zeros(0, len(self.label_names)), top)
+                writer.write(score_table(empty_keys(plan.shards[index], self.schema.key), nothing))
+
+    def _score_columns(self, scores: Tensor, top: int | None) -> dict[str, pa.Array]:
+        if top is None and len(self.label_names) <= WIDE_LABELS:
+            return wide_columns(scores, self.thresholds.decide(scores), self.label_names)
+        return top_columns(scores, top or DEFAULT_TOP, self.label_names)
+
+    # ── calibrate ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def calibrate(
+        self, data: Names, objective: str = "f1", out: str | Path | None = None, **options: Any
+    ) -> dict[str, Any]:
+        """Tune thresholds on labelled data; they replace the run's unless `out` names a file for them.
+
+        The options are those of `calibrate_steps`.
+        """
+        return drain(self.calibrate_steps(data, objective, out, **options))
+
+    def calibrate_steps(
+        self,
+        data: Names,
+        objective: str = "f1",
+        out: str | Path | None = None,
+        *,
+        confidence: float | None = DEFAULT_CONFIDENCE,
+        across_labels: str | None = None,
+        prior: str | Path | None = None,
+    ) -> Generator[Progress, None, dict[str, Any]]:
+        """The job of `calibrate`, yielding progress; returns the document of `thresholds.json`.
+
+        Args:
+            data: labelled data.
+            objective: such as `f1` or `recall:0.9`.
+            out: file for the document; None for the run's own.
+            confidence: what constraints are to hold with; None makes no claim.
+            across_labels: `fdr` controls a set of labels, None each on its own.
+            prior: thresholds of earlier, toward which these are shrunk.
+        """
+        tuner = make_tuner(
+            parse_objective(objective),
+            len(self.label_names),
+            confidence=confidence,
+            across_labels=across_labels,
+            prior=None if prior is None else read_prior(Path(prior), self.label_names),
+            method=self.settings.thresholds.method,
+        )
+        plan = make_plan(names_of(data))
+        if self._trained_on(plan):
+            yield Progress(
+                "calibrate",
+                note="these rows were trained on: thresholds tuned on them promise too much; use rows held out",
+            )
+        identity = self._identity(plan)
+        for batch, progress in self._batches(plan, "calibrate", with_labels=True, carried=identity):
+            tuner.update(self._cells(batch, progress.done - len(batch), identity))
+            yield progress
+        yield from self._notes(plan)
+        thresholds = tuner.thresholds()
+        document = thresholds.to_json(list(self.label_names))
+        write_json(Path(out) if out is not None else self.path / "thresholds.json", document)
+        if out is None:
+            self.thresholds = thresholds
+        return document
+
+    def _identity(self, plan: Plan) -> str | None:
+        """The column that tells what a row is, where the data has it: the run's group, or its key."""
+        names = set(plan.shards[0].schema.names)
+        return next((name for name in (self.schema.group, self.schema.key) if name in names), None)
+
+    def _cells(self, batch: Batch, first_row: int, identity: str | None) -> Cells:
+        if identity is not None and batch.keys is not None:
+            identities = value_identities(batch.keys.column(identity))
+        else:
+            identities = row_identities(torch.arange(first_row, first_row + len(batch)))
+        return Cells(self.scorer.logits(batch), batch.labels, identities, batch.label_mask, batch.weights)
+
+    def _trained_on(self, plan: Plan) -> bool:
+        """Whether a file of the plan has the name and size of one that was trained on."""
+        known = {(Path(name).name, size) for name, size in self.training.get("files", [])}
+        return any((Path(shard.source.name).name, shard.source.size_bytes) in known for shard in plan.shards)
+
+    # ── rows ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _applied_schema(self, plan: Plan) -> Schema:
+        """The schema of the run, without weight and key where the data does not have them."""
+        names = set(plan.shards[0].schema.names)
+        key = self.schema.key if self.schema.key in names else None
+        weight = self.schema.weight if self.schema.weight in names else None
+        return Schema(self.schema.features, self.schema.labels, self.schema.tags, weight, key, None)
+
+    def _batches(
+        self, plan: Plan, stage: str, *, with_labels: bool, carried: str | None = None
+    ) -> Iterator[tuple[Batch, Progress]]:
+        schema = self._applied_schema(plan)
+        if with_labels:
+            check_shards(plan, schema)
+        values = self.settings.data.label_values
+        labels = make_labels(self.schema, values, self.label_names) if with_labels else None
+        key = carried if with_labels else schema.key
+        keys = () if key is None else (key,)
+        weight = schema.weight if with_labels else None
+        encoder = RowEncoder(schema, self.features, labels, len(self.label_names), weight=weight, key_columns=keys)
+        row_bytes = 4 * self.features.num_dense + 12 * plan.row_bytes + len(self.label_names) + 64
+        budget = max(self.settings.runtime.memory_budget, int(row_bytes) << 12)
+        pool = pool_shape(budget, row_bytes, plan.row_bytes, unit_rows=plan.largest_unit_rows)
+        batch_rows = max(1, min(pool.slab_rows, BATCH_CELLS // len(self.label_names)))
+        done = 0
+        for batch in BatchStream(plan, encoder, pool, batch_rows=batch_rows, shuffle=False):
+            done += len(batch)
+            yield batch, Progress(stage, done, plan.rows)
+        if isinstance(labels, TagList):
+            self.unseen_tags = labels.unseen_tags
+
+    unseen_tags: int = 0
+
+    def _notes(self, plan: Plan) -> Iterator[Progress]:
+        """Warnings of the plan and counts of what encoding repaired."""
+        lines = [*plan.warnings, *self.features.counted()]
+        if self.unseen_tags:
+            lines.append(f"{self.unseen_tags:,} tags were not in training; they are ignored (unseen_tags)")
+            self.unseen_tags = 0
+        unknown = drift(plan, self.schema)
+        if unknown:
+            lines.append(f"{len(unknown)} columns were not there in training and are not used: {unknown[:5]}")
+        for line in lines:
+            yield Progress("rows", note=line)

@@ -1,0 +1,224 @@
+"""Jobs on the scores of any model, in Parquet, with labels: calibrate and evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlclf.data.shards import make_plan
+from mlclf.decisions.cells import Cells
+from mlclf.decisions.evaluation import Evaluation
+from mlclf.decisions.file_thresholds import KIND_FIELD, FileThresholds, in_file_scale, read_of_kind, read_prior
+from mlclf.decisions.objectives import parse_objective
+from mlclf.decisions.score_columns import LOGIT, LOSS_CLIP, PROBABILITY
+from mlclf.decisions.score_files import Scored, ScoreFiles
+from mlclf.decisions.score_pairing import open_score_files
+from mlclf.decisions.scores import scores_of
+from mlclf.decisions.top_k import is_top
+from mlclf.errors import ConfigError, DataError
+from mlclf.files import write_json
+from mlclf.fitting import Progress
+from mlclf.jobs.steps import Names, drain, names_of
+from mlclf.jobs.tuned import DEFAULT_CONFIDENCE, make_tuner
+
+DEFAULT_BUDGET_BYTES = 512 << 20
+
+
+# ── calibrate ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def calibrate_scores(data: Names, objective: str, out: str | Path, **options: Any) -> dict[str, Any]:
+    """Tune thresholds on the scores of any model and write them to `out`; see `calibrate_scores_steps`."""
+    return drain(calibrate_scores_steps(data, objective, out, **options))
+
+
+def calibrate_scores_steps(
+    data: Names,
+    objective: str,
+    out: str | Path | None,
+    *,
+    confidence: float | None = DEFAULT_CONFIDENCE,
+    across_labels: str | None = None,
+    prior: str | Path | None = None,
+    **columns: Any,
+) -> Generator[Progress, None, dict[str, Any]]:
+    """Tune thresholds on the scores of any model, yielding progress; returns the document of `thresholds.json`.
+
+    The thresholds are in the scale of the files, which the document names as `score_kind`.
+
+    Args:
+        data: Parquet files with scores.
+        objective: such as `f1` or `recall:0.9`.
+        out: file for the document.
+        confidence: what constraints are to hold with; None makes no claim.
+        across_labels: `fdr` controls a set of labels, None each on its own.
+        prior: thresholds of earlier, toward which these are shrunk.
+        columns: which columns are what; see `opened`.
+
+    Raises:
+        ConfigError, DataError: an argument or the data is not what it has to be; nothing is written.
+    """
+    if out is None:
+        raise ConfigError("calibrating score files needs --out, the file for the thresholds")
+    wanted = parse_objective(objective)
+    make_tuner(wanted, 1, confidence=confidence, across_labels=across_labels)  # refuses before data is read
+    files = opened(data, **columns)
+    earlier = None if prior is None else read_prior(Path(prior), files.label_names, files.kind)
+    num_labels = len(files.label_names)
+    tuner = make_tuner(wanted, num_labels, confidence=confidence, across_labels=across_labels, prior=earlier)
+    done = 0
+    for rows in files.cells():
+        tuner.update(rows.cells)
+        done += len(rows.cells)
+        yield Progress("calibrate", done, files.plan.rows)
+    yield from _notes(files, done)
+    document = in_file_scale(tuner.thresholds(), files.kind).to_json(list(files.label_names))
+    document[KIND_FIELD] = files.kind
+    write_json(Path(out), document)
+    return document
+
+
+def opened(
+    data: Names,
+    *,
+    scores: Names = "score_*",
+    score_kind: str | None = None,
+    labels: Names | None = None,
+    label_data: Names = (),
+    key: str | None = None,
+    weight: str | None = None,
+    label_weights: Names = (),
+    group: str | None = None,
+    label_names: Sequence[str] | None = None,
+    memory_budget: int = DEFAULT_BUDGET_BYTES,
+) -> ScoreFiles:
+    """Open score files with their labels.
+
+    Args:
+        data: Parquet files with scores.
+        scores: columns or globs, `score_X` belonging to label X; or one column of lists of K.
+        score_kind: probability or logit; None where the files say it.
+        labels: columns or globs, or one column of lists of K values or of tags; None takes X for every `score_X`.
+        label_data, key: where the labels are, if not beside the scores, and the column that joins them.
+        weight: column of row weights.
+        label_weights: columns of weights by which those of the rows are multiplied, `weight_X` for label X.
+        group: column that names a cluster of rows.
+        label_names: of the elements of lists.
+        memory_budget: bytes that joined labels may take.
+    """
+    plan = make_plan(names_of(data))
+    return open_score_files(
+        plan,
+        names_of(scores),
+        None if labels is None else names_of(labels),
+        score_kind,
+        label_plan=make_plan(names_of(label_data)) if label_data else None,
+        key=key,
+        weight=weight,
+        label_weights=names_of(label_weights),
+        group=group,
+        label_names=label_names,
+        budget_bytes=memory_budget,
+    )
+
+
+def _notes(files: ScoreFiles, done: int) -> Generator[Progress, None, None]:
+    """What a person should know of the rows that were read.
+
+    Raises:
+        DataError: no row has scores and labels.
+    """
+    notes = [*files.plan.warnings, *files.notes]
+    if files.unseen_tags:
+        notes.append(f"{files.unseen_tags:,} tags are not among the labels that have scores; they are ignored")
+    for note in notes:
+        yield Progress("rows", note=note)
+    if not done:
+        raise DataError("no row has both scores and labels; check --key and the files")
+
+
+# ── evaluate ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def evaluate_scores(
+    data: Names, thresholds: str | Path | None = None, out: str | Path | None = None, **columns: Any
+) -> dict[str, Any]:
+    """Metrics of the scores of any model, as the document of `metrics.json`; see `evaluate_scores_steps`."""
+    return drain(evaluate_scores_steps(data, thresholds, out, **columns))
+
+
+def evaluate_scores_steps(
+    data: Names, thresholds: str | Path | None = None, out: str | Path | None = None, **columns: Any
+) -> Generator[Progress, None, dict[str, Any]]:
+    """Metrics of the scores of any model, yielding progress; returns the document of `metrics.json`.
+
+    The prevalences of training are not known, so `gain` compares with those of these rows, (P + ½)/(N + 1); the
+    document says so under `gain_baseline`. For the log-loss probabilities are clipped at 1e-7.
+
+    Args:
+        data: Parquet files with scores.
+        thresholds: file of `calibrate`; without one 0.5 decides.
+        out: file for the document.
+        columns: which columns are what; see `opened`.
+
+    Raises:
+        ConfigError, DataError: an argument or the data is not what it has to be; nothing is written.
+    """
+    files = opened(data, **columns)
+    decided = _thresholds(files, thresholds)
+    cuts = torch.from_numpy(decided.cuts)
+    half = scores_of(cuts) if files.kind == LOGIT else cuts
+
+    def decide(scores: Tensor) -> Tensor:
+        decisions = scores >= half
+        if decided.per_row is None:
+            return decisions
+        return decisions & is_top(scores, torch.ones_like(decisions), decided.per_row)
+
+    evaluation, done = Evaluation(half, scores_of, decide=decide), 0
+    for rows in files.cells(float(np.log((1 - LOSS_CLIP) / LOSS_CLIP))):
+        scores = rows.scores if files.kind == PROBABILITY else _on_sides(rows.scores, cuts, half)
+        evaluation.update_cells(_row_major(rows.cells), scores.contiguous())
+        done += len(rows.cells)
+        yield Progress("evaluate", done, files.plan.rows)
+    yield from _notes(files, done)
+    losses = evaluation.losses
+    report = evaluation.report(list(files.label_names), (losses.positives + 0.5) / (losses.weights + 1))
+    report["gain_baseline"] = "prevalences of these rows"
+    for entry, cut in zip(report["labels"].values(), cuts.tolist(), strict=True):
+        entry["threshold"] = None if np.isnan(cut) else cut
+    if out is not None:
+        write_json(Path(out), report)
+    return report
+
+
+def _thresholds(files: Scored, path: str | Path | None) -> FileThresholds:
+    """Those of a file, or the probability 0.5."""
+    if path is not None:
+        return read_of_kind(Path(path), files.label_names, files.kind)
+    half = np.full(len(files.label_names), 0.5 if files.kind == PROBABILITY else 0.0, np.float32)
+    return FileThresholds(files.kind, half)
+
+
+def _row_major(cells: Cells) -> Cells:
+    """The same cells with those of a row beside each other, as metrics across labels read them."""
+    mask = None if cells.mask is None else cells.mask.contiguous()
+    return replace(cells, logits=cells.logits.contiguous(), labels=cells.labels.contiguous(), mask=mask)
+
+
+def _on_sides(logits: Tensor, cuts: Tensor, half: Tensor) -> Tensor:
+    """Probabilities of logits that are on the same side of the probability `half` [K] as they are of the cuts [K].
+
+    Far out neighbouring logits have one probability in float32; those below the cut then get the one just below.
+    """
+    scores = scores_of(logits)
+    below = torch.nextafter(half, torch.zeros_like(half))
+    return torch.where(logits >= cuts, torch.maximum(scores, half), torch.minimum(scores, below)).where(
+        ~cuts.isnan(), scores
+    )
