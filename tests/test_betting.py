@@ -331,6 +331,20 @@ def test_a_scale_of_weights_changes_nothing() -> None:
         assert torch.equal(found.thresholds, expected.thresholds)
 
 
+@CLUSTERED
+def test_label_weights_multiply_row_weights(clustered: bool) -> None:
+    cells = drawn(12, 1_000)
+    assert cells.weights is not None
+    by_label = torch.tensor([0.5, 1.0], dtype=torch.float64).expand(1_000, 2)
+    both = Cells(cells.logits, cells.labels, cells.identities, cells.mask, cells.weights, by_label)
+    expected = constraints_of(PRECISION, cells, clustered).observations.wealth(slice(1, 2), LEVEL)
+    found = constraints_of(PRECISION, both, clustered).observations.wealth(slice(1, 2), LEVEL)
+    assert_same(found, expected)
+    cells.weights = cells.weights / 2
+    halved = constraints_of(PRECISION, cells, clustered).observations.wealth(slice(0, 1), LEVEL)
+    assert_same(constraints_of(PRECISION, both, clustered).observations.wealth(slice(0, 1), LEVEL), halved)
+
+
 def test_different_settings_are_not_merged() -> None:
     with pytest.raises(ValueError, match=r"^constraints must have the same settings to be merged, got .* and .*$"):
         BettingConstraints(PRECISION, 1).merge(BettingConstraints(RECALL, 1))
