@@ -121,7 +121,7 @@ def test_numbers_say_what_they_are() -> None:
 
 def test_more_confidence_flags_no_more() -> None:
     logits, labels = drawn(3, 2_000, 10)
-    histogram = counted(logits, labels)
+    histogram = counted(logits, labels, 4096)
     flagged = []
     for confidence in (0.5, 0.9, 0.99, 0.999999):
         found = certified(histogram, FPR, confidence, scores_of).thresholds.thresholds
@@ -240,7 +240,7 @@ def test_confidence_near_one() -> None:
 
 def test_false_discovery_rate_is_stricter_than_each_label_alone_and_not_than_all() -> None:
     logits, labels = drawn(5, 600, 30, slope=1.5)
-    histogram = counted(logits, labels)
+    histogram = counted(logits, labels, 4096)
     for objective in (PRECISION, RECALL, FPR):
         alone = certified(histogram, objective, 0.95, scores_of).thresholds.status
         fdr = certified(histogram, objective, 0.95, scores_of, "fdr").thresholds.status
