@@ -138,3 +138,16 @@ def test_a_row_of_many_labels_costs_no_square_of_them() -> None:
 
 def test_nothing_ranked_is_undefined() -> None:
     assert RowRankings().means().isnan().all()
+
+
+def test_columns_side_by_side_are_ranked_like_rows() -> None:
+    """Parquet gives scores column by column: [K, n] in memory, handed in as its transpose."""
+    generator = torch.Generator().manual_seed(3)
+    scores = torch.rand(50, 7, generator=generator).round(decimals=1)
+    labels = (torch.rand(50, 7, generator=generator) < 0.4).to(torch.uint8)
+    found = []
+    for by_column in (False, True):
+        held, truth = (scores.t().contiguous().t(), labels.t().contiguous().t()) if by_column else (scores, labels)
+        cells = Cells(torch.logit(held, eps=1e-6), truth, torch.arange(50))
+        found.append(torch.cat([row_rankings(part) for part in cell_slices(cells, held)]))
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)

@@ -92,7 +92,7 @@ def _falling_keys(part: CellSlice) -> Tensor:
     The lowest bit says whether the cell is positive, the bits above fall as the score grows.
     """
     bits = (part.scores + 0.0).view(torch.int32) + 1  # + 0.0 turns -0.0 into 0.0; + 1 sets 0.0 apart from the unseen
-    keys = ((bits << 1) ^ _ALL_BUT_LOWEST) | part.labels
+    keys = (((bits << 1) ^ _ALL_BUT_LOWEST) | part.labels).contiguous()
     if part.seen is not None:
         keys = keys.masked_fill(~part.seen, _ALL_BUT_LOWEST)
     if keys.device.type != "cpu":
