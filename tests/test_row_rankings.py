@@ -24,6 +24,7 @@ from torchmetrics.functional.classification import (
 )
 from torchmetrics.functional.retrieval import retrieval_normalized_dcg, retrieval_precision
 
+from mlclf.decisions.cell_slices import cell_slices
 from mlclf.decisions.cells import Cells
 from mlclf.decisions.row_rankings import RANKINGS, RowRankings, row_rankings
 
