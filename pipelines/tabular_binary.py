@@ -117,7 +117,8 @@ def report_lines(metrics: dict[str, Any], thresholds: dict[str, Any]) -> list[st
         found = metrics["labels"][name]
         lines.append(f"{name}: threshold {tuned['threshold']} for {thresholds['objective']} ({tuned['status']})")
         for title, at in (("there", ""), ("at 0.5", "_at_half")):
-            cells = (f"{what} {found[what + at]:.3f}" for what in ("precision", "recall", "f1"))
+            values = {what: found[what + at] for what in ("precision", "recall", "f1")}
+            cells = (f"{what} {'undefined' if value is None else f'{value:.3f}'}" for what, value in values.items())
             lines.append(f"  {title:7} {', '.join(cells)}")
     return lines
 
