@@ -23,8 +23,10 @@ from mlclf.decisions.score_columns import LARGEST_FILE_LOGIT, CellColumns, Place
 
 T = TypeVar("T")
 
-PIECE_CELLS = 17_000_000
+PIECE_CELLS = 1 << 23
 PIECE_ROWS = 65_536
+LARGE_UNIT_BYTES = 64 << 20
+"""Of units larger than this one is decoded at a time: decoded, read and encoded it is there three times."""
 
 
 class ScoredRows(NamedTuple):
@@ -87,6 +89,8 @@ class Scored:
         plan = self._plans.get(tuple(names))
         if plan is None:  # footers are looked at once, however many units are read one by one
             plan = self._plans[tuple(names)] = with_plain_columns(self.plan, names, LEAST_BUDGET_BYTES)
+        largest = max((plan.units[unit].rows * plan.units[unit].row_bytes for unit in units), default=0)
+        lanes = 1 if largest > LARGE_UNIT_BYTES else lanes
         yield from decoded_pieces(plan, units, names, self.piece_rows, placed(plan, work), lanes=lanes)
 
 
