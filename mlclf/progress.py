@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -139,7 +139,40 @@ def metrics_table(report: dict[str, Any], what: str) -> list[str]:
     if report["undefined_labels"]:
         some = ", ".join(_short(name) for name in report["undefined_labels"][:5])
         lines.append(f"  undefined (one class only): {len(report['undefined_labels'])} labels, such as {some}")
+    lines += _interval_lines(report.get("intervals"))
+    lines += _slice_lines(report.get("by"))
     return lines
+
+
+def _interval_lines(intervals: dict[str, Any] | None) -> Iterator[str]:
+    """The intervals of the bootstrap, for the averages."""
+    if intervals is None:
+        return
+    for average in ("macro", "micro"):
+        known = intervals.get(average) or {}
+        shown = (
+            (name, known.get(field)) for name, field in (("auroc", "auroc"), ("ap", "average_precision"), ("f1", "f1"))
+        )
+        texts = [f"{name} {_number(ends[0])} to {_number(ends[1])}" for name, ends in shown if ends]
+        if texts:
+            yield f"  95% of replicates, {average}: {', '.join(texts)}"
+
+
+def _slice_lines(by: dict[str, Any] | None) -> Iterator[str]:
+    """The averages of the values of a column."""
+    if by is None:
+        return
+    named = [*by["values"].items(), ("(missing)", by["missing"]), ("(other)", by["other"])]
+    rows = [(name, document) for name, document in named if document is not None]
+    width = min(40, max(12, *(len(_short(name)) for name, _ in rows)))
+    head = ("rows", "auroc", "ap", "macro f1", "micro f1")
+    yield f"  by {_short(by['column'])}"
+    yield f"  {'':{width}}  " + "  ".join(f"{title:>9}" for title in head)
+    for name, document in rows:
+        macro, micro = document["macro"], document["micro"]
+        numbers = [macro["auroc"], macro["average_precision"], macro["f1"], micro["f1"]]
+        cells = [f"{document['rows']:,}", *map(_number, numbers)]
+        yield f"  {_short(name):{width}}  " + "  ".join(f"{cell:>9}" for cell in cells)
 
 
 def thresholds_table(document: dict[str, Any]) -> list[str]:

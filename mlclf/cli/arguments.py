@@ -12,7 +12,7 @@ SEVERAL = (
 )  # fmt: skip
 """Options that take one or more values."""
 
-FLAGS = ("--resume", "--overwrite", "--debug", "--json", "--help")
+FLAGS = ("--resume", "--overwrite", "--debug", "--json", "--exact", "--help")
 
 Data = Annotated[list[str], typer.Argument(metavar="DATA...", help="Parquet files, folders, globs or URIs.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

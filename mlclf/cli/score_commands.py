@@ -43,6 +43,9 @@ def evaluate(
     label_weights: LabelWeights = None,
     label_names: LabelNames = None,
     memory_budget: MemoryBudget = None,
+    by: Annotated[str | None, typer.Option(help="Column whose values get metrics of their own.")] = None,
+    bootstrap: Annotated[int, typer.Option(help="Replicates for intervals, such as 200; 0 for none.")] = 0,
+    exact: Annotated[bool, typer.Option("--exact", help="AUROC and average precision from sorted scores.")] = False,
     debug: Debug = False,
 ) -> None:
     """Metrics of labelled data, of a run or of the scores of any model."""
@@ -53,12 +56,15 @@ def evaluate(
             thresholds=thresholds, labels=labels, scores=scores, score_kind=score_kind, label_data=label_data,
             key=key, weight=weight, label_weights=label_weights, label_names=label_names, memory_budget=memory_budget,
         )  # fmt: skip
-        report = shown_job(Run.open(data[0]).evaluate_steps(data[1:], out))
+        steps = Run.open(data[0]).evaluate_steps(data[1:], out, by=by, bootstrap=bootstrap, exact=exact)
     else:
         steps = evaluate_scores_steps(
             data,
             thresholds,
             out,
+            by=by,
+            bootstrap=bootstrap,
+            exact=exact,
             scores=scores or "score_*",
             score_kind=score_kind,
             labels=labels,
@@ -69,7 +75,7 @@ def evaluate(
             label_names=names_in(label_names),
             memory_budget=budget_bytes(memory_budget),
         )
-        report = shown_job(steps)
+    report = shown_job(steps)
     print_metrics(report, "these rows")
     if out is not None:
         print_text(f"metrics: {out}")

@@ -63,6 +63,12 @@ class Evaluation:
         self.rows = RowCount().to(device)
         self.replicates = Replicates(num_labels, replicates, interval_bytes, device) if replicates else None
 
+        self._ranking: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
+
+    def rank_by(self, areas: tuple[Tensor, Tensor], precisions: tuple[Tensor, Tensor]) -> None:
+        """Report these AUROC and average precisions, each values and bounds [K] float64, not those of the histogram."""
+        self._ranking = areas, precisions
+
     def _at_least(self, scores: Tensor) -> Tensor:
         return scores >= self.thresholds
 
@@ -197,8 +203,8 @@ class Evaluation:
         return {"scored_labels": sum(defined), "undefined_labels": missing}
 
     def _per_label(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        areas, area_bounds = auroc(self.histogram)
-        precisions, precision_bounds = average_precision(self.histogram)
+        ranking = self._ranking or (auroc(self.histogram), average_precision(self.histogram))
+        (areas, area_bounds), (precisions, precision_bounds) = ranking
         per_label = {"auroc": areas, "average_precision": precisions, **decision_metrics(self.decisions.counts)}
         return per_label, {"auroc": area_bounds, "average_precision": precision_bounds}
 

@@ -30,10 +30,11 @@ LARGE_UNIT_BYTES = 64 << 20
 
 
 class ScoredRows(NamedTuple):
-    """Rows that have scores and labels: the cells, and the scores as the file has them, [n, K] float32."""
+    """Rows that have scores and labels: cells, the scores as the file has them, [n, K] float32, a column carried."""
 
     cells: Cells
     scores: torch.Tensor
+    carried: pa.ChunkedArray | None = None
 
 
 @dataclass
@@ -103,6 +104,7 @@ class ScoreFiles(Scored):
         joined: labels by key, where they are in other files.
         label_weights: where the weights of the cells are, in whichever files.
         identity: the column of the score files that tells what a row is; None where its number does.
+        carry: a column of the score files whose values are handed on.
         notes: what a person should know, in plain words.
     """
 
@@ -111,6 +113,7 @@ class ScoreFiles(Scored):
     label_weights: CellColumns | None = None
     identity: str | None = None
     notes: list[str] = field(default_factory=list)
+    carry: str | None = None
 
     def cells(self, limit: float = LARGEST_FILE_LOGIT) -> Iterator[ScoredRows]:
         """All rows that have labels, in bounded pieces.
@@ -137,12 +140,15 @@ class ScoreFiles(Scored):
                 found = keys, kept, rows, place
             if self.label_weights is not None:
                 check_label_weights(known, self.label_weights, place)
-            return found, ScoredRows(
-                self._cells(table, scores, known, numbers - first_row, first_row, limit), _t(scores)
-            )
+            carried = None
+            if self.carry is not None:
+                carried = table.column(self.carry)
+                carried = carried if len(carried) == len(numbers) else carried.take(pa.array(numbers - first_row))
+            cells = self._cells(table, scores, known, numbers - first_row, first_row, limit)
+            return found, ScoredRows(cells, _t(scores), carried)
 
         key = self.joined.key if self.joined else None
-        others = [name for name in (key, self.identity) if name]
+        others = [name for name in (key, self.identity, self.carry) if name]
         columns = [*self.scores.names, *self.beside.columns, *others]
         for found, rows in self._decoded(columns, range(len(self.plan.units)), work):
             if self.joined is not None:

@@ -21,7 +21,6 @@ from mlclf.data.rows import RowEncoder
 from mlclf.data.schema import Schema, check_shards, drift
 from mlclf.data.shards import Plan, make_plan
 from mlclf.decisions.cells import Cells, row_identities, value_identities
-from mlclf.decisions.evaluation import Evaluation
 from mlclf.decisions.file_thresholds import read_prior
 from mlclf.decisions.objectives import Objective, parse_objective
 from mlclf.decisions.scores import Scorer, scores_of
@@ -29,6 +28,7 @@ from mlclf.decisions.thresholds import Thresholds
 from mlclf.errors import ConfigError
 from mlclf.files import read_json, write_json
 from mlclf.fitting import Progress
+from mlclf.jobs.evaluations import EvaluateOptions, Judged, ScoredBatch, check_column, evaluation_steps
 from mlclf.jobs.predictions import (
     DEFAULT_TOP,
     WIDE_LABELS,
@@ -98,20 +98,49 @@ class Run:
 
     # ── evaluate ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def evaluate(self, data: Names, out: str | Path | None = None) -> dict[str, Any]:
-        """Metrics of labelled data at the run's thresholds, as the document of `metrics.json`; written to `out`."""
-        return drain(self.evaluate_steps(data, out))
+    def evaluate(self, data: Names, out: str | Path | None = None, **options: Any) -> dict[str, Any]:
+        """Metrics of labelled data at the run's thresholds, as the document of `metrics.json`; written to `out`.
 
-    def evaluate_steps(self, data: Names, out: str | Path | None = None) -> Generator[Progress, None, dict[str, Any]]:
-        """The job of `evaluate`, yielding progress; returns the document."""
+        The options are those of `evaluate_steps`.
+        """
+        return drain(self.evaluate_steps(data, out, **options))
+
+    def evaluate_steps(
+        self,
+        data: Names,
+        out: str | Path | None = None,
+        *,
+        by: str | None = None,
+        bootstrap: int = 0,
+        exact: bool = False,
+    ) -> Generator[Progress, None, dict[str, Any]]:
+        """The job of `evaluate`, yielding progress; returns the document.
+
+        Args:
+            data: labelled data.
+            out: file for the document.
+            by: column of the data whose values get metrics of their own.
+            bootstrap: replicates for intervals; 0 for none.
+            exact: AUROC and average precision from sorted scores, label by label.
+        """
+        options = EvaluateOptions(by, bootstrap, exact)
         plan = make_plan(names_of(data))
-        evaluation = Evaluation(self.thresholds.thresholds, scores_of, decide=self.thresholds.decide)
-        for batch, progress in self._batches(plan, "evaluate", with_labels=True):
-            logits = self.scorer.logits(batch)
-            evaluation.update(logits, scores_of(logits), batch.labels, batch.label_mask, batch.weights)
-            yield progress
+        check_column(plan, by)
+        identity = self._identity(plan) if bootstrap else None
+        carried = tuple(dict.fromkeys(name for name in (identity, by) if name))
+
+        def passes() -> Iterator[ScoredBatch]:
+            for batch, progress in self._batches(plan, "evaluate", with_labels=True, carried=carried):
+                cells = self._cells(batch, progress.done - len(batch), identity)
+                values = None if by is None or batch.keys is None else batch.keys.column(by)
+                yield ScoredBatch(cells, scores_of(cells.logits), values)
+
+        judged = Judged(self.thresholds.thresholds, self.thresholds.decide, list(self.label_names))
+        evaluation, sliced = yield from evaluation_steps(passes, judged, options, plan.rows)
         yield from self._notes(plan)
-        report = evaluation.report(list(self.label_names), self.train_prevalences)
+        report = evaluation.report(judged.label_names, self.train_prevalences)
+        if sliced is not None:
+            report |= sliced.report(judged.label_names, self.train_prevalences)
         if out is not None:
             write_json(Path(out), report)
         return report
@@ -249,7 +278,8 @@ class Run:
             **options,
         )
         identity = self._identity(plan)
-        for batch, progress in self._batches(plan, "calibrate", with_labels=True, carried=identity):
+        carried = () if identity is None else (identity,)
+        for batch, progress in self._batches(plan, "calibrate", with_labels=True, carried=carried):
             tuner.update(self._cells(batch, progress.done - len(batch), identity))
             yield progress
         yield from self._notes(plan)
@@ -287,15 +317,14 @@ class Run:
         return Schema(self.schema.features, self.schema.labels, self.schema.tags, weight, key, None)
 
     def _batches(
-        self, plan: Plan, stage: str, *, with_labels: bool, carried: str | None = None
+        self, plan: Plan, stage: str, *, with_labels: bool, carried: Sequence[str] = ()
     ) -> Iterator[tuple[Batch, Progress]]:
         schema = self._applied_schema(plan)
         if with_labels:
             check_shards(plan, schema)
         values = self.settings.data.label_values
         labels = make_labels(self.schema, values, self.label_names) if with_labels else None
-        key = carried if with_labels else schema.key
-        keys = () if key is None else (key,)
+        keys = tuple(carried) if with_labels else tuple(name for name in (schema.key,) if name)
         weight = schema.weight if with_labels else None
         encoder = RowEncoder(schema, self.features, labels, len(self.label_names), weight=weight, key_columns=keys)
         row_bytes = 4 * self.features.num_dense + 12 * plan.row_bytes + len(self.label_names) + 64

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from torch import Tensor
 
 from mlclf.data.shards import make_plan
 from mlclf.decisions.cells import Cells
-from mlclf.decisions.evaluation import Evaluation
 from mlclf.decisions.file_thresholds import KIND_FIELD, FileThresholds, in_file_scale, read_of_kind, read_prior
 from mlclf.decisions.objectives import parse_objective
 from mlclf.decisions.score_columns import LOGIT, LOSS_CLIP, PROBABILITY
@@ -24,6 +23,7 @@ from mlclf.decisions.top_k import is_top
 from mlclf.errors import ConfigError, DataError
 from mlclf.files import write_json
 from mlclf.fitting import Progress
+from mlclf.jobs.evaluations import EvaluateOptions, Judged, ScoredBatch, check_column, evaluation_steps
 from mlclf.jobs.steps import Names, drain, names_of
 from mlclf.jobs.tuned import DEFAULT_CONFIDENCE, make_tuner
 
@@ -174,7 +174,14 @@ def evaluate_scores(
 
 
 def evaluate_scores_steps(
-    data: Names, thresholds: str | Path | None = None, out: str | Path | None = None, **columns: Any
+    data: Names,
+    thresholds: str | Path | None = None,
+    out: str | Path | None = None,
+    *,
+    by: str | None = None,
+    bootstrap: int = 0,
+    exact: bool = False,
+    **columns: Any,
 ) -> Generator[Progress, None, dict[str, Any]]:
     """Metrics of the scores of any model, yielding progress; returns the document of `metrics.json`.
 
@@ -185,12 +192,17 @@ def evaluate_scores_steps(
         data: Parquet files with scores.
         thresholds: file of `calibrate`; without one 0.5 decides.
         out: file for the document.
+        by: column of the score files whose values get metrics of their own.
+        bootstrap: replicates for intervals; 0 for none.
+        exact: AUROC and average precision from sorted scores, label by label.
         columns: which columns are what; see `opened`.
 
     Raises:
         ConfigError, DataError: an argument or the data is not what it has to be; nothing is written.
     """
+    options = EvaluateOptions(by, bootstrap, exact)
     files = opened(data, **columns)
+    check_column(files.plan, by)
     decided = _thresholds(files, thresholds)
     cuts = torch.from_numpy(decided.cuts)
     half = scores_of(cuts) if files.kind == LOGIT else cuts
@@ -201,15 +213,24 @@ def evaluate_scores_steps(
             return decisions
         return decisions & is_top(scores, torch.ones_like(decisions), decided.per_row)
 
-    evaluation, done = Evaluation(half, scores_of, decide=decide), 0
-    for rows in files.cells(float(np.log((1 - LOSS_CLIP) / LOSS_CLIP))):
-        scores = rows.scores if files.kind == PROBABILITY else _on_sides(rows.scores, cuts, half)
-        evaluation.update_cells(_row_major(rows.cells), scores.contiguous())
-        done += len(rows.cells)
-        yield Progress("evaluate", done, files.plan.rows)
-    yield from _notes(files, done)
+    limit = float(np.log((1 - LOSS_CLIP) / LOSS_CLIP))
+    latest = [files]
+
+    def passes() -> Iterator[ScoredBatch]:
+        latest[0] = opened(data, **columns)
+        latest[0].carry = options.by
+        for rows in latest[0].cells(limit):
+            scores = rows.scores if files.kind == PROBABILITY else _on_sides(rows.scores, cuts, half)
+            yield ScoredBatch(_row_major(rows.cells), scores.contiguous(), rows.carried)
+
+    judged = Judged(half, decide, list(files.label_names))
+    evaluation, sliced = yield from evaluation_steps(passes, judged, options, files.plan.rows)
+    yield from _notes(latest[0], int(evaluation.rows.rows))
     losses = evaluation.losses
-    report = evaluation.report(list(files.label_names), (losses.positives + 0.5) / (losses.weights + 1))
+    prevalences = (losses.positives + 0.5) / (losses.weights + 1)
+    report = evaluation.report(judged.label_names, prevalences)
+    if sliced is not None:
+        report |= sliced.report(judged.label_names, prevalences)
     report["gain_baseline"] = "prevalences of these rows"
     for entry, cut in zip(report["labels"].values(), cuts.tolist(), strict=True):
         entry["threshold"] = None if np.isnan(cut) else cut

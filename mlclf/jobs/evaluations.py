@@ -1,0 +1,168 @@
+"""What `evaluate` does with scored rows, whoever scored them: one pass, and more where a ranking asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from mlclf.data.shards import Plan
+from mlclf.decisions.cells import Cells
+from mlclf.decisions.evaluation import Evaluation
+from mlclf.decisions.ranking import LabelRows, exact_rankings
+from mlclf.decisions.refinement import MOST_PASSES, TOLERANCE, Refinement
+from mlclf.decisions.scores import scores_of
+from mlclf.decisions.slices import SlicedEvaluation
+from mlclf.errors import ConfigError
+from mlclf.fitting import Progress
+
+EXACT_BYTES = 256 << 20
+"""Of the labels that `exact` holds at a time."""
+
+_CELL_BYTES = 16
+
+
+class ScoredBatch(NamedTuple):
+    """Some rows: their cells, their scores [n, K] float32, and their values of the column of `by`."""
+
+    cells: Cells
+    scores: Tensor
+    values: pa.ChunkedArray | None
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What is asked for beside the metrics of all rows.
+
+    Attributes:
+        by: column whose values get metrics of their own.
+        bootstrap: replicates for intervals; 0 for none.
+        exact: AUROC and average precision from sorted scores, label by label.
+    """
+
+    by: str | None = None
+    bootstrap: int = 0
+    exact: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range.
+
+        Raises:
+            ConfigError: the replicates are negative, or too few for an interval.
+        """
+        if self.bootstrap < 0 or 0 < self.bootstrap < 20:
+            raise ConfigError(f"--bootstrap must be 0, or 20 replicates and more (200 is usual), got {self.bootstrap}")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What is judged: thresholds [K] float32 of probabilities, the decisions of scores, and the names of the labels."""
+
+    thresholds: Tensor
+    decide: Callable[[Tensor], Tensor]
+    label_names: list[str]
+
+
+def check_column(plan: Plan, name: str | None) -> None:
+    """Refuse a column of `by` that a file lacks.
+
+    Raises:
+        ConfigError: there is no such column in one of the files.
+    """
+    for shard in plan.shards:
+        if name is not None and name not in shard.schema.names:
+            raise ConfigError(f"--by: column {name!r} is not in {shard.source.name}; check its name")
+
+
+def evaluation_steps(
+    passes: Callable[[], Iterator[ScoredBatch]], judged: Judged, options: EvaluateOptions, total: int
+) -> Generator[Progress, None, tuple[Evaluation, SlicedEvaluation | None]]:
+    """Evaluate rows, yielding progress; returns the evaluation of all and, with `by`, of the values.
+
+    The first pass counts everything. Where binning leaves an interval of AUROC or average precision wider than 1e-4,
+    further passes refine the bins that matter; with `exact` they collect the scores of some labels at a time instead.
+
+    Args:
+        passes: called for each pass; must return all rows again.
+        judged, options: what is asked.
+        total: rows, for the progress.
+    """
+    evaluation = Evaluation(judged.thresholds, scores_of, decide=judged.decide, replicates=options.bootstrap)
+    sliced = None
+    if options.by is not None:
+        sliced = SlicedEvaluation(options.by, judged.thresholds, scores_of, decide=judged.decide)
+    done = 0
+    for batch in passes():
+        evaluation.update_cells(batch.cells, batch.scores)
+        if sliced is not None:
+            assert batch.values is not None
+            sliced.update(batch.values, batch.cells, batch.scores)
+        done += len(batch.cells)
+        yield Progress("evaluate", done, total)
+    if options.exact:
+        yield from _exactly(passes, evaluation, done)
+    else:
+        yield from _refined(passes, evaluation, total)
+    return evaluation, sliced
+
+
+def _refined(
+    passes: Callable[[], Iterator[ScoredBatch]], evaluation: Evaluation, total: int
+) -> Generator[Progress, None, None]:
+    """Refine the bins of the evaluation until every interval is narrow."""
+    found: Refinement | None = None
+    for _ in range(MOST_PASSES):
+        step = Refinement.needed(found or evaluation.histogram, TOLERANCE)
+        if step is None:
+            break
+        done = 0
+        for batch in passes():
+            cells = batch.cells
+            step.update(cells.logits, cells.labels, cells.mask, cells.cell_weights())
+            done += len(cells)
+            yield Progress("refine", done, total)
+        found = step
+    if found is not None:
+        evaluation.rank_by(*found.ranking())
+
+
+def _exactly(
+    passes: Callable[[], Iterator[ScoredBatch]], evaluation: Evaluation, rows: int
+) -> Generator[Progress, None, None]:
+    """Rank sorted scores, as many labels at a time as fit into EXACT_BYTES."""
+    num_labels = evaluation.histogram.num_labels
+    step = max(1, EXACT_BYTES // max(1, _CELL_BYTES * rows))
+    values: list[tuple[Tensor, Tensor]] = []
+    for first in range(0, num_labels, step):
+        part = slice(first, min(first + step, num_labels))
+        kept = [_columns_of(batch.cells, part) for batch in passes()]
+        columns = [np.concatenate(column) for column in zip(*kept, strict=True)]
+        values.append(exact_rankings(part.stop - first, partial(_label_rows, columns)))
+        yield Progress("exact", part.stop, num_labels)
+    areas, precisions = (torch.cat(column) for column in zip(*values, strict=True))
+    evaluation.rank_by((areas, areas * 0), (precisions, precisions * 0))  # no error, or NaN
+
+
+def _columns_of(cells: Cells, labels: slice) -> tuple[Any, ...]:
+    """Logits, labels and weights (0 where a cell does not count) of some labels: [n, k] each."""
+    logits, truth = cells.logits[:, labels], cells.labels[:, labels]
+    weights = cells.cell_weights()
+    if weights is None:
+        mass = torch.ones(logits.shape)
+    else:
+        mass = weights[:, None].expand(logits.shape) if weights.dim() == 1 else weights[:, labels]
+    if cells.mask is not None:
+        mass = mass * cells.mask[:, labels]
+    return logits.numpy().copy(), truth.numpy().copy(), mass.double().numpy().copy()
+
+
+def _label_rows(columns: list[Any], label: int) -> LabelRows:
+    logits, labels, weights = (column[:, label] for column in columns)
+    seen = weights > 0
+    return torch.from_numpy(logits[seen]), torch.from_numpy(labels[seen]), torch.from_numpy(weights[seen])
