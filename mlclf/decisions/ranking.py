@@ -33,14 +33,23 @@ class FilledBins(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """A metric of k labels as a sum over their bins, [k, t] float64."""
+    """A metric of k labels as a sum over their bins, [k, t] float64, divided by a total [k, 1].
+
+    The division comes last: whole numbers add up exactly, so that classes apart have an area of 1, not nearly.
+    """
 
     values: Tensor
     errors: Tensor  # how far each value may be off, to either side
+    total: Tensor
 
     def totals(self) -> tuple[Tensor, Tensor]:
         """The metric and the bound on its error, each [k] float64."""
-        return self.values.sum(1), self.errors.sum(1)
+        total = self.total[:, 0]
+        return self.values.sum(1) / total, self.errors.sum(1) / total
+
+    def error_shares(self) -> Tensor:
+        """The bound of the error that each bin makes, [k, t] float64."""
+        return self.errors / self.total
 
 
 def filled_bins(histogram: LabelHistogram, labels: slice) -> FilledBins:
@@ -94,7 +103,7 @@ def auroc_steps(bins: FilledBins) -> Steps:
     p, n = bins.positives, bins.negatives
     pairs = (p.sum(1) * n.sum(1))[:, None]
     below = n.cumsum(1) - n
-    return Steps(p * (below + n / 2) / pairs, p * n * bins.spread() / (2 * pairs))
+    return Steps(p * (below + n / 2), p * n * bins.spread() / 2, pairs)
 
 
 def average_precision_steps(bins: FilledBins, least_weight: Tensor) -> Steps:
@@ -106,7 +115,7 @@ def average_precision_steps(bins: FilledBins, least_weight: Tensor) -> Steps:
     worst = p - false * torch.log1p(p / (true - p + false + least_weight / 2))
     spread, total = bins.spread() & (p > 0), p.sum(1, keepdim=True)
     values = torch.where(spread, (best + worst) / 2, tied).where(p > 0, 0.0)
-    return Steps(values / total, torch.where(spread, (best - worst) / 2, 0.0) / total)
+    return Steps(values, torch.where(spread, (best - worst) / 2, 0.0), total)
 
 
 def exact_ranking(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -127,7 +136,7 @@ def exact_ranking(logits: Tensor, labels: Tensor, weights: Tensor | None = None)
     if float(bins.positives.sum()) == 0 or float(bins.negatives.sum()) == 0:
         return (torch.tensor(torch.nan, dtype=torch.float64),) * 2
     unused = torch.ones((), dtype=torch.float64)  # the least weight bounds bins with a spread, and here are none
-    return auroc_steps(bins).values.sum(), average_precision_steps(bins, unused).values.sum()
+    return auroc_steps(bins).totals()[0][0], average_precision_steps(bins, unused).totals()[0][0]
 
 
 def exact_rankings(num_labels: int, rows_of: Callable[[int], LabelRows]) -> tuple[Tensor, Tensor]:

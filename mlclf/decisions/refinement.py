@@ -294,7 +294,7 @@ def _split(source: LabelHistogram | Refinement, label: int, tolerance: float, mo
     """Give the bins of a label parts, so that what is left of both intervals comes down to the tolerance."""
     histogram = source.histogram if isinstance(source, Refinement) else source
     bins = bins_of(source, label)
-    errors = (auroc_steps(bins).errors, average_precision_steps(bins, histogram.least_weight).errors)
+    errors = (auroc_steps(bins).error_shares(), average_precision_steps(bins, histogram.least_weight).error_shares())
     parts = _parts_for(2 * torch.maximum(*errors)[0], tolerance * _AIM, most_parts)
     chosen = parts > 1
     return _Split(FilledBins(*(column[0, chosen] for column in bins)), parts[chosen])
