@@ -179,16 +179,26 @@ def thresholds_table(document: dict[str, Any]) -> list[str]:
     """The thresholds document as lines."""
     labels = document["labels"]
     width = min(40, max(12, *(len(_short(name)) for name in labels)))
-    lines = [f"objective {document['objective']}, method {document['method']}"]
+    claim = "" if document["confidence"] is None else f", confidence {document['confidence']:g}"
+    lines = [f"objective {document['objective']}, method {document['method']}{claim}"]
     head = ("threshold", "status", "support", "precision", "recall", "f1")
     lines.append(f"  {'label':{width}}  " + "  ".join(f"{title:>12}" for title in head))
     for name, entry in list(labels.items())[:MAX_LABELS_SHOWN]:
         cells = [_number(entry["threshold"]), entry["status"], f"{entry['support']:,}"]
         cells += [_number(entry[field]) for field in ("precision", "recall", "f1")]
-        lines.append(f"  {_short(name):{width}}  " + "  ".join(f"{cell:>12}" for cell in cells))
+        lines.append(f"  {_short(name):{width}}  " + "  ".join(f"{cell:>12}" for cell in cells) + _best(entry))
     if len(labels) > MAX_LABELS_SHOWN:
         lines.append(f"  … and {len(labels) - MAX_LABELS_SHOWN} labels more")
     return lines
+
+
+def _best(entry: dict[str, Any]) -> str:
+    """What a label can hold at the same confidence that cannot hold what was asked."""
+    best = entry.get("best")
+    if best is None:
+        return ""
+    name = next(field for field in ("precision", "recall", "fpr") if field in best)
+    return f"  can hold {name} {_number(best[name])} at {_number(best['threshold'])}"
 
 
 def diff_table(document: dict[str, Any]) -> list[str]:

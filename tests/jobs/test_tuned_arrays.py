@@ -15,6 +15,7 @@ import torch
 
 import mlclf
 from mlclf.errors import ConfigError, DataError
+from mlclf.progress import thresholds_table
 
 
 def made(rows: int = 400, labels: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -135,3 +136,12 @@ def test_what_is_not_right_is_refused(options: dict[str, Any], error: type[Excep
     with pytest.raises(error) as caught:
         mlclf.tune_thresholds(arguments.pop("scores"), arguments.pop("labels"), **arguments)
     assert message in str(caught.value)
+
+
+def test_what_an_unattainable_label_can_hold_is_shown() -> None:
+    scores, labels = made(400)
+    document = mlclf.tune_thresholds(scores, labels, objective="precision:0.99").to_json(["a", "b", "c"])
+    lines = thresholds_table(document)
+    assert lines[0] == "objective precision:0.99, method binomial, confidence 0.95"
+    best = document["labels"]["a"]["best"]
+    assert lines[2].endswith(f"can hold precision {best['precision']:.4f} at {best['threshold']:.4f}")
