@@ -9,6 +9,7 @@ import typer
 
 SEVERAL = (
     "--labels", "--features", "--exclude", "--set", "--valid", "--scores", "--label-data", "--label-weights",
+    "--unlabelled",
 )  # fmt: skip
 """Options that take one or more values."""
 

@@ -15,6 +15,7 @@ from mlclf.cli.arguments import (
     LabelData,
     LabelNames,
     LabelWeights,
+    Many,
     MemoryBudget,
     ScoreKind,
     ScoreLabels,
@@ -88,6 +89,10 @@ def calibrate(
     confidence: Annotated[str, typer.Option(help="What constraints hold with, or none for no claim.")] = "0.95",
     across_labels: Annotated[str | None, typer.Option(help="fdr: constraints hold for a set of labels.")] = None,
     prior: Annotated[Path | None, typer.Option(help="Earlier thresholds, toward which these are shrunk.")] = None,
+    unlabelled: Annotated[
+        Many, typer.Option(help="Rows without labels that thresholds are for; prevalences are estimated from them.")
+    ] = None,
+    prevalence: Annotated[Path | None, typer.Option(help="JSON {label: share} that thresholds are for.")] = None,
     labels: ScoreLabels = None,
     scores: Scores = None,
     score_kind: ScoreKind = None,
@@ -112,7 +117,14 @@ def calibrate(
         )  # fmt: skip
         run = Run.open(data[0])
         steps = run.calibrate_steps(
-            data[1:], objective, out, confidence=level, across_labels=across_labels, prior=prior
+            data[1:],
+            objective,
+            out,
+            confidence=level,
+            across_labels=across_labels,
+            prior=prior,
+            unlabelled=unlabelled or (),
+            prevalence=prevalence,
         )
     else:
         steps = calibrate_scores_steps(
@@ -122,6 +134,8 @@ def calibrate(
             confidence=level,
             across_labels=across_labels,
             prior=prior,
+            unlabelled=unlabelled or (),
+            prevalence=prevalence,
             scores=scores or "score_*",
             score_kind=score_kind,
             labels=labels,

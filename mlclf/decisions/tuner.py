@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,6 +16,7 @@ from mlclf.decisions.cutoffs import CUT_BYTES, NEVER, Probabilities, cuts_of, f_
 from mlclf.decisions.folds import FoldHistograms, summed
 from mlclf.decisions.histograms import LabelHistogram
 from mlclf.decisions.objectives import Objective
+from mlclf.decisions.prevalence import reweighted
 from mlclf.decisions.scores import scores_of
 from mlclf.decisions.shrinkage import JUDGED, choose_prior_positives, choose_trust, drawn_to
 from mlclf.decisions.thresholds import Thresholds
@@ -133,6 +135,23 @@ class Tuner:
             positives = choose_prior_positives(folds, self.objective, scores_of, without_folds)
         tuned = tune_thresholds(self.histogram, self.objective, scores_of, positives, probabilities)
         return tuned if self.prior is None else self._drawn_to_prior(tuned, self.prior, positives, probabilities)
+
+    def thresholds_at(self, old: Tensor, new: Tensor) -> Thresholds:
+        """Thresholds for rows of other prevalences, old → new [K] float64; nothing is claimed.
+
+        Raises:
+            ConfigError: the objective looks across the labels of a row, whose weights would differ by label.
+        """
+        if self.top is not None:
+            raise ConfigError(
+                f"the objective {self.objective} looks across the labels of a row; prevalences cannot shift"
+            )
+        rest = copy.copy(self)
+        rest.claim, rest.bets = None, None
+        rest.histogram = reweighted(self.histogram, old, new)
+        if self.folds is not None:
+            rest.folds = FoldHistograms.of([reweighted(fold, old, new) for fold in self.folds.histograms])
+        return rest.thresholds()
 
     def _certified(self, claim: Claim) -> Thresholds:
         if self.bets is not None:

@@ -22,9 +22,11 @@ from mlclf.data.schema import Schema, check_shards, drift
 from mlclf.data.shards import Plan, make_plan
 from mlclf.decisions.cells import Cells, row_identities, value_identities
 from mlclf.decisions.file_thresholds import read_prior
+from mlclf.decisions.histograms import LabelHistogram
 from mlclf.decisions.objectives import Objective, parse_objective
 from mlclf.decisions.scores import Scorer, scores_of
 from mlclf.decisions.thresholds import Thresholds
+from mlclf.decisions.tuner import Tuner
 from mlclf.errors import ConfigError
 from mlclf.files import read_json, write_json
 from mlclf.fitting import Progress
@@ -39,6 +41,7 @@ from mlclf.jobs.predictions import (
     wide_columns,
     written_part,
 )
+from mlclf.jobs.shifted import read_prevalences, shifted_thresholds
 from mlclf.jobs.steps import Names, drain, names_of
 from mlclf.jobs.tuned import DEFAULT_CONFIDENCE, make_tuner
 from mlclf.runs import RunFolder
@@ -216,6 +219,8 @@ class Run:
         confidence: float | None = DEFAULT_CONFIDENCE,
         across_labels: str | None = None,
         prior: str | Path | None = None,
+        unlabelled: Names = (),
+        prevalence: str | Path | None = None,
     ) -> Generator[Progress, None, dict[str, Any]]:
         """The job of `calibrate`, yielding progress; returns the document of `thresholds.json`.
 
@@ -226,6 +231,8 @@ class Run:
             confidence: what constraints are to hold with; None makes no claim.
             across_labels: `fdr` controls a set of labels, None each on its own.
             prior: thresholds of earlier, toward which these are shrunk.
+            unlabelled: data without labels, in which they may occur more or less often: thresholds are for these rows.
+            prevalence: JSON file `{label: share}` of prevalences that are known, for which thresholds are to be.
         """
         wanted = parse_objective(objective)
         options: dict[str, Any] = {
@@ -235,9 +242,15 @@ class Run:
         }
         make_tuner(wanted, len(self.label_names), confidence=confidence, **options)  # refuses before data is read
         if names_of(data):
-            thresholds = yield from self._tuned_on(names_of(data), wanted, confidence, options)
+            tuner = yield from self._tuned_on(names_of(data), wanted, confidence, options)
         else:
-            thresholds = yield from self._tuned_again(wanted, confidence, options)
+            tuner = yield from self._tuned_again(wanted, confidence, options)
+        known = None if prevalence is None else read_prevalences(prevalence, self.label_names)
+        fresh = None
+        if names_of(unlabelled):
+            fresh = yield from self._counted(names_of(unlabelled))
+        shifted = known is not None or fresh is not None
+        thresholds = shifted_thresholds(tuner, known, fresh) if shifted else tuner.thresholds()
         document = thresholds.to_json(list(self.label_names))
         write_json(Path(out) if out is not None else self.path / "thresholds.json", document)
         if out is None:
@@ -246,8 +259,8 @@ class Run:
 
     def _tuned_again(
         self, objective: Objective, confidence: float | None, options: Mapping[str, Any]
-    ) -> Generator[Progress, None, Thresholds]:
-        """Thresholds from the histograms of the fit, without scoring."""
+    ) -> Generator[Progress, None, Tuner]:
+        """A tuner with the histograms of the fit, without scoring."""
         folder = RunFolder(self.path)
         tuner = make_tuner(objective, len(self.label_names), confidence=None, **options)
         tuner.count_again(folder.read_histogram(), folder.read_folds())
@@ -257,11 +270,11 @@ class Run:
         if objective.is_constraint and confidence is not None:
             note += ", which also chose other things: no confidence is claimed; for a claim give rows used for nothing"
         yield Progress("calibrate", note=note)
-        return tuner.thresholds()
+        return tuner
 
     def _tuned_on(
         self, data: Sequence[str], objective: Objective, confidence: float | None, options: Mapping[str, Any]
-    ) -> Generator[Progress, None, Thresholds]:
+    ) -> Generator[Progress, None, Tuner]:
         plan = make_plan(data)
         claims = objective.is_constraint and confidence is not None
         if self._trained_on(plan):
@@ -283,7 +296,16 @@ class Run:
             tuner.update(self._cells(batch, progress.done - len(batch), identity))
             yield progress
         yield from self._notes(plan)
-        return tuner.thresholds()
+        return tuner
+
+    def _counted(self, data: Sequence[str]) -> Generator[Progress, None, LabelHistogram]:
+        """The logits of unlabelled rows."""
+        histogram = LabelHistogram(len(self.label_names))
+        for batch, progress in self._batches(make_plan(data), "unlabelled", with_labels=False):
+            logits = self.scorer.logits(batch)
+            histogram.update(logits, torch.zeros_like(logits, dtype=torch.uint8))
+            yield progress
+        return histogram
 
     def _greatest_weight(self, plan: Plan) -> float:
         """The greatest weight of a row; reads all rows."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,18 @@ from torch import Tensor
 from mlclf.data.shards import make_plan
 from mlclf.decisions.cells import Cells
 from mlclf.decisions.file_thresholds import KIND_FIELD, FileThresholds, in_file_scale, read_of_kind, read_prior
+from mlclf.decisions.histograms import LabelHistogram
 from mlclf.decisions.objectives import parse_objective
-from mlclf.decisions.score_columns import LOGIT, LOSS_CLIP, PROBABILITY
+from mlclf.decisions.score_columns import LOGIT, LOSS_CLIP, PROBABILITY, file_logits
 from mlclf.decisions.score_files import Scored, ScoreFiles
-from mlclf.decisions.score_pairing import open_score_files
+from mlclf.decisions.score_pairing import open_score_files, open_scores
 from mlclf.decisions.scores import scores_of
 from mlclf.decisions.top_k import is_top
 from mlclf.errors import ConfigError, DataError
 from mlclf.files import write_json
 from mlclf.fitting import Progress
 from mlclf.jobs.evaluations import EvaluateOptions, Judged, ScoredBatch, check_column, evaluation_steps
+from mlclf.jobs.shifted import read_prevalences, shifted_thresholds
 from mlclf.jobs.steps import Names, drain, names_of
 from mlclf.jobs.tuned import DEFAULT_CONFIDENCE, make_tuner
 
@@ -46,6 +48,8 @@ def calibrate_scores_steps(
     confidence: float | None = DEFAULT_CONFIDENCE,
     across_labels: str | None = None,
     prior: str | Path | None = None,
+    unlabelled: Names = (),
+    prevalence: str | Path | None = None,
     **columns: Any,
 ) -> Generator[Progress, None, dict[str, Any]]:
     """Tune thresholds on the scores of any model, yielding progress; returns the document of `thresholds.json`.
@@ -59,6 +63,8 @@ def calibrate_scores_steps(
         confidence: what constraints are to hold with; None makes no claim.
         across_labels: `fdr` controls a set of labels, None each on its own.
         prior: thresholds of earlier, toward which these are shrunk.
+        unlabelled: score files without labels, in which labels may occur more or less often: thresholds are for these.
+        prevalence: JSON file `{label: share}` of prevalences that are known, for which thresholds are to be.
         columns: which columns are what; see `opened`.
 
     Raises:
@@ -71,6 +77,10 @@ def calibrate_scores_steps(
     files = opened(data, **columns)
     earlier = None if prior is None else read_prior(Path(prior), files.label_names, files.kind)
     num_labels = len(files.label_names)
+    known = None if prevalence is None else read_prevalences(prevalence, files.label_names)
+    fresh = None
+    if names_of(unlabelled):
+        fresh = yield from _counted(names_of(unlabelled), files, columns)
     claims = wanted.is_constraint and confidence is not None
     weighted = columns.get("weight") is not None or bool(columns.get("label_weights"))
     tuner = make_tuner(
@@ -88,7 +98,9 @@ def calibrate_scores_steps(
         done += len(rows.cells)
         yield Progress("calibrate", done, files.plan.rows)
     yield from _notes(files, done)
-    document = in_file_scale(tuner.thresholds(), files.kind).to_json(list(files.label_names))
+    shifted = known is not None or fresh is not None
+    thresholds = shifted_thresholds(tuner, known, fresh) if shifted else tuner.thresholds()
+    document = in_file_scale(thresholds, files.kind).to_json(list(files.label_names))
     document[KIND_FIELD] = files.kind
     write_json(Path(out), document)
     return document
@@ -136,6 +148,23 @@ def opened(
         label_names=label_names,
         budget_bytes=memory_budget,
     )
+
+
+def _counted(
+    data: Sequence[str], like: Scored, columns: Mapping[str, Any]
+) -> Generator[Progress, None, LabelHistogram]:
+    """The logits of score files without labels, of the labels of others."""
+    plan = make_plan(data)
+    files = open_scores(plan, names_of(columns.get("scores", "score_*")), like.kind, like.label_names)
+    if not files.scores.is_list:
+        files = files.of(like.label_names)
+    histogram, done = LabelHistogram(len(files.label_names)), 0
+    for _, scores in files.pieces(range(len(plan.units))):
+        logits = torch.from_numpy(file_logits(scores, files.kind)).t()
+        histogram.update(logits, torch.zeros_like(logits, dtype=torch.uint8))
+        done += len(logits)
+        yield Progress("unlabelled", done, plan.rows)
+    return histogram
 
 
 def _greatest_weight(files: ScoreFiles) -> float:
