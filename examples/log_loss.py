@@ -43,7 +43,7 @@ def draw(path: Path) -> None:
         for x, side in zip(PROBABILITIES, (-1, 1), strict=True):
             y = loss_of(torch.tensor([x]), label).item()
             axes.plot(x, y, "o", color=colour)
-            where = {"xytext": (8 * side, 5), "textcoords": "offset points"}
+            where = {"xytext": (8 * side, 10), "textcoords": "offset points"}
             axes.annotate(f"{y:.4f}", (x, y), ha="left" if side > 0 else "right", **where)
     axes.set(xlabel="probability that the model gives to 1", ylabel="log-loss", title="What a prediction costs")
     axes.legend(loc="upper center")

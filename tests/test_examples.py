@@ -117,3 +117,50 @@ def test_gradient_descent(tmp_path: Path) -> None:
     assert [float(loss) for _, loss, _ in found] == GRADIENT_DESCENT_LOSSES
     assert [float(loss) for _, _, loss in found] == GRADIENT_DESCENT_LOSSES
     assert "After 100 steps" in output
+
+
+def test_decision_boundary(tmp_path: Path) -> None:
+    output = output_with_picture("decision_boundary", tmp_path)
+    assert row_of(output, "true weights") == [2, -3, 0.5]
+    assert row_of(output, "weights found") == pytest.approx([2, -3, 0.5], abs=0.2)
+    for low in (-4, -2, 0, 2):
+        _, share, mean = row_of(output, f"{low} to {low + 2:2}")
+        assert share == pytest.approx(mean, abs=0.03)
+
+
+def test_churn(tmp_path: Path) -> None:
+    output = output_with_picture("churn", tmp_path)
+    right, steps, loss = re.findall(r"as it is: (\d+)% right after (\S+) steps, log-loss (\S+)", output)[0]
+    assert steps == "1,000"
+    assert 40 <= int(right) <= 60
+    assert float(loss) > 0.6931
+    assert row_of(output, "mlclf.fit:")[0] > 90
+    for name in ("charge", "calls"):
+        log_odds, ratio = row_of(output, name)
+        assert ratio == pytest.approx(2.718281828**log_odds, rel=0.01)
+    assert "A weight of 0.74 multiplies the odds by 2.1." in output
+
+
+def test_two_clusters(tmp_path: Path) -> None:
+    output = output_with_picture("two_clusters", tmp_path)
+    *best, best_share = row_of(output, "by Bayes' rule")
+    *found, share = row_of(output, "by mlclf.fit")
+    assert best == [4, 4, 0]
+    assert best_share == 99.77
+    assert found == pytest.approx(best, abs=0.6)
+    assert share == pytest.approx(best_share, abs=0.1)
+
+
+def test_blobs(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    output = output_with_picture("blobs", tmp_path)
+    assert row_of(output, "mlclf") == pytest.approx(row_of(output, "scikit-learn"), abs=2e-4)
+    assert "Probabilities agree within 0.0001: True." in output
+
+
+def test_stable_loss(tmp_path: Path) -> None:
+    output = output_with_picture("stable_loss", tmp_path)
+    rows = {(int(a), int(b)): rest for a, b, *rest in (line.split() for line in output.splitlines()[1:])}
+    assert rows[1000, 0] == ["1000", "1", "inf", "nan"]
+    assert rows[-1000, 1] == ["1000", "-1", "inf", "nan"]
+    assert rows[1000, 1] == rows[-1000, 0] == ["0", "0", "nan", "nan"]
