@@ -56,7 +56,7 @@ def draw(path: Path, X: np.ndarray, y: np.ndarray, theirs: np.ndarray, ours: np.
         plane.scatter(*X[y == label].T, color=colour, marker=marker, s=10, alpha=0.7, label=f"blob {label}")
     x1 = np.array([X[:, 0].min(), X[:, 0].max()])
     plane.plot(x1, -(model.intercept_ + model.coef_[0, 0] * x1) / model.coef_[0, 1], color=BLACK, label="probability ½")
-    plane.set(xlabel="x1", ylabel="x2", title="make_blobs", ylim=(X[:, 1].min() - 0.5, X[:, 1].max() + 4))
+    plane.set(xlabel="x1", ylabel="x2", title="make_blobs", ylim=(X[:, 1].min() - 0.5, X[:, 1].max() + 5))
     plane.legend(loc="upper left", ncols=2)
     both.plot([0, 1], [0, 1], color=BLACK, linewidth=1)
     both.plot(theirs, ours, "o", color=GREEN, markersize=4, alpha=0.5)

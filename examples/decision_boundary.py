@@ -63,7 +63,7 @@ def draw(path: Path, X: np.ndarray, y: np.ndarray, scores: np.ndarray) -> None:
     axes.plot([], [], color=BLACK, label="probability ½")
     axes.set(xlim=(-3, 3), ylim=(-3, 3), xlabel="x1", ylabel="x2", title="The boundary, and the doubt beside it")
     axes.set_aspect("equal")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside left center")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.colorbar(plane, ax=axes, label="probability of label 1", ticks=np.linspace(0, 1, 6))
     figure.savefig(path)
 

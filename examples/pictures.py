@@ -10,9 +10,12 @@ BLUE, ORANGE, GREEN, PURPLE, BLACK = "#0072B2", "#D55E00", "#009E73", "#CC79A7",
 """Of the palette of Okabe and Ito (2008): told apart with every kind of colour vision."""
 
 STYLE = {
+    "axes.axisbelow": True,
     "axes.grid": True,
     "axes.spines.right": False,
     "axes.spines.top": False,
+    "figure.constrained_layout.h_pad": 0.1,
+    "figure.constrained_layout.w_pad": 0.1,
     "font.size": 10,
     "grid.color": "#DDDDDD",
     "legend.frameon": False,

@@ -50,16 +50,16 @@ def value_and_slope(loss: object, logit: float, label: float) -> tuple[float, fl
 
 def draw(path: Path) -> None:
     figure, axes = page()
-    logits = torch.linspace(0, 120, 1201)
+    logits = torch.linspace(0, 40, 401)
     labels = torch.zeros(len(logits))
     found = naive(logits, labels)
     axes.plot(logits, stable(logits, labels), color=BLUE, label="from the logit")
     axes.plot(logits, found, color=ORANGE, linestyle="--", linewidth=3, label="sigmoid, then logarithm")
     last = logits[torch.isfinite(found)].max().item()
     axes.axvline(last, color="black", linestyle=":", linewidth=1.5)
-    axes.annotate(f"beyond {last:.1f} it is infinite", (last + 2, 8))
+    axes.annotate(f"beyond {last:.1f} it is infinite", (last + 0.7, 33))
     axes.set(xlabel="logit, where the label is 0", ylabel="log-loss in float32", title="A loss that survives any logit")
-    axes.legend(loc="upper left")
+    axes.legend(loc="lower right")
     figure.savefig(path)
 
 

@@ -55,7 +55,7 @@ def draw(path: Path, X: np.ndarray, y: np.ndarray, slope: float, start: float) -
     axes.plot(ends, slope * ends + start, color=BLACK, linewidth=1, label="mlclf.fit: probability ½")
     axes.set(xlim=(-6, 6), ylim=(-6, 6), xlabel="x1", ylabel="x2", title="Two Gaussian clusters")
     axes.set_aspect("equal")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     figure.savefig(path)
 
 

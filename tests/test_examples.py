@@ -164,3 +164,67 @@ def test_stable_loss(tmp_path: Path) -> None:
     assert rows[1000, 0] == ["1000", "1", "inf", "nan"]
     assert rows[-1000, 1] == ["1000", "-1", "inf", "nan"]
     assert rows[1000, 1] == rows[-1000, 0] == ["0", "0", "nan", "nan"]
+
+
+def test_penalties(tmp_path: Path) -> None:
+    output = output_with_picture("penalties", tmp_path)
+    zeros, length, loss = zip(*(row_of(output, name) for name in ("none", "L2 of 0.03", "L1 of 0.03")), strict=True)
+    assert zeros[:2] == (0, 0)
+    assert 10 <= zeros[2] <= 17
+    assert max(length[1:]) < length[0]
+    assert loss[2] < loss[0]
+
+
+def test_thresholds(tmp_path: Path) -> None:
+    output = output_with_picture("thresholds", tmp_path)
+    half, theory, tuned = (row_of(output, threshold) for threshold in ("0.5000", "0.0476", "0.0505"))
+    assert half[1] < 15
+    assert theory[1] > 70
+    assert tuned[-1] == pytest.approx(theory[-1], rel=0.03)
+    assert half[-1] > 2 * tuned[-1]
+
+
+def test_pos_weight(tmp_path: Path) -> None:
+    output = output_with_picture("pos_weight", tmp_path)
+    assert "5.80% of the rows are positive." in output
+    plain, weighted, fitted = (row_of(output, name) for name in ("weight 1 ", "weight 30 ", "mlclf.fit, 30"))
+    assert plain[0] == pytest.approx(5.80, abs=0.2)
+    assert fitted[0] == pytest.approx(5.80, abs=0.2)
+    assert weighted[0] > 30
+    assert max(plain[1], weighted[1], fitted[1]) - min(plain[1], weighted[1], fitted[1]) < 0.001
+    shift, logarithm = re.findall(r"logits by (\S+); ln 30 = (\d\.\d+)", output)[0]
+    assert float(shift) == pytest.approx(float(logarithm), abs=0.05)
+
+
+def test_ten_labels(tmp_path: Path) -> None:
+    output = output_with_picture("ten_labels", tmp_path)
+    assert "Linear(in_features=128, out_features=10, bias=True): 1,290 numbers" in output
+    assert "The fourth label alone gets the same weights within 0.0001: True." in output
+    rows = re.findall(r"^ +(\d) +(0\.\d+) +(0\.\d+) +(\d+\.\d)%$", output, re.MULTILINE)
+    assert [int(label) for label, *_ in rows] == list(range(10))
+    for _, share, mean, right in rows:
+        assert float(mean) == pytest.approx(float(share), abs=0.03)
+        assert float(right) > 80
+
+
+def test_xor(tmp_path: Path) -> None:
+    output = output_with_picture("xor", tmp_path)
+    line, line_loss = row_of(output, "no hidden layer")
+    hidden, hidden_loss = row_of(output, "16 hidden units")
+    assert 40 < line < 60
+    assert line_loss == pytest.approx(0.6931, abs=0.01)
+    assert hidden > 97
+    assert hidden_loss < 0.15
+
+
+def test_streaming(tmp_path: Path) -> None:
+    output = output_with_picture("streaming", tmp_path)
+    data, cap = re.findall(r"decode to (\S+) MB; the cap is (\d+\.\d)", output)[0]
+    (grown,) = re.findall(r"Streaming took (\S+) MB", output)
+    assert float(data) > 3 * float(cap)
+    assert 0 < float(grown) < float(data) / 2
+    losses = re.findall(r"^ +\d +(0\.\d{6}) +(0\.\d{6})$", output, re.MULTILINE)
+    assert len(losses) == 5
+    assert all(streamed == resident for streamed, resident in losses)
+    assert losses[0][0] == "0.693147"
+    assert "The weights agree within 0.000001: True." in output
