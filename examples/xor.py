@@ -23,7 +23,7 @@ ROWS = 4000
 GRID = np.linspace(-1, 1, 81)
 MODELS = {
     "no hidden layer": {},
-    "16 hidden units": {"model.hidden": [16], "training.epochs": 30, "training.batch_rows": 64, "optimizer.l2": 0},
+    "16 hidden units": {"model.hidden": [16], "training.epochs": 20, "training.batch_rows": 64, "optimizer.l2": 0},
 }
 
 
