@@ -15,6 +15,7 @@ from mlclf.decisions.calibrators import fit_calibrators
 from mlclf.decisions.cells import Cells, row_identities
 from mlclf.decisions.evaluation import Evaluation
 from mlclf.decisions.folds import FoldHistograms, summed
+from mlclf.decisions.histograms import bins_for
 from mlclf.decisions.objectives import parse_objective
 from mlclf.decisions.scores import scores_of
 from mlclf.decisions.thresholds import Thresholds, fallback_thresholds
@@ -23,6 +24,9 @@ from mlclf.files import write_json
 from mlclf.fitting.prepared import PreparedData
 from mlclf.fitting.trained import Progress, Trained
 from mlclf.runs import RunFolder
+
+HISTOGRAM_BYTES = 64 << 20
+"""Of a histogram of held-out logits, beside the rows' own budget: 65,536 bins for up to 64 labels."""
 
 
 class Decided:
@@ -39,7 +43,8 @@ class Decided:
             yield Progress("calibration", note="fitting calibrator and thresholds on held-out rows")
         calibration = self._calibration()
         chosen = self.settings.thresholds
-        tuner = Tuner(parse_objective(chosen.objective), data.num_labels, method=chosen.method, keeps_folds=True)
+        objective, bins = parse_objective(chosen.objective), bins_for(data.num_labels, HISTOGRAM_BYTES)
+        tuner = Tuner(objective, data.num_labels, method=chosen.method, num_bins=bins, keeps_folds=True)
         for cells in self._held_out():
             tuner.update(replace(cells, logits=calibration.apply(cells.logits)))
         thresholds = tuner.thresholds() if self.decides else self._fallback()
@@ -99,7 +104,8 @@ class Decided:
         )
 
     def _write_metrics(self, calibration: Calibration, thresholds: Thresholds, prevalences: Tensor) -> None:
-        evaluation = Evaluation(thresholds.thresholds, scores_of, decide=thresholds.decide)
+        bins = bins_for(self.data.num_labels, HISTOGRAM_BYTES)
+        evaluation = Evaluation(thresholds.thresholds, scores_of, bins, decide=thresholds.decide)
         for cells in self._held_out():
             logits = calibration.apply(cells.logits)
             evaluation.update_cells(replace(cells, logits=logits), scores_of(logits))
