@@ -12,7 +12,7 @@ SEVERAL = (
 )  # fmt: skip
 """Options that take one or more values."""
 
-FLAGS = ("--resume", "--overwrite", "--debug", "--json", "--help")
+FLAGS = ("--resume", "--overwrite", "--debug", "--json", "--help", "--multilabel")
 
 Data = Annotated[list[str], typer.Argument(metavar="DATA...", help="Parquet files, folders, globs or URIs.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -65,6 +65,20 @@ def budget_bytes(text: str | None) -> int:
 
     sets = [] if text is None else [f"runtime.memory_budget={text}"]
     return load_run_file(None, sets).settings.runtime.memory_budget
+
+
+def types_of(pairs: list[str]) -> dict[str, str]:
+    """Column → type of COLUMN=TYPE arguments.
+
+    Raises:
+        ConfigError: one has no equals sign.
+    """
+    from mlclf.errors import ConfigError
+
+    for pair in pairs:
+        if "=" not in pair:
+            raise ConfigError(f"--type must be COLUMN=TYPE, got {pair!r}")
+    return dict(pair.rsplit("=", 1) for pair in pairs)
 
 
 def names_in(path: Path | None) -> list[str] | None:

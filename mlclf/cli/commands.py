@@ -1,4 +1,4 @@
-"""The commands that work on data: fit, predict, inspect, shuffle, demo."""
+"""The commands that work on data: fit, predict, inspect, convert, shuffle, demo."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mlclf.cli.app import app
-from mlclf.cli.arguments import Data, Debug, Many, as_sets, budget_bytes
+from mlclf.cli.arguments import Data, Debug, Many, as_sets, budget_bytes, types_of
 from mlclf.cli.output import print_json, print_metrics, print_text, shown_job
 
 
@@ -93,6 +93,40 @@ def inspect(
     else:
         for line in summary_lines(report):
             print_text(line)
+
+
+@app.command()
+def convert(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Files of one format; .gz is unpacked.")],
+    out: Annotated[Path, typer.Option(help="Folder for the Parquet files.")],
+    format_: Annotated[
+        str | None,
+        typer.Option("--format", help="libsvm, xmc, arff, csv, tsv, arrow or parquet (default: by the names)."),
+    ] = None,
+    labels_xml: Annotated[Path | None, typer.Option(metavar="FILE", help="ARFF: Mulan's XML of the labels.")] = None,
+    first_index: Annotated[
+        int | None, typer.Option(help="Sparse text: the least index (default: 1 in libsvm, 0 in xmc).")
+    ] = None,
+    multilabel: Annotated[
+        bool, typer.Option("--multilabel", help="libsvm: rows have several labels, or none.")
+    ] = False,
+    types: Annotated[Many, typer.Option("--type", metavar="COL=TYPE", help="CSV: type of a column.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what convert wrote to --out.")] = False,
+    memory_budget: Annotated[
+        str | None, typer.Option(metavar="BYTES", help="What row groups are made for, such as 512MiB.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Write files of other formats as Parquet: sparse text, ARFF, CSV, Arrow, and Parquet as pandas writes it."""
+    from mlclf.data.convert import convert_steps
+
+    done = shown_job(
+        convert_steps(
+            files, out, format=format_, labels_xml=labels_xml, first_index=first_index, multilabel=multilabel,
+            types=types_of(types or []), overwrite=overwrite, memory_budget=budget_bytes(memory_budget),
+        )
+    )  # fmt: skip
+    print_text(f"{done.rows:,} rows in {done.files:,} file(s), {done.row_groups:,} row group(s): {done.folder}")
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """Data sets written anew: converted, split, shuffled."""
 
+from mlclf.data.convert.conversion import Converted, convert, convert_steps
 from mlclf.data.convert.shuffling import Shuffled, shuffle, shuffle_steps
 from mlclf.data.convert.writing import Step
 
-__all__ = ["Shuffled", "Step", "shuffle", "shuffle_steps"]
+__all__ = ["Converted", "Shuffled", "Step", "convert", "convert_steps", "shuffle", "shuffle_steps"]

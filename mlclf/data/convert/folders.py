@@ -45,7 +45,7 @@ def check_numbers(seed: int, budget: int) -> None:
         )
 
 
-def check_out(folder: Path, arguments: Sequence[str], overwrite: bool) -> None:
+def check_out(folder: Path, arguments: Sequence[str], overwrite: bool, job: str) -> None:
     """Refuse a folder that belongs to somebody else, before any data is read."""
     place = folder.resolve()
     for argument in arguments:
@@ -59,7 +59,7 @@ def check_out(folder: Path, arguments: Sequence[str], overwrite: bool) -> None:
     strange = [path.name for path in sorted(folder.iterdir()) if not _is_own(path)]
     if strange:
         raise ConfigError(
-            f"{folder}: --overwrite replaces only what shuffle wrote, and this folder holds {strange[0]!r}; "
+            f"{folder}: --overwrite replaces only what {job} wrote, and this folder holds {strange[0]!r}; "
             "give another --out"
         )
 

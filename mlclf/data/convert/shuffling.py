@@ -95,7 +95,7 @@ def shuffle_steps(
     folder, arguments = Path(out), [data] if isinstance(data, str) else list(data)
     budget = Settings().runtime.memory_budget if memory_budget is None else memory_budget
     check_numbers(seed, budget)
-    check_out(folder, arguments, overwrite)
+    check_out(folder, arguments, overwrite, "shuffle")
     plan = make_plan(arguments)
     check_sources(folder, plan)
     schema = unified_schema(plan)

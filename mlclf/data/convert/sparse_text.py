@@ -51,9 +51,7 @@ class SparseText:
     @property
     def schema(self) -> pa.Schema:
         label = pa.field("labels", pa.list_(pa.string())) if self.tags else pa.field("label", pa.float64())
-        return pa.schema(
-            [pa.field("indices", pa.list_(pa.int32())), pa.field("values", pa.list_(pa.float32())), label]
-        )
+        return pa.schema([pa.field("indices", pa.list_(pa.int32())), pa.field("values", pa.list_(pa.float32())), label])
 
     def table(self, block: Block) -> pa.Table:
         """The rows of a block: `indices` (from 0) and `values`, and `labels` (texts of ids) or `label` (float64).
