@@ -67,6 +67,20 @@ def budget_bytes(text: str | None) -> int:
     return load_run_file(None, sets).settings.runtime.memory_budget
 
 
+def fractions_of(text: str) -> list[float]:
+    """Numbers with commas between them.
+
+    Raises:
+        ConfigError: one is no number.
+    """
+    from mlclf.errors import ConfigError
+
+    try:
+        return [float(word) for word in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"--fractions must be numbers such as 0.8,0.1,0.1, got {text!r}") from None
+
+
 def types_of(pairs: list[str]) -> dict[str, str]:
     """Column → type of COLUMN=TYPE arguments.
 

@@ -45,8 +45,8 @@ def check_numbers(seed: int, budget: int) -> None:
         )
 
 
-def check_out(folder: Path, arguments: Sequence[str], overwrite: bool, job: str) -> None:
-    """Refuse a folder that belongs to somebody else, before any data is read."""
+def check_out(folder: Path, arguments: Sequence[str], overwrite: bool, job: str, inner: Sequence[str] = ()) -> None:
+    """Refuse a folder that belongs to somebody else, before any data is read; `inner` are folders of the job in it."""
     place = folder.resolve()
     for argument in arguments:
         for given in _folders(argument):
@@ -56,7 +56,7 @@ def check_out(folder: Path, arguments: Sequence[str], overwrite: bool, job: str)
         return
     if not overwrite:
         raise ConfigError(f"{folder}: the folder is not empty; give another --out, or --overwrite")
-    strange = [path.name for path in sorted(folder.iterdir()) if not _is_own(path)]
+    strange = [path.name for path in sorted(folder.iterdir()) if not _is_own(path, inner)]
     if strange:
         raise ConfigError(
             f"{folder}: --overwrite replaces only what {job} wrote, and this folder holds {strange[0]!r}; "
@@ -74,7 +74,9 @@ def _folders(argument: str) -> list[Path]:
     return [Path(match) for match in found if Path(match).is_dir()]
 
 
-def _is_own(path: Path) -> bool:
+def _is_own(path: Path, inner: Sequence[str] = ()) -> bool:
+    if path.is_dir() and path.name in inner:
+        return all(map(_is_own, path.iterdir()))
     number = path.name.removeprefix("part-").removesuffix(".parquet")
     is_part = path.name == f"part-{number}.parquet" and number.isdigit()
     return is_part or path.name == "_SUCCESS" or is_temporary(path)
