@@ -17,6 +17,9 @@ from mlclf.data.convert.arff_header import NOMINAL, NUMBER, NUMERIC, Attribute, 
 from mlclf.data.convert.lines import Block
 from mlclf.errors import DataError
 
+_GAPS = re.compile(rb"""('(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*")|[ \t]*([,\n])[ \t]*""")
+"""Texts in quotes, which are kept, and the gaps around commas and at the ends of lines."""
+
 _PAIR = re.compile(rb"\s*(\d+)\s+(\S+)\s*")
 
 
@@ -77,7 +80,8 @@ class Arff:
         data = re.sub(rb"(?m)^[ \t]*%.*$", b"", data) if b"%" in data else data
         if not data.strip():
             return self.schema.empty_table()
-        data = re.sub(rb"[ \t]*([,\n])[ \t]*", rb"\1", data) if b" " in data or b"\t" in data else data
+        if b" " in data or b"\t" in data:
+            data = _GAPS.sub(rb"\1\2", data)
         names = [str(index) for index in range(len(self.attributes))]
         kinds = [pa.float64() if each.kind == NUMERIC else pa.string() for each in self.attributes]
         quote = "'" if b"'" in data else '"' if b'"' in data else False

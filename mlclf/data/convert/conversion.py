@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -34,6 +36,10 @@ TYPES = {
     "bool": pa.bool_(), "int32": pa.int32(), "int64": pa.int64(), "float32": pa.float32(), "float64": pa.float64(),
     "string": pa.string(), "date": pa.date32(), "timestamp": pa.timestamp("us"),
 }  # fmt: skip
+MAX_HEADER_BYTES = 256 << 20
+PARSERS = 2
+"""Threads that parse text; each holds a block."""
+
 METADATA_KEY = b"mlclf"
 """Key of the JSON in each file's schema that says where its rows are from."""
 
@@ -263,9 +269,7 @@ def _counted(pieces: Iterator[Piece], path: Path, expected: int) -> Iterator[Pie
         found += table.num_rows
         yield table, read
     if found != expected:
-        raise DataError(
-            f"{path}: expected {expected:,} rows, as line 1 says, got {found:,}; the file is cut or damaged"
-        )
+        raise DataError(f"{path}: expected {expected:,} rows, as line 1 says, got {found:,}; copy the file again")
 
 
 def _arff(path: Path, first: Block, rest: Iterator[Block], reading: Reading) -> Source:
@@ -287,9 +291,6 @@ def _arff(path: Path, first: Block, rest: Iterator[Block], reading: Reading) -> 
     return Source(_tables(arff, chain([start] if start.data else [], rest)), facts, reading)
 
 
-MAX_HEADER_BYTES = 256 << 20
-
-
 def _data_line(data: bytes) -> int:
     """The place after the line @data, 0 where there is none."""
     lower = data.lower()
@@ -298,5 +299,13 @@ def _data_line(data: bytes) -> int:
 
 
 def _tables(rows: SparseText | Arff, text: Iterator[Block]) -> Iterator[Piece]:
-    for block in text:
-        yield rows.table(block), block.done_bytes
+    """Tables of blocks in their order; while one is used the next are parsed."""
+    waiting: deque[tuple[Future[pa.Table], int]] = deque()
+    with ThreadPoolExecutor(PARSERS) as parsers:
+        for block in text:
+            waiting.append((parsers.submit(rows.table, block), block.done_bytes))
+            if len(waiting) > PARSERS:
+                table, read = waiting.popleft()
+                yield table.result(), read
+        for table, read in waiting:
+            yield table.result(), read

@@ -20,11 +20,14 @@ from mlclf.errors import DataError
 
 NEWLINE, COLON, SPACE = 10, 58, 32
 MAX_INDEX = 2**31 - 1
+OVERFLOW = 2.0**128 - 2.0**103
+"""From here on a number rounds to an infinite float32."""
+
 _LINES = bytes.maketrans(b" \t\r", b"\n\n\n")
 _LABEL = rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
 _VALUE = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _PARSE = pv.ParseOptions(delimiter=":", quote_char=False, ignore_empty_lines=True)
-_READ = pv.ReadOptions(column_names=["index", "value"], block_size=1 << 22)
+_READ = pv.ReadOptions(column_names=["index", "value"], block_size=1 << 22, use_threads=False)
 _CONVERT = pv.ConvertOptions(
     column_types={"index": pa.int32(), "value": pa.float32()}, null_values=[], strings_can_be_null=False
 )
@@ -105,7 +108,7 @@ class SparseText:
         return bool(indices.min() >= self.first_index and indices.max() <= most and np.isfinite(values).all())
 
     def _tags(self, labels: pa.Array) -> pa.Array | None:
-        if not pc.all(pc.match_substring_regex(labels, r"^(\d+(,\d+)*)?$")).as_py():
+        if not pc.all(pc.match_substring_regex(labels, r"^(\d+(,\d+)*)?$"), min_count=0).as_py():
             return None
         lists = pc.split_pattern(labels, ",")
         ids = lists.flatten()
@@ -154,7 +157,7 @@ class SparseText:
         index, colon, value = pair.partition(b":")
         if not colon or not re.fullmatch(rb"\d+", index):
             return f"expected INDEX:VALUE, INDEX a whole number, got {_shown(pair)}"
-        if not _VALUE.fullmatch(value) or not np.isfinite(np.float32(value.decode())):
+        if not _VALUE.fullmatch(value) or abs(float(value)) >= OVERFLOW:
             return f"expected INDEX:VALUE, VALUE a finite float32 number, got {_shown(pair)}"
         if int(index) < self.first_index:
             return f"indices must begin at {self.first_index}, got {_shown(pair)}; use --first-index {int(index)}"
