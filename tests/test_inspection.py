@@ -293,7 +293,7 @@ def test_labels_sorted_across_units_are_measured_and_warned_of(tmp_path: Path, m
     ) in summary_lines(report)
     json.dumps(report, allow_nan=False)
 
-    monkeypatch.setattr("mlclf.data.convert.GROUP_ROWS", 2_000)
+    monkeypatch.setattr("mlclf.data.convert.writing.GROUP_ROWS", 2_000)
     shuffle(str(tmp_path / "sorted"), tmp_path / "shuffled", memory_budget=64 << 20)
     report = inspect(str(tmp_path / "shuffled"), ["label_*"], settings=tight)
     assert report["mixing"]["worst"]["deviation_ratio"] < 1.05

@@ -13,7 +13,7 @@ SEVERAL = (
 )  # fmt: skip
 """Options that take one or more values."""
 
-FLAGS = ("--resume", "--overwrite", "--debug", "--json", "--exact", "--help")
+FLAGS = ("--resume", "--overwrite", "--debug", "--json", "--exact", "--multilabel", "--help")
 
 Data = Annotated[list[str], typer.Argument(metavar="DATA...", help="Parquet files, folders, globs or URIs.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -66,6 +66,34 @@ def budget_bytes(text: str | None) -> int:
 
     sets = [] if text is None else [f"runtime.memory_budget={text}"]
     return load_run_file(None, sets).settings.runtime.memory_budget
+
+
+def fractions_of(text: str) -> list[float]:
+    """Numbers with commas between them.
+
+    Raises:
+        ConfigError: one is no number.
+    """
+    from mlclf.errors import ConfigError
+
+    try:
+        return [float(word) for word in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"--fractions must be numbers such as 0.8,0.1,0.1, got {text!r}") from None
+
+
+def types_of(pairs: list[str]) -> dict[str, str]:
+    """Column → type of COLUMN=TYPE arguments.
+
+    Raises:
+        ConfigError: one has no equals sign.
+    """
+    from mlclf.errors import ConfigError
+
+    for pair in pairs:
+        if "=" not in pair:
+            raise ConfigError(f"--type must be COLUMN=TYPE, got {pair!r}")
+    return dict(pair.rsplit("=", 1) for pair in pairs)
 
 
 def names_in(path: Path | None) -> list[str] | None:

@@ -1,4 +1,4 @@
-"""The commands that work on data: fit, predict, inspect, shuffle, demo."""
+"""The commands that work on data: fit, predict, inspect, convert, split, shuffle, demo."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mlclf.cli.app import app
-from mlclf.cli.arguments import Data, Debug, Many, as_sets, budget_bytes
+from mlclf.cli.arguments import Data, Debug, Many, as_sets, budget_bytes, fractions_of, types_of
 from mlclf.cli.output import print_json, print_metrics, print_text, shown_job
 
 
@@ -93,6 +93,63 @@ def inspect(
     else:
         for line in summary_lines(report):
             print_text(line)
+
+
+@app.command()
+def convert(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Files of one format; .gz is unpacked.")],
+    out: Annotated[Path, typer.Option(help="Folder for the Parquet files.")],
+    format_: Annotated[
+        str | None,
+        typer.Option("--format", help="libsvm, xmc, arff, csv, tsv, arrow or parquet (default: by the names)."),
+    ] = None,
+    labels_xml: Annotated[Path | None, typer.Option(metavar="FILE", help="ARFF: Mulan's XML of the labels.")] = None,
+    first_index: Annotated[
+        int | None, typer.Option(help="Sparse text: the least index (default: 1 in libsvm, 0 in xmc).")
+    ] = None,
+    multilabel: Annotated[bool, typer.Option("--multilabel", help="libsvm: rows have any number of labels.")] = False,
+    types: Annotated[Many, typer.Option("--type", metavar="COL=TYPE", help="CSV: type of a column.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what convert wrote to --out.")] = False,
+    memory_budget: Annotated[
+        str | None, typer.Option(metavar="BYTES", help="What row groups are made for, such as 512MiB.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Write files of other formats as Parquet: sparse text, ARFF, CSV, Arrow, and Parquet as pandas writes it."""
+    from mlclf.data.convert import convert_steps
+
+    done = shown_job(
+        convert_steps(
+            files, out, format=format_, labels_xml=labels_xml, first_index=first_index, multilabel=multilabel,
+            types=types_of(types or []), overwrite=overwrite, memory_budget=budget_bytes(memory_budget),
+        )
+    )  # fmt: skip
+    print_text(f"{done.rows:,} rows in {done.files:,} file(s), {done.row_groups:,} row group(s): {done.folder}")
+
+
+@app.command()
+def split(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder for the folders of the parts.")],
+    fractions: Annotated[str, typer.Option(help="Share of each part.")] = "0.8,0.1,0.1",
+    by: Annotated[str, typer.Option(help="hash, key:COL, time:COL, group:COL or stratified.")] = "hash",
+    labels: Annotated[Many, typer.Option(help="Stratified: label columns or globs, or one list column.")] = None,
+    seed: Annotated[int, typer.Option(help="Decides the parts.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what split wrote to --out.")] = False,
+    memory_budget: Annotated[
+        str | None, typer.Option(metavar="BYTES", help="What row groups are made for, such as 512MiB.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Write the rows to folders for training, validation and testing, each row to exactly one."""
+    from mlclf.data.convert import split_steps
+
+    budget, shares = budget_bytes(memory_budget), fractions_of(fractions)
+    done = shown_job(
+        split_steps(data, out, shares, by, labels=labels or (), seed=seed, overwrite=overwrite, memory_budget=budget)
+    )
+    for name, rows in done.rows.items():
+        print_text(f"{name}: {rows:,} rows: {done.folder / name}")
 
 
 @app.command()

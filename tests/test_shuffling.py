@@ -20,8 +20,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlclf.data import convert
-from mlclf.data.convert import cut, even_parts, group_rows, shuffle, shuffle_steps
+from mlclf.data.convert import buckets, folders, shuffle, shuffle_steps, shuffling, unified, writing
+from mlclf.data.convert.writing import cut, even_parts, group_rows
 from mlclf.data.footers import read_footers
 from mlclf.data.shards import make_plan
 from mlclf.errors import ConfigError, DataError
@@ -35,7 +35,9 @@ TINY = {"LEAST_BUDGET_BYTES": 1, "LEAST_SLICE_BYTES": 1, "SLICE_BYTES_PER_COLUMN
 def limits(**changed: object) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (TINY | changed).items():
-            patch.setattr(convert, name, value)
+            for module in (buckets, folders, shuffling, writing):
+                if hasattr(module, name):
+                    patch.setattr(module, name, value)
         yield
 
 
@@ -122,7 +124,7 @@ def test_every_row_comes_out_once_in_the_order_of_the_seed(
         write(folder / "in" / f"{index}.parquet", table, row_group_size=group)
     with limits(MAX_BUCKETS=most_buckets, GROUP_ROWS=5, FILE_GROUPS=2, FILE_BYTES=1):
         done = shuffle(str(folder / "in"), folder / "out", seed=seed, memory_budget=budget)
-    before = pa.concat_tables([table.cast(convert.plain_schema(table.schema)) for table in tables])
+    before = pa.concat_tables([table.cast(unified.plain_schema(table.schema)) for table in tables])
     after = read(folder / "out")
     assert [str(each) for each in after.schema.names] == before.schema.names
     after = after.cast(before.schema)
@@ -155,7 +157,7 @@ def test_a_bucket_that_is_too_large_is_dealt_again(tmp_path: Path, monkeypatch: 
     table = pa.table({"id": np.arange(5_000), "text": pa.array([levels[row % 10] for row in range(5_000)])})
     write(tmp_path / "in.parquet", table)
     dealers = []
-    original = convert._Dealer.sorted
+    original = buckets.Dealer.sorted
 
     def watched(self: Any, bucket: Any) -> Iterator[pa.Table]:
         dealers.append(self)
@@ -163,7 +165,7 @@ def test_a_bucket_that_is_too_large_is_dealt_again(tmp_path: Path, monkeypatch: 
             assert found.nbytes < 2 * self.held_bytes
             yield found
 
-    monkeypatch.setattr(convert._Dealer, "sorted", watched)
+    monkeypatch.setattr(buckets.Dealer, "sorted", watched)
     with limits():
         shuffle(str(tmp_path / "in.parquet"), tmp_path / "out", memory_budget=1 << 20)
     assert dealers[0].made > 15
@@ -292,7 +294,7 @@ def test_types_that_go_together_become_one(tmp_path: Path, case: str, turned: bo
     shuffle(str(tmp_path / "in"), tmp_path / "out")
     found = read(tmp_path / "out").column("x")
     assert found.type == kind
-    expected = [value for array in (first, second) for value in array.cast(convert.plain(kind)).to_pylist()]
+    expected = [value for array in (first, second) for value in array.cast(unified.plain(kind)).to_pylist()]
     assert sorted(map(repr, found.to_pylist())) == sorted(map(repr, expected))
 
 
@@ -372,7 +374,7 @@ def test_what_shuffle_wrote_is_replaced_if_asked(written: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "stop", ["convert.pq.ParquetWriter.write_table", "convert.write_text", "convert.pa.ipc.new_stream"]
+    "stop", ["writing.pq.ParquetWriter.write_table", "folders.write_text", "buckets.pa.ipc.new_stream"]
 )
 @pytest.mark.parametrize("error", [OSError("no space"), KeyboardInterrupt()])
 def test_a_shuffle_that_fails_leaves_what_was_there(
@@ -382,7 +384,7 @@ def test_a_shuffle_that_fails_leaves_what_was_there(
         raise error
 
     before = everything(written)
-    monkeypatch.setattr(f"mlclf.data.{stop}", fail)
+    monkeypatch.setattr(f"mlclf.data.convert.{stop}", fail)
     for out in ("out", "new"):
         with pytest.raises(type(error)):
             shuffle(str(written / "in"), written / out, overwrite=True)
@@ -400,9 +402,9 @@ def test_a_shuffle_that_is_left_removes_its_temporaries(written: Path) -> None:
 
 def test_a_shuffle_that_is_killed_leaves_what_was_there(written: Path) -> None:
     code = (
-        "import os\nfrom mlclf.data import convert\n"
-        "convert.swap_folder = lambda *_: os.kill(os.getpid(), 9)\n"
-        f"convert.shuffle({str(written / 'in')!r}, {str(written / 'out')!r}, overwrite=True)"
+        "import os\nfrom mlclf.data.convert import folders, shuffling\n"
+        "folders.swap_folder = lambda *_: os.kill(os.getpid(), 9)\n"
+        f"shuffling.shuffle({str(written / 'in')!r}, {str(written / 'out')!r}, overwrite=True)"
     )
     before = everything(written)
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
@@ -456,5 +458,5 @@ def test_data_without_columns_is_refused(written: Path) -> None:
     plan = make_plan(str(written / "in"))
     object.__setattr__(plan.shards[0], "schema", pa.schema([]))
     with pytest.raises(DataError) as error:
-        convert.unified_schema(plan)
+        unified.unified_schema(plan)
     assert str(error.value) == "the data has no columns; check the path or the export that wrote the files"

@@ -1,0 +1,311 @@
+"""`convert`: files of other formats → Parquet with row groups of a good size and page checksums."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+
+import pyarrow as pa
+
+from mlclf.config import Settings
+from mlclf.data.convert.arff import Arff
+from mlclf.data.convert.arff_header import read_header
+from mlclf.data.convert.folders import appearing, check_numbers, check_out
+from mlclf.data.convert.lines import Block, blocks
+from mlclf.data.convert.rows_written import RowsWritten, rows_written
+from mlclf.data.convert.sparse_text import SparseText, has_several_labels, xmc_header
+from mlclf.data.convert.tables import TABLES, Piece
+from mlclf.data.convert.writing import Step
+from mlclf.errors import ConfigError, DataError
+
+FORMATS = {
+    ".libsvm": "libsvm", ".svm": "libsvm", ".svmlight": "libsvm", ".xmc": "xmc", ".arff": "arff", ".csv": "csv",
+    ".tsv": "tsv", ".arrow": "arrow", ".feather": "arrow", ".ipc": "arrow", ".parquet": "parquet", ".pq": "parquet",
+}  # fmt: skip
+"""Format by the ending of a file's name; an ending of compression before it is left out."""
+
+NAMES = ("libsvm", "xmc", "arff", "csv", "tsv", "arrow", "parquet")
+COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
+TYPES = {
+    "bool": pa.bool_(), "int32": pa.int32(), "int64": pa.int64(), "float32": pa.float32(), "float64": pa.float64(),
+    "string": pa.string(), "date": pa.date32(), "timestamp": pa.timestamp("us"),
+}  # fmt: skip
+MAX_HEADER_BYTES = 256 << 20
+PARSERS = 2
+"""Threads that parse text; each holds a block."""
+
+METADATA_KEY = b"mlclf"
+"""Key of the JSON in each file's schema that says where its rows are from."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What was written, and what was found in the sources: JSON-able, as it stands in the files."""
+
+    folder: Path
+    rows: int
+    files: int
+    row_groups: int
+    source: dict[str, object]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How sources are read; see `convert`."""
+
+    format: str | None = None
+    labels_xml: Path | None = None
+    first_index: int | None = None
+    multilabel: bool = False
+    types: Mapping[str, pa.DataType] | None = None
+
+
+def convert(
+    files: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    format: str | None = None,  # as the option is called
+    labels_xml: str | Path | None = None,
+    first_index: int | None = None,
+    multilabel: bool = False,
+    types: Mapping[str, str] | None = None,
+    overwrite: bool = False,
+    memory_budget: int | None = None,
+) -> Converted:
+    """Write the rows of files, in their order, as Parquet files in `out`, which appears whole or stays as it was.
+
+    Sparse rows become list columns `indices` (int32, from 0) and `values` (float32). Labels of ARFF become `label_*`
+    columns (uint8 where they are 0 and 1), those of XMC text and of multi-label libsvm one list column `labels` of the
+    ids as text, that of single-label libsvm a column `label` (float64). The files' metadata holds the source's format
+    and the names of labels. Memory holds a block of a file and a row group, whatever the size of the files.
+
+    Args:
+        files: files of one format; .gz, .bz2, .zst and .lz4 are unpacked (but for Parquet, and CSV's error lines).
+        out: the folder to write, on local disk.
+        format: libsvm, xmc, arff, csv, tsv, arrow or parquet; None for what the files' names end in.
+        labels_xml: Mulan's XML file that names the labels of ARFF files; without it they are MEKA's ``-C N``.
+        first_index: the least index of sparse text; None for 1 in libsvm and 0 in XMC.
+        multilabel: whether libsvm rows have any number of labels; found from the first 8 MiB where not given.
+        types: column → bool, int32, int64, float32, float64, string, date or timestamp, of CSV and TSV.
+        overwrite: replace what an earlier job wrote to `out`.
+        memory_budget: bytes that row groups are made for; None for `runtime.memory_budget`.
+
+    Raises:
+        ConfigError: an option does not fit, or `out` may not be written.
+        DataError: a file is malformed; names the file, the line and what was expected.
+    """
+    steps = convert_steps(
+        files, out, format=format, labels_xml=labels_xml, first_index=first_index, multilabel=multilabel, types=types,
+        overwrite=overwrite, memory_budget=memory_budget,
+    )  # fmt: skip
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            result: Converted = stop.value
+            return result
+
+
+def convert_steps(
+    files: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    format: str | None = None,  # as the option is called
+    labels_xml: str | Path | None = None,
+    first_index: int | None = None,
+    multilabel: bool = False,
+    types: Mapping[str, str] | None = None,
+    overwrite: bool = False,
+    memory_budget: int | None = None,
+) -> Generator[Step, None, Converted]:
+    """The job of `convert`, yielding progress in bytes of the files; returns what was written."""
+    folder, paths = Path(out), [Path(each) for each in ([files] if isinstance(files, str | Path) else files)]
+    budget = Settings().runtime.memory_budget if memory_budget is None else memory_budget
+    xml = None if labels_xml is None else Path(labels_xml)
+    reading = Reading(_format(paths, format), xml, first_index, multilabel, _types(types or {}))
+    _check_options(reading)
+    check_numbers(0, budget)
+    check_out(folder, [], overwrite, "convert")
+    for path in paths:
+        if not path.is_file():
+            raise DataError(f"{path}: must be a file that can be read, found none; check the path")
+        if path.resolve().is_relative_to(folder.resolve()):
+            raise ConfigError(f"{folder}: --out must not hold the input {path}; give another --out")
+    sizes = [path.stat().st_size for path in paths]
+    with appearing(folder) as work, ExitStack() as stack:
+        writer: RowsWritten | None = None
+        kept, done = reading, 0
+        for path, size in zip(paths, sizes, strict=True):
+            source = open_source(path, kept)
+            for table, read in source.pieces:
+                if writer is None:
+                    schema = _stated(table.schema, source.facts)
+                    writer = stack.enter_context(rows_written(work / "data", schema, budget))
+                    kept = replace(source.reading, types=_fixed_types(reading, schema))
+                    facts = source.facts
+                writer.add(_conforming(table, writer.schema, path))
+                yield Step("convert (bytes)", done + read, sum(sizes))
+            done += size
+        if writer is None:
+            raise DataError(f"{paths[0]}: the files must hold rows, and hold none; check what wrote them")
+        stack.close()
+    return Converted(folder, writer.rows, writer.files, writer.row_groups, facts)
+
+
+def _format(paths: Sequence[Path], given: str | None) -> str:
+    if not paths:
+        raise ConfigError("no file was given; name at least one file to convert")
+    if given is not None:
+        if given not in NAMES:
+            raise ConfigError(f"--format must be one of {', '.join(NAMES)}, got {given!r}")
+        return given
+    endings = {path: (path.with_suffix("") if path.suffix in COMPRESSED else path).suffix for path in paths}
+    formats = {FORMATS.get(ending) for ending in endings.values()}
+    if len(formats) > 1 or None in formats:
+        strange = next((path for path in paths if endings[path] not in FORMATS), paths[-1])
+        raise ConfigError(f"{strange}: the format must follow from the names' endings, one for all; give --format")
+    return str(formats.pop())
+
+
+def _types(types: Mapping[str, str]) -> dict[str, pa.DataType]:
+    for name, kind in types.items():
+        if kind not in TYPES:
+            raise ConfigError(f"--type {name}: must be one of {', '.join(TYPES)}, got {kind!r}")
+    return {name: TYPES[kind] for name, kind in types.items()}
+
+
+def _check_options(reading: Reading) -> None:
+    allowed = {
+        "--labels-xml": (reading.labels_xml is not None, ("arff",)),
+        "--first-index": (reading.first_index is not None, ("libsvm", "xmc")),
+        "--multilabel": (reading.multilabel, ("libsvm",)),
+        "--type": (bool(reading.types), ("csv", "tsv")),
+    }
+    for option, (is_given, formats) in allowed.items():
+        if is_given and reading.format not in formats:
+            raise ConfigError(f"{option}: is for {' and '.join(formats)} only, and the files are {reading.format}")
+    if reading.first_index is not None and reading.first_index < 0:
+        raise ConfigError(f"--first-index must be 0 or more, got {reading.first_index}")
+
+
+def _fixed_types(reading: Reading, schema: pa.Schema) -> Mapping[str, pa.DataType]:
+    """Files after the first are read with its types."""
+    if reading.format not in ("csv", "tsv"):
+        return {}
+    return dict(zip(schema.names, schema.types, strict=True))
+
+
+def _stated(schema: pa.Schema, facts: Mapping[str, object]) -> pa.Schema:
+    return schema.with_metadata((schema.metadata or {}) | {METADATA_KEY: json.dumps(facts).encode()})
+
+
+def _conforming(table: pa.Table, schema: pa.Schema, path: Path) -> pa.Table:
+    """Rows of the schema of those before: the same columns, of types that go into theirs."""
+    if set(table.column_names) != set(schema.names):
+        different = sorted(set(table.column_names) ^ set(schema.names))
+        raise DataError(f"{path}: must have the columns of the files before, differs in {different[0]!r}")
+    table = table.select(schema.names)
+    try:
+        return table if table.schema.types == schema.types else table.cast(schema)
+    except pa.ArrowException as error:
+        line = str(error).splitlines()[0]
+        raise DataError(f"{path}: columns must have the types of the files before ({line}); cast them") from error
+
+
+# ── sources ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file that is read: its rows, what is to be stated of it, and how the files after it are read."""
+
+    pieces: Iterator[Piece]
+    facts: dict[str, object]
+    reading: Reading
+
+
+def open_source(path: Path, reading: Reading) -> Source:
+    """Look at the beginning of a file and return its rows."""
+    assert reading.format is not None
+    if reading.format in TABLES:
+        return Source(TABLES[reading.format](path, reading.types or {}), {"format": reading.format}, reading)
+    text = blocks(path)
+    first = next(text, None)
+    if first is None:
+        return Source(iter(()), {"format": reading.format}, reading)
+    openers = {"libsvm": _libsvm, "xmc": _xmc, "arff": _arff}
+    return openers[reading.format](path, first, text, reading)
+
+
+def _libsvm(path: Path, first: Block, rest: Iterator[Block], reading: Reading) -> Source:
+    tags = reading.multilabel or has_several_labels(first.data)
+    rows = SparseText(1 if reading.first_index is None else reading.first_index, tags)
+    facts: dict[str, object] = {"format": "libsvm", "labels": "tags" if tags else "label"}
+    return Source(_tables(rows, chain([first], rest)), facts, replace(reading, multilabel=tags))
+
+
+def _xmc(path: Path, first: Block, rest: Iterator[Block], reading: Reading) -> Source:
+    line, _, data = first.data.partition(b"\n")
+    header = xmc_header(line)
+    if header is None:
+        found = line[:60].decode("utf-8", "replace")
+        raise DataError(f"{path} line 1: expected three whole numbers, ROWS FEATURES LABELS, got {found!r}")
+    num_rows, num_features, num_labels = header
+    rows = SparseText(reading.first_index or 0, True, True, num_features, num_labels)
+    facts: dict[str, object] = {"format": "xmc", "num_features": num_features, "num_labels": num_labels}
+    start = [replace(first, data=data, first_line=2)] if data else []
+    return Source(_counted(_tables(rows, chain(start, rest)), path, num_rows), facts, reading)
+
+
+def _counted(pieces: Iterator[Piece], path: Path, expected: int) -> Iterator[Piece]:
+    found = 0
+    for table, read in pieces:
+        found += table.num_rows
+        yield table, read
+    if found != expected:
+        raise DataError(f"{path}: expected {expected:,} rows, as line 1 says, got {found:,}; copy the file again")
+
+
+def _arff(path: Path, first: Block, rest: Iterator[Block], reading: Reading) -> Source:
+    data = first
+    while not (found := _data_line(data.data)):
+        more = next(rest, None)
+        if more is None or len(data.data) > MAX_HEADER_BYTES:
+            break
+        data = replace(data, data=data.data + more.data, done_bytes=more.done_bytes)
+    cut = found or len(data.data)
+    header = read_header(path, data.data[:cut].decode("utf-8", "replace").splitlines(), reading.labels_xml)
+    start = replace(data, data=data.data[cut:], first_line=header.first_row)
+    head = next((line for line in start.data.split(b"\n", 100) if line.strip() and not line.startswith(b"%")), b"")
+    arff = Arff(header, head.lstrip().startswith(b"{"))
+    labels = [arff.attributes[index].name for index in arff.labels]
+    facts: dict[str, object] = {"format": "arff", "relation": header.relation, "label_names": labels}
+    if arff.is_sparse:
+        facts["feature_names"] = [arff.attributes[index].name for index in arff.features]
+    return Source(_tables(arff, chain([start] if start.data else [], rest)), facts, reading)
+
+
+def _data_line(data: bytes) -> int:
+    """The place after the line @data, 0 where there is none."""
+    lower = data.lower()
+    place = 0 if lower.startswith(b"@data") else lower.find(b"\n@data") + 1
+    return lower.find(b"\n", place) + 1 if place or lower.startswith(b"@data") else 0
+
+
+def _tables(rows: SparseText | Arff, text: Iterator[Block]) -> Iterator[Piece]:
+    """Tables of blocks in their order; while one is used the next are parsed."""
+    waiting: deque[tuple[Future[pa.Table], int]] = deque()
+    with ThreadPoolExecutor(PARSERS) as parsers:
+        for block in text:
+            waiting.append((parsers.submit(rows.table, block), block.done_bytes))
+            if len(waiting) > PARSERS:
+                table, read = waiting.popleft()
+                yield table.result(), read
+        for table, read in waiting:
+            yield table.result(), read

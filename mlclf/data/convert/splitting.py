@@ -1,0 +1,204 @@
+"""`split`: the rows of a data set in folders for training, validation and testing, each row in exactly one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mlclf.config import Settings
+from mlclf.data.arrays import one_array
+from mlclf.data.convert.folders import appearing, check_numbers, check_out, check_sources
+from mlclf.data.convert.rows_written import rows_written
+from mlclf.data.convert.stratification import Stratifier
+from mlclf.data.convert.unified import aligned, unified_schema
+from mlclf.data.convert.writing import Step
+from mlclf.data.decode import decode_unit
+from mlclf.data.labels import LabelColumns, make_labels, tag_texts
+from mlclf.data.schema import find_schema
+from mlclf.data.shards import Plan, make_plan
+from mlclf.data.splits import group_hashes, row_hashes, time_values
+from mlclf.data.statistics import time_cut
+from mlclf.errors import ConfigError
+
+PIECE_ROWS = 16_384
+PIECE_BYTES = 32 << 20
+CELL_BYTES = 32 << 20
+MAX_PARTS = 100
+
+Parts = Callable[[int, pa.Table], NDArray[np.int8]]
+"""First row's number and the rows → part of each row."""
+
+
+@dataclass(frozen=True)
+class SplitData:
+    """What was written: the folders of the parts, by name, and the rows of each."""
+
+    folder: Path
+    rows: dict[str, int]
+
+
+def split(
+    data: str | Sequence[str],
+    out: str | Path,
+    fractions: Sequence[float],
+    by: str = "hash",
+    *,
+    labels: Sequence[str] = (),
+    seed: int = 0,
+    overwrite: bool = False,
+    memory_budget: int | None = None,
+) -> SplitData:
+    """Write the rows of a data set to a folder for each fraction, in their order, each row to exactly one.
+
+    The folders are called train and test, or train, valid and test, or part_0, part_1 … `out` appears whole, or stays
+    as it was. Memory holds a piece of the input and a row group for each part.
+
+    Args:
+        data: files, folders, globs or URIs.
+        out: the folder to write, on local disk.
+        fractions: two or more, positive, of sum 1: the share of rows of each part.
+        by: `hash` of the row's number; `key:COL` or `group:COL`, hash of a column's value, so that equal values stay
+            together; `time:COL`, the earliest rows in the first part (rows without a time too); `stratified`,
+            so that each of `labels` has its share in each part.
+        labels: label columns or globs, or one list column of tags, for `stratified`.
+        seed: 0 or more; decides the hash and the stratification.
+        overwrite: replace what an earlier split wrote to `out`.
+        memory_budget: bytes that row groups are made for; None for `runtime.memory_budget`.
+
+    Raises:
+        ConfigError: an option is out of range, a column is missing, or `out` may not be written.
+        DataError: the data cannot be read.
+    """
+    steps = split_steps(
+        data, out, fractions, by, labels=labels, seed=seed, overwrite=overwrite, memory_budget=memory_budget
+    )
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            result: SplitData = stop.value
+            return result
+
+
+def split_steps(
+    data: str | Sequence[str],
+    out: str | Path,
+    fractions: Sequence[float],
+    by: str = "hash",
+    *,
+    labels: Sequence[str] = (),
+    seed: int = 0,
+    overwrite: bool = False,
+    memory_budget: int | None = None,
+) -> Generator[Step, None, SplitData]:
+    """The job of `split`, yielding progress; returns what was written."""
+    folder, arguments = Path(out), [data] if isinstance(data, str) else list(data)
+    budget = Settings().runtime.memory_budget if memory_budget is None else memory_budget
+    names = part_names(len(fractions))
+    check_numbers(seed, budget)
+    _check_fractions(fractions)
+    check_out(folder, arguments, overwrite, "split", tuple(names))
+    plan = make_plan(arguments)
+    check_sources(folder, plan)
+    schema = unified_schema(plan)
+    parts_of = _parts_by(by, plan, np.asarray(fractions, np.float64) / sum(fractions), labels, seed)
+    for warning in plan.warnings:
+        yield Step("data", note=warning)
+    with appearing(folder) as work, ExitStack() as stack:
+        room = budget // len(names)
+        writers = [stack.enter_context(rows_written(work / "data" / name, schema, room)) for name in names]
+        done = 0
+        for unit in plan.units:
+            rows = int(max(1, min(PIECE_ROWS, PIECE_BYTES / max(1.0, unit.row_bytes))))
+            for first_row, piece in decode_unit(plan, unit, schema.names, rows):
+                table = pa.Table.from_arrays(aligned(piece, schema, plan, unit, first_row), schema=schema)
+                parts = parts_of(first_row, table)
+                for part, writer in enumerate(writers):
+                    writer.add(table.take(pa.array(np.flatnonzero(parts == part))))
+                done += table.num_rows
+                yield Step("split", done, plan.rows)
+        stack.close()
+    return SplitData(folder, {name: writer.rows for name, writer in zip(names, writers, strict=True)})
+
+
+def part_names(count: int) -> list[str]:
+    """Folders of so many parts.
+
+    >>> part_names(3), part_names(4)
+    (['train', 'valid', 'test'], ['part_0', 'part_1', 'part_2', 'part_3'])
+    """
+    known = {2: ["train", "test"], 3: ["train", "valid", "test"]}
+    return known.get(count) or [f"part_{index}" for index in range(count)]
+
+
+def _check_fractions(fractions: Sequence[float]) -> None:
+    good = 2 <= len(fractions) <= MAX_PARTS and all(fraction > 0 for fraction in fractions)
+    if not good or abs(sum(fractions) - 1) > 1e-6:
+        shown = ",".join(f"{fraction:g}" for fraction in fractions[:8])
+        raise ConfigError(f"--fractions must be 2 to {MAX_PARTS} positive numbers of sum 1, got {shown!r}")
+
+
+def _parts_by(by: str, plan: Plan, fractions: NDArray[np.float64], labels: Sequence[str], seed: int) -> Parts:
+    """How rows are given parts.
+
+    Raises:
+        ConfigError: `by` is none of the ways, or names no column.
+    """
+    bounds = np.cumsum(fractions)[:-1]
+    way, _, column = by.partition(":")
+    if by == "stratified":
+        return _stratified(plan, fractions, labels, seed)
+    if labels:
+        raise ConfigError(f"--labels: is for --by stratified only, got --by {by}")
+    if by == "hash":
+        return lambda first_row, table: _by_hash(row_hashes(first_row + np.arange(table.num_rows), seed), bounds)
+    if way not in ("key", "group", "time") or not column:
+        raise ConfigError(f"--by must be hash, key:COL, time:COL, group:COL or stratified, got {by!r}")
+    if way == "time":
+        find_schema(plan, (), other_columns=[column])
+        cuts = np.array([time_cut(plan, column, float(1 - bound), threads=1) for bound in bounds])
+        return lambda _, table: np.searchsorted(cuts, time_values(table.column(column))).astype(np.int8)
+    find_schema(plan, (), **{"group" if way == "group" else "key": column})  # type: ignore[arg-type]  # two of its names
+    return lambda _, table: _by_hash(group_hashes(table.column(column), seed), bounds)
+
+
+def _by_hash(hashes: NDArray[np.uint64], bounds: NDArray[np.float64]) -> NDArray[np.int8]:
+    return np.searchsorted(bounds, (hashes >> np.uint64(11)) * 2.0**-53, "right").astype(np.int8)
+
+
+def _stratified(plan: Plan, fractions: NDArray[np.float64], names: Sequence[str], seed: int) -> Parts:
+    if not names:
+        raise ConfigError("--by stratified: labels must be given with --labels")
+    schema, stratifier = find_schema(plan, names), Stratifier(fractions, seed)
+    known: dict[str, int] = {}
+    labels = make_labels(schema, {})
+
+    def parts(first_row: int, table: pa.Table) -> NDArray[np.int8]:
+        where = plan.locate(first_row)
+        if isinstance(labels, LabelColumns):
+            height = max(1, CELL_BYTES // len(schema.labels))
+            starts = range(0, table.num_rows, height)
+            found = [_positive(labels, table.slice(start, height), where) for start in starts]
+            rows = np.concatenate([start + each[0] for start, each in zip(starts, found, strict=True)])
+            return stratifier.parts(rows, np.concatenate([each[1] for each in found]), table.num_rows)
+        offsets, texts = tag_texts(one_array(table.column(schema.labels[0])), where, schema.labels[0])
+        encoded = texts.dictionary_encode()
+        ids = np.array([known.setdefault(text, len(known)) for text in encoded.dictionary.to_pylist()], np.int64)
+        rows = np.repeat(np.arange(table.num_rows), np.diff(offsets))
+        tags = ids[encoded.indices.to_numpy()] if len(texts) else np.empty(0, np.int64)
+        cells = np.unique(np.stack([rows, tags]), axis=1)  # a tag counts once in a row
+        return stratifier.parts(cells[0], cells[1], table.num_rows)
+
+    return parts
+
+
+def _positive(labels: LabelColumns, table: pa.Table, where: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows and labels of the positive cells."""
+    rows, columns = np.nonzero(labels.codes(table, where) == 1)
+    return rows, columns

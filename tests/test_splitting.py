@@ -1,0 +1,155 @@
+"""Splits: each row in exactly one part, in order, and each label with its share of each part."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlclf.data.convert import split, split_steps, splitting
+from mlclf.data.convert.stratification import Stratifier
+from mlclf.errors import ConfigError
+
+
+def data(folder: Path, rows: int, files: int = 2, seed: int = 0) -> pa.Table:
+    rng = np.random.default_rng(seed)
+    labels = {f"label_{k}": (rng.random(rows) < share).astype(np.uint8) for k, share in enumerate((0.5, 0.1, 0.02))}
+    tags = [[str(k) for k in range(3) if labels[f"label_{k}"][row]] for row in range(rows)]
+    columns = {"id": np.arange(rows), "who": rng.integers(0, max(1, rows // 5), rows), "when": rng.random(rows)}
+    table = pa.table(columns | labels | {"tags": pa.array(tags, pa.list_(pa.string()))})
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, places in enumerate(np.array_split(np.arange(rows), files)):
+        pq.write_table(table.take(pa.array(places)), folder / f"{index}.parquet", row_group_size=37)
+    return table
+
+
+def read(folder: Path, name: str) -> pa.Table:
+    return pa.concat_tables([pq.read_table(path) for path in sorted((folder / name).glob("*.parquet"))])
+
+
+WAYS: list[tuple[str, dict[str, Any]]] = [
+    ("hash", {}), ("key:who", {}), ("group:who", {}), ("time:when", {}), ("stratified", {"labels": ["label_*"]}),
+    ("stratified", {"labels": ["tags"]}),
+]  # fmt: skip
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    way=st.sampled_from(WAYS), rows=st.integers(2, 300), files=st.integers(1, 3), seed=st.integers(0, 2**63),
+    shares=st.lists(st.integers(1, 9), min_size=2, max_size=5), piece=st.sampled_from([7, 16_384]),
+)  # fmt: skip
+def test_each_row_is_in_exactly_one_part_in_order(
+    tmp_path_factory: pytest.TempPathFactory, way: tuple[str, dict[str, Any]], rows: int, files: int, seed: int,
+    shares: list[int], piece: int,
+) -> None:  # fmt: skip
+    folder = tmp_path_factory.mktemp("split")
+    table = data(folder / "in", rows, min(files, rows))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(splitting, "PIECE_ROWS", piece)
+        fractions = [share / sum(shares) for share in shares]
+        done = split(str(folder / "in"), folder / "out", fractions, way[0], seed=seed, **way[1])
+    parts = {name: read(folder / "out", name) for name in done.rows}
+    assert {name: part.num_rows for name, part in parts.items()} == done.rows
+    assert len(parts) == len(shares)
+    for part in parts.values():
+        assert part.schema == table.schema
+        assert np.all(np.diff(part.column("id").to_numpy()) > 0)
+    assert pa.concat_tables(parts.values()).sort_by("id").equals(table)
+    if ":who" in way[0]:
+        owners = [set(part.column("who").to_pylist()) for part in parts.values()]
+        assert sum(map(len, owners)) == len(set.union(*owners))
+    if way[0].startswith("time"):
+        times = [part.column("when").to_numpy() for part in parts.values() if part.num_rows]
+        assert all(before.max() < after.min() for before, after in pairwise(times))
+
+
+def test_parts_have_their_shares_and_follow_the_seed(tmp_path: Path) -> None:
+    data(tmp_path / "in", 20_000)
+    for way, options in WAYS:
+        if way in ("key:who", "group:who"):
+            continue
+        done = split(str(tmp_path / "in"), tmp_path / "out", [0.7, 0.2, 0.1], way, overwrite=True, **options)
+        shares = np.array(list(done.rows.values())) / 20_000
+        assert np.abs(shares - [0.7, 0.2, 0.1]).max() < 4 * np.sqrt(0.25 / 20_000)
+    split(str(tmp_path / "in"), tmp_path / "a", [0.5, 0.5], seed=1)
+    split(str(tmp_path / "in"), tmp_path / "b", [0.5, 0.5], seed=1)
+    split(str(tmp_path / "in"), tmp_path / "c", [0.5, 0.5], seed=2)
+    assert read(tmp_path / "a", "test").equals(read(tmp_path / "b", "test"))
+    assert not read(tmp_path / "a", "test").equals(read(tmp_path / "c", "test"))
+
+
+def test_rare_labels_have_their_shares_in_each_part() -> None:
+    """Against chance: 200 labels of 10 to 200 positives among 8,000 rows, whole and in windows of 1,000."""
+    rng = np.random.default_rng(0)
+    fractions = np.array([0.8, 0.1, 0.1])
+    cells = rng.random((8_000, 200)) < np.geomspace(10, 200, 200) / 8_000
+    by_chance = deviation(cells, rng.choice(3, 8_000, p=fractions), fractions)
+    for window in (8_000, 1_000):
+        stratifier = Stratifier(fractions, 0)
+        found = [stratifier.parts(*np.nonzero(cells[low : low + window]), window) for low in range(0, 8_000, window)]
+        parts = np.concatenate(found)
+        assert deviation(cells, parts, fractions) < by_chance / 2
+        rows = np.flatnonzero(cells.sum(0) >= 10)
+        assert all(cells[parts == part][:, rows].any(0).all() for part in range(3))
+        assert np.abs(np.bincount(parts) / 8_000 - fractions).max() < 0.01
+
+
+def deviation(cells: np.ndarray[Any, Any], parts: np.ndarray[Any, Any], fractions: np.ndarray[Any, Any]) -> float:
+    """Mean relative deviation of what parts have of labels from their shares."""
+    have = np.stack([cells[parts == part].sum(0) for part in range(len(fractions))])
+    want = fractions[:, None] * cells.sum(0)
+    return float(np.mean(np.abs(have - want) / want))
+
+
+def test_one_label_is_shared_exactly() -> None:
+    cells = np.zeros((100, 1), bool)
+    cells[::10] = True
+    parts = Stratifier(np.array([0.8, 0.1, 0.1]), 3).parts(*np.nonzero(cells), 100)
+    assert np.bincount(parts[::10]).tolist() == [8, 1, 1]
+    assert np.bincount(parts).tolist() == [80, 10, 10]
+
+
+def test_a_split_that_is_left_removes_its_temporaries(tmp_path: Path) -> None:
+    data(tmp_path / "in", 100)
+    steps = split_steps(str(tmp_path / "in"), tmp_path / "out", [0.5, 0.5])
+    next(steps)
+    assert len(list(tmp_path.iterdir())) == 2
+    steps.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"fractions": [0.5, 0.4]}, "--fractions must be 2 to 100 positive numbers of sum 1, got '0.5,0.4'"),
+        ({"fractions": [1.0]}, "--fractions must be 2 to 100 positive numbers of sum 1, got '1'"),
+        ({"fractions": [1.5, -0.5]}, "--fractions must be 2 to 100 positive numbers of sum 1, got '1.5,-0.5'"),
+        ({"by": "row"}, "--by must be hash, key:COL, time:COL, group:COL or stratified, got 'row'"),
+        ({"by": "key:"}, "--by must be hash, key:COL, time:COL, group:COL or stratified, got 'key:'"),
+        ({"by": "stratified"}, "--by stratified: labels must be given with --labels"),
+        ({"labels": ["label_0"]}, "--labels: is for --by stratified only, got --by hash"),
+        ({"seed": -1}, "--seed must be 0 or more, got -1"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(tmp_path: Path, options: dict[str, Any], words: str) -> None:
+    data(tmp_path / "in", 10)
+    with pytest.raises(ConfigError) as error:
+        split(str(tmp_path / "in"), tmp_path / "out", **({"fractions": [0.5, 0.5]} | options))
+    assert str(error.value) == words
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_only_what_split_wrote_is_replaced(tmp_path: Path) -> None:
+    data(tmp_path / "in", 50)
+    for _ in range(2):
+        split(str(tmp_path / "in"), tmp_path / "out", [0.5, 0.5], overwrite=True)
+    (tmp_path / "out" / "train" / "mine.txt").touch()
+    with pytest.raises(ConfigError, match="--overwrite replaces only what split wrote, and this folder holds 'train'"):
+        split(str(tmp_path / "in"), tmp_path / "out", [0.5, 0.5], overwrite=True)
