@@ -1,12 +1,13 @@
 """Thresholds with default settings beside a baseline's, on every multi-label set of a folder; and do promises hold?
 
-    python benchmarks/thresholds.py --data DIR [--only NAME ...] [--skip simulation scored]
+    python benchmarks/thresholds.py --data DIR [--only NAME ...] [--skip peers simulation scored]
 
 DIR holds BASELINES.json and a folder for each set, with train.parquet and test.parquet. Each set is fitted once by
 ``mlclf fit train.parquet --labels 'label_*'``; then ``mlclf calibrate RUN --objective O`` tunes its held-out scores for
 f1, micro_f1 and micro_macro_f1, and ``mlclf evaluate`` judges the decisions on the test rows. A set with dev.parquet is
-fitted again with ``--valid dev.parquet``. ``simulation.py`` and ``scored.py`` run after it. Exits 1 when a goal is
-missed; the last line is 'N passed, N failed'.
+fitted again with ``--valid dev.parquet``. Then ``threshold_peers.py`` prints what other libraries make of the same
+scores, and ``simulation.py`` and ``scored.py`` run. Exits 1 when a goal is missed; the last line is 'N passed, N
+failed'.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,8 @@ def main() -> int:
     for text, passed in checks:
         print(f"{'ok  ' if passed else 'FAIL'} {text}")
     passes, failures = sum(passed for _, passed in checks), sum(not passed for _, passed in checks)
+    if "peers" not in arguments.skip:
+        failures += not printed_peers(arguments.data, arguments.only or SETS)
     for script in ("simulation", "scored"):
         if script not in arguments.skip:
             more = counts_of(script)
@@ -77,7 +80,8 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Thresholds beside a baseline's, and whether promises hold.")
     parser.add_argument("--data", type=Path, required=True, help="folder with BASELINES.json and the data sets")
     parser.add_argument("--only", nargs="+", default=[], choices=SETS, help="only these sets; the means are left out")
-    parser.add_argument("--skip", nargs="+", default=[], choices=("simulation", "scored"), help="scripts not to run")
+    scripts = ("peers", "simulation", "scored")
+    parser.add_argument("--skip", nargs="+", default=[], choices=scripts, help="scripts not to run")
     return parser.parse_args()
 
 
@@ -141,6 +145,14 @@ def mean(values: list[float]) -> float:
 def line_of(name: str, scores: Scores) -> str:
     cells = (f"{micro:.4f} / {macro:.4f}" for micro, macro in scores.values())
     return f"{name:16}" + "".join(f"{cell:>22}" for cell in cells)
+
+
+def printed_peers(data: Path, names: Sequence[str]) -> bool:
+    """Run `threshold_peers.py` here, which has no goals; whether it came to its end."""
+    print("\nthreshold_peers.py", flush=True)
+    script = Path(__file__).with_name("threshold_peers.py")
+    command = [sys.executable, str(script), "--data", str(data), "--only", *names]
+    return subprocess.run(command, check=False).returncode == 0
 
 
 def counts_of(script: str) -> tuple[int, int]:
