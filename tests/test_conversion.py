@@ -304,3 +304,22 @@ def test_commands_convert_and_split(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ):
         called = mlclf_command(*arguments)
         assert (called.code, called.err) == (2, words)
+
+
+def test_csv_without_a_header_gets_names_and_types_by_globs(tmp_path: Path) -> None:
+    path = written(tmp_path / "day_0.tsv", "0\t7\t68e04d34\t05e89000\n1\t\t\t12e44000\n")
+    names = ["label", "I1", "C1", "C2"]
+    table = read(convert(path, tmp_path / "out", names=names, types={"C*": "string", "label": "int32"}).folder)
+    assert table.to_pydict() == {
+        "label": [0, 1], "I1": [7, None], "C1": ["68e04d34", None], "C2": ["05e89000", "12e44000"]
+    }  # fmt: skip
+
+
+def test_names_and_types_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", "1,2\n3,4\n5\n")
+    assert refusal(path, names=["x", "y"]) == "a.csv line 3: expected 2 values, as many as --names, got 1"
+    assert refusal(path, names=["x", "x"]) == "--names: must differ from each other, got 'x' more than once"
+    path = written(tmp_path / "b.csv", "x,y\n1,2\n")
+    assert refusal(path, types={"z*": "string"}) == "--type z*: no column fits; the first columns are x, y"
+    path = written(tmp_path / "c.arff", MULAN)
+    assert refusal(path, names=["x"]) == "--names: is for csv and tsv only, and the files are arff"

@@ -153,3 +153,24 @@ def test_only_what_split_wrote_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "out" / "train" / "mine.txt").touch()
     with pytest.raises(ConfigError, match="--overwrite replaces only what split wrote, and this folder holds 'train'"):
         split(str(tmp_path / "in"), tmp_path / "out", [0.5, 0.5], overwrite=True)
+
+
+def test_parts_have_the_names_that_are_given(tmp_path: Path) -> None:
+    data(tmp_path / "in", 50)
+    done = split(str(tmp_path / "in"), tmp_path / "out", [0.8, 0.2], names=["train", "calibration"])
+    assert list(done.rows) == ["train", "calibration"]
+    assert read(tmp_path / "out", "calibration").num_rows == done.rows["calibration"]
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["a"], "--names must be as many as --fractions, 2, got 1"),
+        (["a", "a"], "--names must be distinct, of letters, digits, '_', '-' and '.', and not begin with '.', got 'a'"),
+        (["a", "../b"], "--names must be distinct, of .*, got '../b'"),
+    ],
+)
+def test_names_that_do_not_fit_are_refused(tmp_path: Path, names: list[str], words: str) -> None:
+    data(tmp_path / "in", 5)
+    with pytest.raises(ConfigError, match=f"^{words}$"):
+        split(str(tmp_path / "in"), tmp_path / "out", [0.8, 0.2], names=names)

@@ -108,7 +108,10 @@ def convert(
         int | None, typer.Option(help="Sparse text: the least index (default: 1 in libsvm, 0 in xmc).")
     ] = None,
     multilabel: Annotated[bool, typer.Option("--multilabel", help="libsvm: rows have any number of labels.")] = False,
-    types: Annotated[Many, typer.Option("--type", metavar="COL=TYPE", help="CSV: type of a column.")] = None,
+    types: Annotated[Many, typer.Option("--type", metavar="COL=TYPE", help="CSV: type of a column or glob.")] = None,
+    names: Annotated[
+        str | None, typer.Option(metavar="COL,COL,...", help="CSV without a header: the names of its columns.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what convert wrote to --out.")] = False,
     memory_budget: Annotated[
         str | None, typer.Option(metavar="BYTES", help="What row groups are made for, such as 512MiB.")
@@ -118,10 +121,12 @@ def convert(
     """Write files of other formats as Parquet: sparse text, ARFF, CSV, Arrow, and Parquet as pandas writes it."""
     from mlclf.data.convert import convert_steps
 
+    columns = None if names is None else names.split(",")
     done = shown_job(
         convert_steps(
             files, out, format=format_, labels_xml=labels_xml, first_index=first_index, multilabel=multilabel,
-            types=types_of(types or []), overwrite=overwrite, memory_budget=budget_bytes(memory_budget),
+            types=types_of(types or []), names=columns,
+            overwrite=overwrite, memory_budget=budget_bytes(memory_budget),
         )
     )  # fmt: skip
     print_text(f"{done.rows:,} rows in {done.files:,} file(s), {done.row_groups:,} row group(s): {done.folder}")
@@ -134,6 +139,7 @@ def split(
     fractions: Annotated[str, typer.Option(help="Share of each part.")] = "0.8,0.1,0.1",
     by: Annotated[str, typer.Option(help="hash, key:COL, time:COL, group:COL or stratified.")] = "hash",
     labels: Annotated[Many, typer.Option(help="Stratified: label columns or globs, or one list column.")] = None,
+    names: Annotated[str | None, typer.Option(metavar="A,B,...", help="Names of the parts.")] = None,
     seed: Annotated[int, typer.Option(help="Decides the parts.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what split wrote to --out.")] = False,
     memory_budget: Annotated[
@@ -144,10 +150,12 @@ def split(
     """Write the rows to folders for training, validation and testing, each row to exactly one."""
     from mlclf.data.convert import split_steps
 
-    budget, shares = budget_bytes(memory_budget), fractions_of(fractions)
     done = shown_job(
-        split_steps(data, out, shares, by, labels=labels or (), seed=seed, overwrite=overwrite, memory_budget=budget)
-    )
+        split_steps(
+            data, out, fractions_of(fractions), by, labels=labels or (),
+            names=None if names is None else names.split(","), seed=seed, overwrite=overwrite, memory_budget=budget_bytes(memory_budget),
+        )
+    )  # fmt: skip
     for name, rows in done.rows.items():
         print_text(f"{name}: {rows:,} rows: {done.folder / name}")
 

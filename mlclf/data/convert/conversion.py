@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -64,6 +65,7 @@ class Reading:
     first_index: int | None = None
     multilabel: bool = False
     types: Mapping[str, pa.DataType] | None = None
+    names: tuple[str, ...] | None = None
 
 
 def convert(
@@ -75,6 +77,7 @@ def convert(
     first_index: int | None = None,
     multilabel: bool = False,
     types: Mapping[str, str] | None = None,
+    names: Sequence[str] | None = None,
     overwrite: bool = False,
     memory_budget: int | None = None,
 ) -> Converted:
@@ -92,7 +95,8 @@ def convert(
         labels_xml: Mulan's XML file that names the labels of ARFF files; without it they are MEKA's ``-C N``.
         first_index: the least index of sparse text; None for 1 in libsvm and 0 in XMC.
         multilabel: whether libsvm rows have any number of labels; found from the first 8 MiB where not given.
-        types: column → bool, int32, int64, float32, float64, string, date or timestamp, of CSV and TSV.
+        types: column or glob → bool, int32, int64, float32, float64, string, date or timestamp, of CSV and TSV.
+        names: of the columns of CSV and TSV without a header; None where the first line has them.
         overwrite: replace what an earlier job wrote to `out`.
         memory_budget: bytes that row groups are made for; None for `runtime.memory_budget`.
 
@@ -102,7 +106,7 @@ def convert(
     """
     steps = convert_steps(
         files, out, format=format, labels_xml=labels_xml, first_index=first_index, multilabel=multilabel, types=types,
-        overwrite=overwrite, memory_budget=memory_budget,
+        names=names, overwrite=overwrite, memory_budget=memory_budget,
     )  # fmt: skip
     while True:
         try:
@@ -121,6 +125,7 @@ def convert_steps(
     first_index: int | None = None,
     multilabel: bool = False,
     types: Mapping[str, str] | None = None,
+    names: Sequence[str] | None = None,
     overwrite: bool = False,
     memory_budget: int | None = None,
 ) -> Generator[Step, None, Converted]:
@@ -128,7 +133,8 @@ def convert_steps(
     folder, paths = Path(out), [Path(each) for each in ([files] if isinstance(files, str | Path) else files)]
     budget = Settings().runtime.memory_budget if memory_budget is None else memory_budget
     xml = None if labels_xml is None else Path(labels_xml)
-    reading = Reading(_format(paths, format), xml, first_index, multilabel, _types(types or {}))
+    columns = None if names is None else tuple(names)
+    reading = Reading(_format(paths, format), xml, first_index, multilabel, _types(types or {}), columns)
     _check_options(reading)
     check_numbers(0, budget)
     check_out(folder, [], overwrite, "convert")
@@ -186,18 +192,26 @@ def _check_options(reading: Reading) -> None:
         "--first-index": (reading.first_index is not None, ("libsvm", "xmc")),
         "--multilabel": (reading.multilabel, ("libsvm",)),
         "--type": (bool(reading.types), ("csv", "tsv")),
+        "--names": (reading.names is not None, ("csv", "tsv")),
     }
     for option, (is_given, formats) in allowed.items():
         if is_given and reading.format not in formats:
             raise ConfigError(f"{option}: is for {' and '.join(formats)} only, and the files are {reading.format}")
+    names = reading.names or ()
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"--names: must differ from each other, got {twice!r} more than once")
     if reading.first_index is not None and reading.first_index < 0:
         raise ConfigError(f"--first-index must be 0 or more, got {reading.first_index}")
 
 
 def _fixed_types(reading: Reading, schema: pa.Schema) -> Mapping[str, pa.DataType]:
-    """Files after the first are read with its types."""
+    """The types of the first file, with which those after it are read; each that was asked for must have a column."""
     if reading.format not in ("csv", "tsv"):
         return {}
+    for pattern in reading.types or {}:
+        if pattern not in schema.names and not fnmatch.filter(schema.names, pattern):
+            raise ConfigError(f"--type {pattern}: no column fits; the first columns are {', '.join(schema.names[:5])}")
     return dict(zip(schema.names, schema.types, strict=True))
 
 
@@ -234,7 +248,9 @@ def open_source(path: Path, reading: Reading) -> Source:
     """Look at the beginning of a file and return its rows."""
     assert reading.format is not None
     if reading.format in TABLES:
-        return Source(TABLES[reading.format](path, reading.types or {}), {"format": reading.format}, reading)
+        return Source(
+            TABLES[reading.format](path, reading.types or {}, reading.names), {"format": reading.format}, reading
+        )
     text = blocks(path)
     first = next(text, None)
     if first is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -50,14 +51,15 @@ def split(
     by: str = "hash",
     *,
     labels: Sequence[str] = (),
+    names: Sequence[str] | None = None,
     seed: int = 0,
     overwrite: bool = False,
     memory_budget: int | None = None,
 ) -> SplitData:
     """Write the rows of a data set to a folder for each fraction, in their order, each row to exactly one.
 
-    The folders are called train and test, or train, valid and test, or part_0, part_1 … `out` appears whole, or stays
-    as it was. Memory holds a piece of the input and a row group for each part.
+    Two folders are called train and test, three train, valid and test, more part_0, part_1 …, unless `names` says
+    otherwise. `out` appears whole, or stays as it was. Memory holds a piece of the input and a row group for each part.
 
     Args:
         data: files, folders, globs or URIs.
@@ -67,6 +69,7 @@ def split(
             together; `time:COL`, the earliest rows in the first part (rows without a time too); `stratified`,
             so that each of `labels` has its share in each part.
         labels: label columns or globs, or one list column of tags, for `stratified`.
+        names: of the folders, one for each fraction.
         seed: 0 or more; decides the hash and the stratification.
         overwrite: replace what an earlier split wrote to `out`.
         memory_budget: bytes that row groups are made for; None for `runtime.memory_budget`.
@@ -76,8 +79,9 @@ def split(
         DataError: the data cannot be read.
     """
     steps = split_steps(
-        data, out, fractions, by, labels=labels, seed=seed, overwrite=overwrite, memory_budget=memory_budget
-    )
+        data, out, fractions, by, labels=labels, names=names, seed=seed, overwrite=overwrite,
+        memory_budget=memory_budget,
+    )  # fmt: skip
     while True:
         try:
             next(steps)
@@ -93,6 +97,7 @@ def split_steps(
     by: str = "hash",
     *,
     labels: Sequence[str] = (),
+    names: Sequence[str] | None = None,
     seed: int = 0,
     overwrite: bool = False,
     memory_budget: int | None = None,
@@ -100,9 +105,10 @@ def split_steps(
     """The job of `split`, yielding progress; returns what was written."""
     folder, arguments = Path(out), [data] if isinstance(data, str) else list(data)
     budget = Settings().runtime.memory_budget if memory_budget is None else memory_budget
-    names = part_names(len(fractions))
     check_numbers(seed, budget)
     _check_fractions(fractions)
+    names = part_names(len(fractions)) if names is None else list(names)
+    _check_names(names, len(fractions))
     check_out(folder, arguments, overwrite, "split", tuple(names))
     plan = make_plan(arguments)
     check_sources(folder, plan)
@@ -142,6 +148,16 @@ def _check_fractions(fractions: Sequence[float]) -> None:
     if not good or abs(sum(fractions) - 1) > 1e-6:
         shown = ",".join(f"{fraction:g}" for fraction in fractions[:8])
         raise ConfigError(f"--fractions must be 2 to {MAX_PARTS} positive numbers of sum 1, got {shown!r}")
+
+
+def _check_names(names: Sequence[str], count: int) -> None:
+    if len(names) != count:
+        raise ConfigError(f"--names must be as many as --fractions, {count}, got {len(names)}")
+    for name in names:
+        if not re.fullmatch(r"\w[\w.-]*", name) or names.count(name) > 1:
+            raise ConfigError(
+                f"--names must be distinct, of letters, digits, '_', '-' and '.', and not begin with '.', got {name!r}"
+            )
 
 
 def _parts_by(by: str, plan: Plan, fractions: NDArray[np.float64], labels: Sequence[str], seed: int) -> Parts:

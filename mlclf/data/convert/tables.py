@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import fnmatch
 import gzip
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -29,48 +30,76 @@ Piece = tuple[pa.Table, int]
 """Rows, and how many bytes of the file were read."""
 
 
-def csv_tables(path: Path, delimiter: str, types: Mapping[str, pa.DataType]) -> Iterator[Piece]:
-    """Yield the rows of a file with a header; columns without a type get that of their first 8 MiB.
+def csv_tables(
+    path: Path, delimiter: str, types: Mapping[str, pa.DataType], names: Sequence[str] | None = None
+) -> Iterator[Piece]:
+    """Yield the rows of a file; columns without a type get that of their first 8 MiB.
+
+    Args:
+        types: column or glob → type.
+        names: of the columns of a file without a header; None where the first line has them.
 
     Raises:
         DataError: there is no header, or a row or a value does not fit; names the line.
     """
+    try:
+        found = column_names(path, delimiter, names)
+        stored, contents = open_input(path)
+        with stored, contents, _open(contents, delimiter, types_of_columns(types, found), names) as reader:
+            for batch in reader:
+                yield pa.Table.from_batches([batch]), stored.tell()
+    except (pa.ArrowException, OSError, EOFError) as error:
+        raise DataError(_csv_problem(path, delimiter, names, str(error))) from error
+
+
+def column_names(path: Path, delimiter: str, names: Sequence[str] | None) -> list[str]:
+    """The names given, or those of the first line, which must differ from each other."""
     stored, contents = open_input(path)
-    with stored, contents:
-        try:
-            with pv.open_csv(
-                contents,
-                pv.ReadOptions(block_size=CSV_BLOCK_BYTES),
-                pv.ParseOptions(delimiter=delimiter, newlines_in_values=False),
-                pv.ConvertOptions(column_types=dict(types), strings_can_be_null=True, quoted_strings_can_be_null=False),
-            ) as reader:
-                _check_names(path, reader.schema, types)
-                for batch in reader:
-                    yield pa.Table.from_batches([batch]), stored.tell()
-        except (pa.ArrowException, OSError, EOFError) as error:
-            raise DataError(_csv_problem(path, delimiter, str(error))) from error
-
-
-def _check_names(path: Path, schema: pa.Schema, types: Mapping[str, pa.DataType]) -> None:
-    twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
+    with stored, contents, _open(contents, delimiter, {}, names) as reader:
+        found = list(reader.schema.names)
+    twice = sorted({name for name in found if found.count(name) > 1})
     if twice:
         raise DataError(f"{path} line 1: column names must be distinct, got {twice[0]!r} more than once; rename one")
+    return found
 
 
-def _csv_problem(path: Path, delimiter: str, message: str) -> str:
+def types_of_columns(types: Mapping[str, pa.DataType], names: Sequence[str]) -> dict[str, pa.DataType]:
+    """The type of each column that has one: that of its name, else that of the last glob that fits.
+
+    >>> types_of_columns({"C1": pa.int64(), "C*": pa.string()}, ["label", "C1", "C2"])
+    {'C1': DataType(int64), 'C2': DataType(string)}
+    """
+    chosen: dict[str, pa.DataType] = {}
+    for pattern, kind in types.items():
+        fitting = [pattern] if pattern in names else fnmatch.filter(names, pattern)
+        chosen |= {name: kind for name in fitting if name == pattern or name not in types}
+    return {name: chosen[name] for name in names if name in chosen}
+
+
+def _open(
+    contents: pa.NativeFile, delimiter: str, types: Mapping[str, pa.DataType], names: Sequence[str] | None
+) -> pv.CSVStreamingReader:
+    return pv.open_csv(
+        contents,
+        pv.ReadOptions(block_size=CSV_BLOCK_BYTES, column_names=None if names is None else list(names)),
+        pv.ParseOptions(delimiter=delimiter, newlines_in_values=False),
+        pv.ConvertOptions(column_types=dict(types), strings_can_be_null=True, quoted_strings_can_be_null=False),
+    )
+
+
+def _csv_problem(path: Path, delimiter: str, names: Sequence[str] | None, message: str) -> str:
     """The message with the first line at fault, which is looked for slowly."""
     conversion = _CONVERSION.search(message)
     try:
         with _text(path) as file:
             rows = csv.reader(file, delimiter=delimiter)
-            header = next(rows, None)
+            header = next(rows, None) if names is None else list(names)
             if header is None:
                 return f"{path}: must begin with a line of column names, and is empty; check the file"
             for row in rows:
                 if row and len(row) != len(header):
-                    return (
-                        f"{path} line {rows.line_num}: expected {len(header)} values, as in the header, got {len(row)}"
-                    )
+                    given = "as in the header" if names is None else "as many as --names"
+                    return f"{path} line {rows.line_num}: expected {len(header)} values, {given}, got {len(row)}"
                 if conversion and row and row[int(conversion[1])] == conversion[3]:
                     column, kind, value = header[int(conversion[1])], conversion[2], conversion[3]
                     return (
@@ -143,9 +172,9 @@ def _without_index(table: pa.Table) -> pa.Table:
     return table.select(kept).replace_schema_metadata(metadata or None)
 
 
-TABLES: dict[str, Callable[[Path, Mapping[str, pa.DataType]], Iterator[Piece]]] = {
-    "csv": lambda path, types: csv_tables(path, ",", types),
-    "tsv": lambda path, types: csv_tables(path, "\t", types),
-    "arrow": lambda path, _: arrow_tables(path),
-    "parquet": lambda path, _: parquet_tables(path),
+TABLES: dict[str, Callable[[Path, Mapping[str, pa.DataType], Sequence[str] | None], Iterator[Piece]]] = {
+    "csv": lambda path, types, names: csv_tables(path, ",", types, names),
+    "tsv": lambda path, types, names: csv_tables(path, "\t", types, names),
+    "arrow": lambda path, *_: arrow_tables(path),
+    "parquet": lambda path, *_: parquet_tables(path),
 }
