@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlclf.data.batch import Batch
+    from mlclf.data.convert import convert, shuffle, split
     from mlclf.data.parquet_loader import FittedFeatures, ParquetLoader
     from mlclf.decisions.thresholds import Thresholds
     from mlclf.errors import CheckpointError, ConfigError, DataError, MlclfError, RunError, TrainingError
@@ -43,6 +44,9 @@ _HOMES = {
     "Batch": "mlclf.data.batch",
     "FittedFeatures": "mlclf.data.parquet_loader",
     "ParquetLoader": "mlclf.data.parquet_loader",
+    "convert": "mlclf.data.convert",
+    "shuffle": "mlclf.data.convert",
+    "split": "mlclf.data.convert",
     "apply_thresholds": "mlclf.jobs",
     "calibrate_scores": "mlclf.jobs",
     "diff_thresholds": "mlclf.jobs",
@@ -74,9 +78,12 @@ __all__ = [
     "__version__",
     "apply_thresholds",
     "calibrate_scores",
+    "convert",
     "diff_thresholds",
     "evaluate_scores",
     "fit",
+    "shuffle",
+    "split",
     "tune_thresholds",
 ]
 

@@ -16,9 +16,9 @@ from mlclf.runs import RunFolder
 
 
 def fit(
-    data: Names,
-    labels: Names,
-    out: str | Path,
+    data: Names = (),
+    labels: Names = (),
+    out: str | Path | None = None,
     *,
     valid: Names | None = None,
     valid_fraction: float | None = None,
@@ -29,6 +29,7 @@ def fit(
     weight: str | None = None,
     key: str | None = None,
     group: str | None = None,
+    config: str | Path | None = None,
     settings: Mapping[str, object] | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -43,14 +44,15 @@ def fit(
             200,000 rows, a tenth of the rows above.
         features, exclude: columns or globs that are, or are not, inputs; the default is every other column.
         weight, key, group: columns of row weights, row identity, clusters.
+        config: YAML file of arguments and settings, which those given here override.
         settings: dotted name → value, such as {"optimizer.l2": 0.1}.
 
     Raises:
         ConfigError, DataError: an argument or the data is not what it has to be; nothing is written.
     """
     arguments = {
-        "train": names_of(data),
-        "labels": names_of(labels),
+        "train": names_of(data) or None,
+        "labels": names_of(labels) or None,
         "valid": None if valid is None else names_of(valid),
         "valid_fraction": valid_fraction,
         "valid_by": valid_by,
@@ -60,11 +62,12 @@ def fit(
         "weight": weight,
         "key": key,
         "group": group,
-        "out": str(out),
+        "out": None if out is None else str(out),
     }
     given = {name: value for name, value in arguments.items() if value is not None}
     sets = [f"{name}={_as_text(value)}" for name, value in (given | dict(settings or {})).items()]
-    return drain(fit_steps(load_run_file(None, sets), resume=resume, overwrite=overwrite))
+    run_file = load_run_file(None if config is None else Path(config), sets)
+    return drain(fit_steps(run_file, resume=resume, overwrite=overwrite))
 
 
 def fit_steps(run_file: RunFile, *, resume: bool = False, overwrite: bool = False) -> Generator[Progress, None, Run]:
