@@ -67,6 +67,17 @@ def test_memory_is_touched_as_far_as_it_is_there() -> None:
     assert pool.acquire() is None
 
 
+def test_rows_that_cannot_be_read_weigh_nothing_and_have_numbers_of_their_own() -> None:
+    pool = Pool(1, 64, RowLayout(1, 1, weighted=True, numbered=True))
+    slab = pool.acquire()
+    assert slab is not None
+    slab.arrays["weights"].fill(1)
+    slab.fill_with_nothing(3, 40, "a.parquet row group 0")
+    batch = pool.gather([(slab, slab.order)])
+    assert batch.weights.tolist() == [0, 0, 0]
+    assert batch.rows.tolist() == [40, 41, 42]
+
+
 def test_rows_of_no_size_have_a_pool() -> None:
     assert MIN_SLABS <= pool_shape(1 << 20, 0.0, 0.0).slabs <= MAX_SLABS
 

@@ -46,10 +46,10 @@ class Batch:
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
         """The same rows on a device, copied through page-locked memory so that the copies do not block.
 
-        The numbers of the rows stay where they are: they are for people.
+        Rows that are on such a device already stay there. Their numbers are never moved: they are for people.
         """
         device = torch.device(device)
-        if device.type == "cpu":
+        if device.type in ("cpu", self.dense.device.type):
             return self
         moved = {
             name: value.pin_memory().to(device, non_blocking=non_blocking)
@@ -171,7 +171,7 @@ def padded(batch: Batch, rows: int) -> Batch:
     return Batch(
         dense=longer(batch.dense),
         ids=batch.ids,
-        offsets=longer(batch.offsets, int(batch.offsets[-1])),
+        offsets=longer(batch.offsets, len(batch.ids)),
         values=batch.values,
         labels=longer(batch.labels),
         label_mask=None if batch.label_mask is None else longer(batch.label_mask),

@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from torchdata.nodes import BaseNode, Loader
 
 from mlclf.data.batch import Batch, joined, padded
@@ -72,6 +73,13 @@ def cores_left_by(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+class HeldRows(Protocol):
+    """All rows of a plan in some memory, from which batches are gathered instead of being read."""
+
+    def batches(self, stream: BatchStream, skip: int) -> Iterator[Batch]:
+        """The batches of a stream's epoch but the first `skip`."""
+
+
 class BatchStream:
     """Batches of a plan's rows: every row once an epoch, in an order fixed by (plan, seed, epoch, pool).
 
@@ -84,6 +92,7 @@ class BatchStream:
         shuffle: False keeps the order of the plan.
         shape: bound on the rows held; part of what fixes the order.
         epoch: the order of the next iteration.
+        held: where the rows are gathered from, if they are held somewhere; they are read otherwise.
         lost: what was found damaged while it was read, by place, and why.
     """
 
@@ -118,6 +127,7 @@ class BatchStream:
         self.selection = selection or Selection(encoder.split)
         self.rank, self.world_size = rank, world_size
         self.skip_corrupt = skip_corrupt
+        self.held: HeldRows | None = None
         self.lost: dict[str, str] = {}
         self.cache = None
         if cache is not None:
@@ -159,14 +169,24 @@ class BatchStream:
         if self._running is not None:
             self._running.close()
         self._given, self._start = self._start, 0
+        if self.held is not None:
+            yield from map(self._counted, self.held.batches(self, self._given))
+            return
         epoch = self._running = _Epoch(self, self._given)
         try:
             with cores_left_by(min(self.threads, self.shape.lanes)):
-                for batch in epoch.batches():
-                    self._given += 1
-                    yield batch
+                yield from map(self._counted, epoch.batches())
         finally:
             epoch.close()
+
+    def _counted(self, batch: Batch) -> Batch:
+        self._given += 1
+        return batch
+
+    def schedule(self) -> Schedule:
+        """What the epoch draws, batch by batch, on all ranks."""
+        order = unit_order(self.plan, self.seed, self.epoch, self.shuffle)
+        return Schedule(self.spans(order), self.selection.count, self.slots, self.batch_rows)
 
     def state_dict(self) -> dict[str, Any]:
         """The epoch and how many of its batches were given, beside what fixes the order."""
@@ -218,6 +238,18 @@ class BatchStream:
         """The rank whose pool a slot is in."""
         return slot * self.world_size // self.slots
 
+    def is_mine(self, step: Load | Draw) -> bool:
+        """Whether a step is this rank's."""
+        return self.owner(step.slot) == self.rank
+
+    def full_rows(self, rounds: Sequence[Round]) -> int:
+        """Rows that a batch has on every rank: as many as that of the rank with the most."""
+        rows = [0] * self.world_size
+        for step in rounds:
+            for draw in step.draws:
+                rows[self.owner(draw.slot)] += draw.stop - draw.start
+        return max(rows)
+
     def pool(self) -> Pool:
         """The memory, allocated once."""
         if self._pool is None:
@@ -244,10 +276,15 @@ class BatchStream:
     def ordered(self, slab: Slab, first_row: int) -> Slab:
         """Fix which rows of a filled slab are drawn in which order."""
         rows = np.arange(slab.base, slab.base + slab.rows, dtype=np.int64)
-        if "parts" in slab.arrays:
-            rows = rows[self.selection.chosen(slab.arrays["parts"][: slab.rows])]
-        slab.order = row_order(rows, self.seed, self.epoch, first_row) if self.shuffle else rows
+        parts = slab.arrays["parts"][: slab.rows] if "parts" in slab.arrays else None
+        slab.order = self.drawn_order(rows, parts, first_row)
         return slab
+
+    def drawn_order(self, rows: NDArray[np.int64], parts: NDArray[np.int8] | None, first_row: int) -> NDArray[np.int64]:
+        """Those rows of a span [n] that are drawn, in the order in which they are: [m]."""
+        if parts is not None:
+            rows = rows[self.selection.chosen(parts)]
+        return row_order(rows, self.seed, self.epoch, first_row) if self.shuffle else rows
 
 
 class _Loading(NamedTuple):
@@ -272,9 +309,7 @@ class _Epoch:
     def __init__(self, stream: BatchStream, skip: int) -> None:
         self._stream = stream
         self._pool = stream.pool()
-        order = unit_order(stream.plan, stream.seed, stream.epoch, stream.shuffle)
-        schedule = Schedule(stream.spans(order), stream.selection.count, stream.slots, stream.batch_rows)
-        self._schedule = iter(schedule)
+        self._schedule = iter(stream.schedule())
         self._rounds: deque[list[Round]] = deque()
         self._loads: deque[Load] = deque()
         self._loading: dict[int, _Loading] = {}
@@ -297,11 +332,8 @@ class _Epoch:
                 for draw in step.draws:
                     if draw.last:
                         del live[draw.slab]
-        self._resumed = [load.slab for load in live.values() if self._is_mine(load)]
-        self._loads.extend(load for load in live.values() if self._is_mine(load))
-
-    def _is_mine(self, step: Load | Draw) -> bool:
-        return self._stream.owner(step.slot) == self._stream.rank
+        self._resumed = [load.slab for load in live.values() if self._stream.is_mine(load)]
+        self._loads.extend(load for load in live.values() if self._stream.is_mine(load))
 
     def batches(self) -> Iterator[Batch]:
         """The batches that are left."""
@@ -329,7 +361,7 @@ class _Epoch:
         if rounds is None:
             return False
         self._rounds.append(rounds)
-        self._loads.extend(load for step in rounds for load in step.loads if self._is_mine(load))
+        self._loads.extend(load for step in rounds for load in step.loads if self._stream.is_mine(load))
         return True
 
     def _started(self, rounds: Sequence[Round]) -> _Coming:
@@ -346,29 +378,21 @@ class _Epoch:
             self._release(_Coming(Future(), used_up))
         parts = [batch for _, batch in sorted(by_slot, key=itemgetter(0))]
         whole: Future[Batch] = Future()
-        whole.set_result(self._filled_up(joined(parts or [self._pool.gather([])]), rounds))
+        whole.set_result(padded(joined(parts or [self._pool.gather([])]), self._stream.full_rows(rounds)))
         return _Coming(whole, [])
 
     def _picked(self, step: Round) -> tuple[list[tuple[int, Pick]], list[Slab]]:
         """What is drawn from the slots of this rank, and the slabs that are used up with it."""
-        for load in filter(self._is_mine, step.loads):
+        for load in filter(self._stream.is_mine, step.loads):
             self._live[load.slab] = self._loaded(load.slab)
         picks: list[tuple[int, Pick]] = []
         used_up = []
-        for draw in filter(self._is_mine, step.draws):
+        for draw in filter(self._stream.is_mine, step.draws):
             slab = self._live[draw.slab]
             picks.append((draw.slot, (slab, slab.order[draw.start : draw.stop])))
             if draw.last:
                 used_up.append(self._live.pop(draw.slab))
         return picks, used_up
-
-    def _filled_up(self, batch: Batch, rounds: Sequence[Round]) -> Batch:
-        """The batch with as many rows as that of the rank with the most."""
-        rows = [0] * self._stream.world_size
-        for step in rounds:
-            for draw in step.draws:
-                rows[self._stream.owner(draw.slot)] += draw.stop - draw.start
-        return padded(batch, max(rows))
 
     def _loaded(self, number: int) -> Slab:
         """The next slab of the schedule, waited for where it is still being decoded."""

@@ -199,6 +199,8 @@ class Slab:
         self.clear()
         for array in self.arrays.values():
             array[:rows] = 0
+        if "numbers" in self.arrays:
+            self.arrays["numbers"][:rows] = np.arange(first_row, first_row + rows)
         self.rows, self.first_row, self.place, self.complete = rows, first_row, place, True
         self.order = np.arange(self.base, self.base + rows, dtype=np.int64)
         self.offsets, self.ids = np.zeros(rows + 1, np.int64), np.zeros(0, np.int32)

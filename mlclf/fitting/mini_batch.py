@@ -20,7 +20,9 @@ from mlclf.fitting.prepared import CHUNK_ROWS, PreparedData
 from mlclf.fitting.trained import Progress, Trained, log_epoch
 from mlclf.runs import RunFolder, log_line
 from mlclf.training.checkpoint import load_checkpoint, save_checkpoint
+from mlclf.training.device_pool import DevicePool
 from mlclf.training.steps import Candidate, CandidateHeads, StepRecord, Training
+from mlclf.training.transfer import on_device
 
 MINI_BATCH_CS = (1e-2, 1e-1, 1.0, 1e1, 1e2)
 """C of the candidates of l2 that are run beside each other."""
@@ -49,11 +51,13 @@ class MiniBatchFit:
         self.data, self.settings, self.pos_weight, self.folder = data, settings, pos_weight, folder
         self.algorithm, self.device, self.resume = algorithm, device, resume
         self.hold_out = data.hold_out
+        self.pool: DevicePool | None = None
         self.epochs_before = 0
         self.log = folder.file("log.jsonl")
 
     def run(self) -> Generator[Progress, None, Trained]:
         """Train all candidates beside each other, keep the best, and refit where folds were used."""
+        self.pool = yield from self.data.hold_on(self.device)
         candidates = self._candidates()
         training = self._training(candidates, self.hold_out.trained, "search" if self.hold_out.refit else "final")
         yield from self._epochs(training, self.hold_out.trained, training_parts(self.hold_out.trained))
@@ -155,6 +159,7 @@ class MiniBatchFit:
         self._resume(training)
         settings = self.settings.training
         stream = self.data.stream(self.batch_rows, shuffle=settings.shuffle, parts=parts)
+        stream.held = self.pool
         judged = judged and self.hold_out.chooses
         if training.epoch < self.max_epochs and not self._stopped(training, judged):
             self._cut_logs(self.epochs_before + training.epoch, training.step)
@@ -225,20 +230,21 @@ class MiniBatchFit:
     def _judge(self, training: Training) -> list[float]:
         """Held-out log-loss of every candidate, mean over labels, after the shift for pos_weight."""
         heads, count = training.heads.eval(), self.hold_out.num_models
-        shift = self.pos_weight.log()
-        sums = torch.zeros(len(training.candidates), self.data.num_labels, dtype=torch.float64)
+        shift, judge = self.pos_weight.log().to(self.device), self.hold_out.judge.to(self.device)
+        models = torch.arange(len(training.candidates), device=self.device) % count
+        sums = torch.zeros(len(models), self.data.num_labels, dtype=torch.float64, device=self.device)
         totals = torch.zeros_like(sums)
+        batches = self.data.batches() if self.pool is None else self.pool.in_order(self.data.chunk_rows)
         with torch.inference_mode():
-            for batch in self.data.batches():
-                model = self.hold_out.judge[batch.parts.long()]
-                if not (model >= 0).any():
+            for batch in on_device(batches, self.device):
+                if not (judge[batch.parts.long()] >= 0).any():
                     continue
-                for piece in _pieces(batch, self.data.num_labels * len(training.candidates)):
-                    model = self.hold_out.judge[piece.parts.long()]
-                    logits = heads(piece.to(self.device)).double().cpu() - shift
+                for piece in _pieces(batch, self.data.num_labels * len(models)):
+                    model = judge[piece.parts.long()]
+                    logits = heads(piece).double() - shift
                     loss = -torch.nn.functional.logsigmoid(-logits) - piece.labels[:, None, :] * logits
                     cells = piece.weights[:, None].double() * (1 if piece.label_mask is None else piece.label_mask)
-                    own = (model[:, None] == torch.arange(len(training.candidates)) % count).double()
+                    own = (model[:, None] == models).double()
                     sums += torch.einsum("brk,bk,br->rk", loss, cells.expand(-1, self.data.num_labels), own)
                     totals += torch.einsum("bk,br->rk", cells.expand(-1, self.data.num_labels), own)
         means = torch.where(totals > 0, sums / totals, torch.nan).nanmean(1)

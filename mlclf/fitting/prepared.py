@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from mlclf.data.where import parse_where
 from mlclf.errors import ConfigError
 from mlclf.fitting.trained import Progress
 from mlclf.training.candidates import HoldOut, LabelTotals
+from mlclf.training.device_pool import HOST_ROW_BYTES, DevicePool, room_on
 
 FOLDS_UP_TO_ROWS = 200_000
 DEFAULT_FOLDS = 5
@@ -179,15 +180,25 @@ class PreparedData:
             threads=self.threads,
         )
 
-    def _stream(self) -> Iterator[Batch]:
+    @property
+    def chunk_rows(self) -> int:
+        """Rows of a batch where batches do not matter."""
+        return min(CHUNK_ROWS, max(256, (1 << 25) // self.num_labels))
+
+    def _streams(self) -> Iterator[BatchStream]:
         """All rows in plan order, those of given validation data after them as part 1."""
-        rows = min(CHUNK_ROWS, max(256, (1 << 25) // self.num_labels))
-        yield from self.stream(rows)
+        yield self.stream(self.chunk_rows)
         if self.valid_plan is not None:
             encoder = self._encoder(Split(kind="none", part=CHOICE))
             selection = Selection(encoder.split, None, self.valid_census, self.where)
             shape = replace(self.pool, slabs=1)
-            yield from BatchStream(self.valid_plan, encoder, shape, batch_rows=rows, shuffle=False, selection=selection)
+            yield BatchStream(
+                self.valid_plan, encoder, shape, batch_rows=self.chunk_rows, shuffle=False, selection=selection
+            )
+
+    def _stream(self) -> Iterator[Batch]:
+        for stream in self._streams():
+            yield from stream
 
     def batches(self) -> Iterable[Batch]:
         """The stream, from memory where it is held there."""
@@ -201,6 +212,33 @@ class PreparedData:
         if rows * self.statistics.row_bytes <= self.budget / RESIDENT_SHARE:
             self.resident = list(self._stream())
 
+    def hold_on(self, device: torch.device) -> Generator[Progress, None, DevicePool | None]:
+        """Copy all rows to the memory of a GPU, where they fit, and say whether they do."""
+        room, host_room = room_on(device), self.budget // RESIDENT_SHARE
+        if room is None:
+            return None
+        counts = [stream.num_rows for stream in self._streams()]
+        rows = sum(counts)
+        taken, host = int(rows * self.statistics.row_bytes), rows * HOST_ROW_BYTES
+        if taken <= room and host <= host_room:
+            pool = DevicePool(self.encoder.layout, rows, device, plan_rows=counts[0])
+            for batch in self.batches():
+                pool.add(batch)
+                yield Progress(f"rows to {device}", pool.num_rows, rows)
+                if pool.peak_bytes > room:
+                    break
+            else:
+                pool.close()
+                yield Progress("training", note=f"all rows are held on {device}, in {_mib(pool.num_bytes)}")
+                return pool
+            taken = pool.peak_bytes
+        yield Progress(
+            "training",
+            note=f"rows are copied to {device} batch by batch: to hold them all takes {_mib(taken)} there, of "
+            f"{_mib(room)} that may be used, and {_mib(host)} here, of {_mib(host_room)}",
+        )
+        return None
+
     def mean_total(self) -> float:
         """Mean over labels of the row weights that observe them, of the final model."""
         return float(self.totals.of(self.hold_out.final()).totals.mean())
@@ -213,6 +251,10 @@ class PreparedData:
             f"{self.plan.rows:,} rows, {features.num_dense:,} dense inputs, {features.vocabulary_size:,} ids, "
             f"{self.num_labels:,} labels; {algorithm}, {held}"
         )
+
+
+def _mib(num_bytes: int) -> str:
+    return f"{-(-num_bytes >> 20):,} MiB"
 
 
 def resolve_split(arguments: Arguments, settings: Settings, plan: Plan, has_valid: bool) -> Split:
