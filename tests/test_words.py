@@ -8,7 +8,7 @@ import pytest
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 from sklearn.utils import murmurhash3_32
 
-from mlclf.data.features.words import TextFeature
+from mlclf.data.features.words import SPREAD, TextFeature
 from mlclf.errors import DataError
 
 WHERE = "a.parquet row group 0"
@@ -29,8 +29,8 @@ def dense(feature: TextFeature, column: pa.Array) -> np.ndarray:
     tokens = feature.encode(pa.table({"s": column}), WHERE)
     assert tokens.lengths is not None
     assert tokens.values is not None
-    result = np.zeros((len(column), BUCKETS))
-    result[np.repeat(np.arange(len(column)), tokens.lengths), tokens.ids] = tokens.values
+    result = np.zeros((len(column), feature.space))
+    result[np.repeat(np.arange(len(column)), tokens.lengths), feature.kept[tokens.ids]] = tokens.values
     return result
 
 
@@ -41,13 +41,14 @@ def test_weights_as_by_scikit_learn(kind: pa.DataType) -> None:
     analyze = CountVectorizer(ngram_range=(1, 2)).build_analyzer()
 
     def counts(texts: list[str | None]) -> np.ndarray:
-        result = np.zeros((len(texts), BUCKETS))
+        result = np.zeros((len(texts), BUCKETS * SPREAD))
         for row, text in enumerate(texts):
             for term in analyze(text or ""):
-                result[row, murmurhash3_32(term, 0, positive=True) % BUCKETS] += 1
+                result[row, murmurhash3_32(term, 0, positive=True) % (BUCKETS * SPREAD)] += 1
         return result
 
-    expected = TfidfTransformer().fit(counts(TRAIN)).transform(counts(NEW)).toarray()
+    in_two = (counts(TRAIN) > 0).sum(0) >= 2
+    expected = TfidfTransformer().fit(counts(TRAIN) * in_two).transform(counts(NEW) * in_two).toarray()
     found = dense(fitted(pa.array(TRAIN).cast(kind)), pa.array(NEW).cast(kind))
     np.testing.assert_allclose(found, expected, rtol=1e-6)  # float32
 
@@ -56,7 +57,23 @@ def test_saved_and_restored() -> None:
     feature = fitted(pa.array(TRAIN))
     restored = TextFeature.restore("s", feature.state(), feature.arrays())
     np.testing.assert_array_equal(dense(restored, pa.array(NEW)), dense(feature, pa.array(NEW)))
-    assert restored.vocabulary_names() == [f"s#{bucket}" for bucket in range(BUCKETS)]
+    assert restored.vocabulary_names() == feature.vocabulary_names()
+    assert len(set(restored.vocabulary_names())) == restored.vocabulary_size == 2  # red and fox, each in two rows
+
+
+def test_the_most_frequent_buckets_are_kept() -> None:
+    feature = TextFeature("s", 2)
+    feature.fit(pa.table({"s": ["red two six", "two six", "six", "red"]}), WHERE, None)
+    feature.finish()
+    words = ("red", "two", "six", "two six")
+    bucket = {word: murmurhash3_32(word, 0, positive=True) % (2 * SPREAD) for word in words}
+    assert len(set(bucket.values())) == 4
+    assert feature.kept.tolist() == sorted([bucket["six"], min(bucket["red"], bucket["two"], bucket["two six"])])
+
+
+def test_where_no_word_is_in_two_rows_all_are_kept() -> None:
+    feature = fitted(pa.array(["red fox", "grey"]))
+    assert feature.vocabulary_size == 4  # with the pair
 
 
 @pytest.mark.parametrize("column", [pa.nulls(3), pa.array([None, "", "?"])])
