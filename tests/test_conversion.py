@@ -323,3 +323,11 @@ def test_names_and_types_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     assert refusal(path, types={"z*": "string"}) == "--type z*: no column fits; the first columns are x, y"
     path = written(tmp_path / "c.arff", MULAN)
     assert refusal(path, names=["x"]) == "--names: is for csv and tsv only, and the files are arff"
+
+
+def test_a_quote_may_be_a_letter(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.tsv", 'text\tn\n"open\t1\n"a" b\t2\n')
+    assert read(convert(path, tmp_path / "out", quotes=False).folder)["text"].to_pylist() == ['"open', '"a" b']
+    (tmp_path / "bad").mkdir()
+    path = written(tmp_path / "bad" / "b.tsv", 'text\tn\n"open\t1\n"a\n')
+    assert refusal(path, quotes=False) == "b.tsv line 3: expected 2 values, as in the header, got 1"

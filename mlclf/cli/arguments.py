@@ -13,7 +13,7 @@ SEVERAL = (
 )  # fmt: skip
 """Options that take one or more values."""
 
-FLAGS = ("--resume", "--overwrite", "--debug", "--json", "--exact", "--multilabel", "--help")
+FLAGS = ("--resume", "--overwrite", "--debug", "--json", "--exact", "--multilabel", "--no-quotes", "--help")
 
 Data = Annotated[list[str], typer.Argument(metavar="DATA...", help="Parquet files, folders, globs or URIs.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

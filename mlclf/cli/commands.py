@@ -112,6 +112,7 @@ def convert(
     names: Annotated[
         str | None, typer.Option(metavar="COL,COL,...", help="CSV without a header: the names of its columns.")
     ] = None,
+    no_quotes: Annotated[bool, typer.Option("--no-quotes", help="CSV: a double quote is a letter.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what convert wrote to --out.")] = False,
     memory_budget: Annotated[
         str | None, typer.Option(metavar="BYTES", help="What row groups are made for, such as 512MiB.")
@@ -125,7 +126,7 @@ def convert(
     done = shown_job(
         convert_steps(
             files, out, format=format_, labels_xml=labels_xml, first_index=first_index, multilabel=multilabel,
-            types=types_of(types or []), names=columns,
+            types=types_of(types or []), names=columns, quotes=not no_quotes,
             overwrite=overwrite, memory_budget=budget_bytes(memory_budget),
         )
     )  # fmt: skip
@@ -153,7 +154,8 @@ def split(
     done = shown_job(
         split_steps(
             data, out, fractions_of(fractions), by, labels=labels or (),
-            names=None if names is None else names.split(","), seed=seed, overwrite=overwrite, memory_budget=budget_bytes(memory_budget),
+            names=None if names is None else names.split(","), seed=seed, overwrite=overwrite,
+            memory_budget=budget_bytes(memory_budget),
         )
     )  # fmt: skip
     for name, rows in done.rows.items():

@@ -21,7 +21,7 @@ from mlclf.data.convert.folders import appearing, check_numbers, check_out
 from mlclf.data.convert.lines import Block, blocks
 from mlclf.data.convert.rows_written import RowsWritten, rows_written
 from mlclf.data.convert.sparse_text import SparseText, has_several_labels, xmc_header
-from mlclf.data.convert.tables import TABLES, Piece
+from mlclf.data.convert.tables import TABLES, CsvFormat, Piece, tables
 from mlclf.data.convert.writing import Step
 from mlclf.errors import ConfigError, DataError
 
@@ -66,6 +66,7 @@ class Reading:
     multilabel: bool = False
     types: Mapping[str, pa.DataType] | None = None
     names: tuple[str, ...] | None = None
+    quotes: bool = True
 
 
 def convert(
@@ -78,6 +79,7 @@ def convert(
     multilabel: bool = False,
     types: Mapping[str, str] | None = None,
     names: Sequence[str] | None = None,
+    quotes: bool = True,
     overwrite: bool = False,
     memory_budget: int | None = None,
 ) -> Converted:
@@ -97,6 +99,7 @@ def convert(
         multilabel: whether libsvm rows have any number of labels; found from the first 8 MiB where not given.
         types: column or glob → bool, int32, int64, float32, float64, string, date or timestamp, of CSV and TSV.
         names: of the columns of CSV and TSV without a header; None where the first line has them.
+        quotes: whether values of CSV and TSV may be in double quotes; else a quote is a letter like others.
         overwrite: replace what an earlier job wrote to `out`.
         memory_budget: bytes that row groups are made for; None for `runtime.memory_budget`.
 
@@ -106,7 +109,7 @@ def convert(
     """
     steps = convert_steps(
         files, out, format=format, labels_xml=labels_xml, first_index=first_index, multilabel=multilabel, types=types,
-        names=names, overwrite=overwrite, memory_budget=memory_budget,
+        names=names, quotes=quotes, overwrite=overwrite, memory_budget=memory_budget,
     )  # fmt: skip
     while True:
         try:
@@ -126,6 +129,7 @@ def convert_steps(
     multilabel: bool = False,
     types: Mapping[str, str] | None = None,
     names: Sequence[str] | None = None,
+    quotes: bool = True,
     overwrite: bool = False,
     memory_budget: int | None = None,
 ) -> Generator[Step, None, Converted]:
@@ -134,7 +138,7 @@ def convert_steps(
     budget = Settings().runtime.memory_budget if memory_budget is None else memory_budget
     xml = None if labels_xml is None else Path(labels_xml)
     columns = None if names is None else tuple(names)
-    reading = Reading(_format(paths, format), xml, first_index, multilabel, _types(types or {}), columns)
+    reading = Reading(_format(paths, format), xml, first_index, multilabel, _types(types or {}), columns, quotes)
     _check_options(reading)
     check_numbers(0, budget)
     check_out(folder, [], overwrite, "convert")
@@ -193,6 +197,7 @@ def _check_options(reading: Reading) -> None:
         "--multilabel": (reading.multilabel, ("libsvm",)),
         "--type": (bool(reading.types), ("csv", "tsv")),
         "--names": (reading.names is not None, ("csv", "tsv")),
+        "--no-quotes": (not reading.quotes, ("csv", "tsv")),
     }
     for option, (is_given, formats) in allowed.items():
         if is_given and reading.format not in formats:
@@ -248,9 +253,9 @@ def open_source(path: Path, reading: Reading) -> Source:
     """Look at the beginning of a file and return its rows."""
     assert reading.format is not None
     if reading.format in TABLES:
-        return Source(
-            TABLES[reading.format](path, reading.types or {}, reading.names), {"format": reading.format}, reading
-        )
+        form = CsvFormat("\t" if reading.format == "tsv" else ",", reading.quotes, reading.names)
+        pieces = tables(path, reading.format, form, reading.types or {})
+        return Source(pieces, {"format": reading.format}, reading)
     text = blocks(path)
     first = next(text, None)
     if first is None:

@@ -7,7 +7,8 @@ import fnmatch
 import gzip
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -26,36 +27,50 @@ PIECE_ROWS = 16_384
 SLICE_BYTES = 32 << 20
 _CONVERSION = re.compile(r"In CSV column #(\d+): .*?(?:CSV conversion error to (.+?): invalid value '(.*)')", re.DOTALL)
 
+TABLES = ("csv", "tsv", "arrow", "parquet")
+
 Piece = tuple[pa.Table, int]
 """Rows, and how many bytes of the file were read."""
 
 
-def csv_tables(
-    path: Path, delimiter: str, types: Mapping[str, pa.DataType], names: Sequence[str] | None = None
-) -> Iterator[Piece]:
+@dataclass(frozen=True)
+class CsvFormat:
+    """How lines become rows.
+
+    Attributes:
+        delimiter: between values.
+        quotes: whether a value may be in double quotes.
+        names: of the columns of a file without a header; None where the first line has them.
+    """
+
+    delimiter: str = ","
+    quotes: bool = True
+    names: tuple[str, ...] | None = None
+
+
+def csv_tables(path: Path, form: CsvFormat, types: Mapping[str, pa.DataType]) -> Iterator[Piece]:
     """Yield the rows of a file; columns without a type get that of their first 8 MiB.
 
     Args:
         types: column or glob → type.
-        names: of the columns of a file without a header; None where the first line has them.
 
     Raises:
         DataError: there is no header, or a row or a value does not fit; names the line.
     """
     try:
-        found = column_names(path, delimiter, names)
+        found = column_names(path, form)
         stored, contents = open_input(path)
-        with stored, contents, _open(contents, delimiter, types_of_columns(types, found), names) as reader:
+        with stored, contents, _open(contents, form, types_of_columns(types, found)) as reader:
             for batch in reader:
                 yield pa.Table.from_batches([batch]), stored.tell()
     except (pa.ArrowException, OSError, EOFError) as error:
-        raise DataError(_csv_problem(path, delimiter, names, str(error))) from error
+        raise DataError(_csv_problem(path, form, str(error))) from error
 
 
-def column_names(path: Path, delimiter: str, names: Sequence[str] | None) -> list[str]:
+def column_names(path: Path, form: CsvFormat) -> list[str]:
     """The names given, or those of the first line, which must differ from each other."""
     stored, contents = open_input(path)
-    with stored, contents, _open(contents, delimiter, {}, names) as reader:
+    with stored, contents, _open(contents, form, {}) as reader:
         found = list(reader.schema.names)
     twice = sorted({name for name in found if found.count(name) > 1})
     if twice:
@@ -76,29 +91,29 @@ def types_of_columns(types: Mapping[str, pa.DataType], names: Sequence[str]) -> 
     return {name: chosen[name] for name in names if name in chosen}
 
 
-def _open(
-    contents: pa.NativeFile, delimiter: str, types: Mapping[str, pa.DataType], names: Sequence[str] | None
-) -> pv.CSVStreamingReader:
+def _open(contents: pa.NativeFile, form: CsvFormat, types: Mapping[str, pa.DataType]) -> pv.CSVStreamingReader:
+    names = None if form.names is None else list(form.names)
     return pv.open_csv(
         contents,
-        pv.ReadOptions(block_size=CSV_BLOCK_BYTES, column_names=None if names is None else list(names)),
-        pv.ParseOptions(delimiter=delimiter, newlines_in_values=False),
+        pv.ReadOptions(block_size=CSV_BLOCK_BYTES, column_names=names),
+        pv.ParseOptions(delimiter=form.delimiter, quote_char='"' if form.quotes else False, newlines_in_values=False),
         pv.ConvertOptions(column_types=dict(types), strings_can_be_null=True, quoted_strings_can_be_null=False),
     )
 
 
-def _csv_problem(path: Path, delimiter: str, names: Sequence[str] | None, message: str) -> str:
+def _csv_problem(path: Path, form: CsvFormat, message: str) -> str:
     """The message with the first line at fault, which is looked for slowly."""
     conversion = _CONVERSION.search(message)
     try:
         with _text(path) as file:
-            rows = csv.reader(file, delimiter=delimiter)
-            header = next(rows, None) if names is None else list(names)
+            quoting = {} if form.quotes else {"quoting": csv.QUOTE_NONE}
+            rows = csv.reader(file, delimiter=form.delimiter, **quoting)
+            header = next(rows, None) if form.names is None else list(form.names)
             if header is None:
                 return f"{path}: must begin with a line of column names, and is empty; check the file"
             for row in rows:
                 if row and len(row) != len(header):
-                    given = "as in the header" if names is None else "as many as --names"
+                    given = "as in the header" if form.names is None else "as many as --names"
                     return f"{path} line {rows.line_num}: expected {len(header)} values, {given}, got {len(row)}"
                 if conversion and row and row[int(conversion[1])] == conversion[3]:
                     column, kind, value = header[int(conversion[1])], conversion[2], conversion[3]
@@ -172,9 +187,8 @@ def _without_index(table: pa.Table) -> pa.Table:
     return table.select(kept).replace_schema_metadata(metadata or None)
 
 
-TABLES: dict[str, Callable[[Path, Mapping[str, pa.DataType], Sequence[str] | None], Iterator[Piece]]] = {
-    "csv": lambda path, types, names: csv_tables(path, ",", types, names),
-    "tsv": lambda path, types, names: csv_tables(path, "\t", types, names),
-    "arrow": lambda path, *_: arrow_tables(path),
-    "parquet": lambda path, *_: parquet_tables(path),
-}
+def tables(path: Path, kind: str, form: CsvFormat, types: Mapping[str, pa.DataType]) -> Iterator[Piece]:
+    """Yield the rows of a file of one of `TABLES`; `form` and `types` are for csv and tsv."""
+    if kind in ("csv", "tsv"):
+        return csv_tables(path, form, types)
+    return arrow_tables(path) if kind == "arrow" else parquet_tables(path)
