@@ -1,64 +1,59 @@
-"""A table of mixed columns, from raw CSV to decisions, on one page: copy it and change what is yours.
+"""A large table of mixed columns and a rare outcome, from raw files to decisions: copy this page, change what is yours.
 
-    python pipelines/tabular_binary.py                                            # made data, seconds
-    python pipelines/tabular_binary.py --config configs/adult.yaml --data adult   # train.csv and test.csv of your own
+    python pipelines/tabular_binary.py                                                    # made data, seconds
+    python pipelines/tabular_binary.py --config configs/adult.yaml --data train.csv --test test.csv
 
-The configuration names the label and the settings; it is also what `mlclf fit --config` reads.
+The configuration names the label, the columns that are no inputs, the objective and any setting, as for
+`mlclf fit --config`. Every step streams: memory has a bound, whatever the size of the files.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
 import mlclf
-from mlclf.config import load_run_file
 from mlclf.files import committed
 
-DEFAULT_CONFIG = Path(__file__).parents[1] / "configs" / "adult.yaml"
-BLOCK_BYTES = 16 << 20  # of CSV read at a time: a row group
-SHARD_ROWS = 1_000_000
-CALIBRATION_EVERY = 6  # each sixth row of train.csv is kept for the thresholds, so that nothing is tuned on seen rows
+DEFAULT_CONFIG = Path(__file__).parents[1] / "configs" / "deliveries.yaml"
+REPORTED = ("auroc", "average_precision", "gain", "observed_expected")
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     arguments = parse_arguments(argv)
     out: Path = arguments.out
-    config = load_run_file(arguments.config)
-    objective = config.settings.thresholds.objective
+    train, by, hours = arguments.data, arguments.by, arguments.hour
+    if not train:
+        train, by, hours = [make_raw(out / "raw.csv")], "time:day", ["planned"]
 
-    # ── raw source → shards ────────────────────────────────────────────────────────────────────────────────────────
-    raw = arguments.data or make_raw(out / "raw")
-    shards = out / "shards"
-    write_shards(raw / "train.csv", {"train": False, "calibration": True}, shards)
-    write_shards(raw / "test.csv", {"test": None}, shards)
+    # ── raw source → shards: Parquet, columns of your own, parts of which each has one purpose ─────────────────────
+    table = derived(converted(train, out / "table"), out / "derived", hours)
+    if arguments.test:
+        test = derived(converted(arguments.test, out / "test_table"), out / "test", hours)
+        mlclf.split(str(table), out / "parts", [0.85, 0.15], by, names=["train", "calibration"], overwrite=True)
+    else:
+        test, parts = out / "parts" / "test", ["train", "calibration", "test"]
+        mlclf.split(str(table), out / "parts", [0.65, 0.15, 0.2], by, names=parts, overwrite=True)
 
     # ── fit: statistics, l2 and stopping by held-out rows, calibrated probabilities ────────────────────────────────
-    run = mlclf.fit(
-        str(shards / "train"),
-        config.arguments.labels or (),
-        out / "run",
-        exclude=config.arguments.exclude or (),
-        settings=dotted(config.settings.model_dump(exclude_unset=True)),
-        overwrite=True,
-    )
+    run = mlclf.fit(str(out / "parts" / "train"), out=out / "run", config=arguments.config, overwrite=True)
 
-    # ── calibrate: the threshold for the objective, on rows that no step has used ──────────────────────────────────
-    thresholds = run.calibrate(str(shards / "calibration"), objective)
+    # ── calibrate: the threshold for the objective, on rows that no step has used; imbalance needs nothing else ────
+    thresholds = run.calibrate(str(out / "parts" / "calibration"), run.settings.thresholds.objective)
 
     # ── evaluate ───────────────────────────────────────────────────────────────────────────────────────────────────
-    metrics = run.evaluate(str(shards / "test"), out / "metrics.json")
+    metrics = run.evaluate(str(test), out / "metrics.json")
 
     # ── predict ────────────────────────────────────────────────────────────────────────────────────────────────────
-    scores = run.predict(str(shards / "test"), out / "scores", overwrite=True)
+    scores = run.predict(str(test), out / "scores", overwrite=True)
 
     # ── report ─────────────────────────────────────────────────────────────────────────────────────────────────────
     for line in report_lines(metrics, thresholds):
@@ -68,51 +63,44 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="From raw CSV to decisions.")
-    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="labels and settings")
-    parser.add_argument("--data", type=Path, help="folder with train.csv and test.csv (default: made data)")
+    parser = argparse.ArgumentParser(description="From raw files to decisions.")
+    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="label, columns and settings")
+    parser.add_argument("--data", type=Path, nargs="+", help="CSV, TSV, ARFF, Arrow or Parquet (default: made data)")
+    parser.add_argument("--test", type=Path, nargs="+", help="files to test on (default: a fifth of --data)")
+    parser.add_argument("--by", default="hash", help="how rows are split: hash, time:COL or group:COL")
+    parser.add_argument("--hour", nargs="*", default=[], metavar="COL", help="clock times such as 1745: adds the hour")
     parser.add_argument("--out", type=Path, default=Path("runs/tabular_binary"), help="folder for all that is written")
     return parser.parse_args(argv)
 
 
-def dotted(settings: dict[str, dict[str, Any]]) -> dict[str, object]:
-    """{"optimizer": {"l2": 0.1}} → {"optimizer.l2": 0.1}."""
-    return {f"{section}.{name}": value for section, values in settings.items() for name, value in values.items()}
+def converted(files: Sequence[Path], folder: Path) -> Path:
+    """Parquet of the files; a folder of Parquet stays where it is."""
+    return files[0] if files[0].is_dir() else mlclf.convert(files, folder, overwrite=True).folder
 
 
-def write_shards(raw: Path, parts: dict[str, bool | None], folder: Path) -> None:
-    """Stream a CSV file into Parquet shards with page checksums, one folder for each part.
-
-    `parts` says which rows a part gets: those for calibration (True), the others (False), or all (None).
-    """
-    first_row, shard = 0, 0
-    missing = csv.ConvertOptions(strings_can_be_null=True)
-    reader = csv.open_csv(raw, csv.ReadOptions(block_size=BLOCK_BYTES), convert_options=missing)
-    batches = iter(reader)
-    batch = next(batches, None)
-    while batch is not None:
-        shard_end = first_row + SHARD_ROWS
-        with ExitStack() as stack:
-            writers = {name: open_writer(stack, folder / name / f"part-{shard:05d}.parquet", reader) for name in parts}
-            while batch is not None and first_row < shard_end:
-                chosen = np.arange(first_row, first_row + len(batch)) % CALIBRATION_EVERY == 0
-                for name, wants in parts.items():
-                    writers[name].write_batch(batch if wants is None else batch.filter(pa.array(chosen == wants)))
-                first_row += len(batch)
-                batch = next(batches, None)
-        shard += 1
-
-
-def open_writer(stack: ExitStack, path: Path, reader: csv.CSVStreamingReader) -> pq.ParquetWriter:
-    """Open a file that appears when the stack closes without an error."""
-    temporary = stack.enter_context(committed(path))
-    return stack.enter_context(pq.ParquetWriter(temporary, reader.schema, write_page_checksum=True))
+def derived(source: Path, folder: Path, hours: Sequence[str]) -> Path:
+    """Write the shards with columns of your own: here the hour of clock times, whose effect is no straight line."""
+    if not hours:
+        return source
+    for shard in sorted(source.rglob("*.parquet")):
+        file = pq.ParquetFile(shard)
+        schema = file.schema_arrow
+        for name in hours:
+            schema = schema.append(pa.field(f"{name}_hour", pa.string()))
+        with (
+            committed(folder / shard.relative_to(source)) as temporary,
+            pq.ParquetWriter(temporary, schema, write_page_checksum=True) as writer,
+        ):
+            for batch in file.iter_batches():
+                found = [pc.floor(pc.divide(pc.cast(batch[name], pa.float64()), 100)) for name in hours]
+                texts = [pc.cast(pc.cast(hour, pa.int64()), pa.string()) for hour in found]
+                writer.write_batch(pa.record_batch([*batch.columns, *texts], schema=schema))
+    return folder
 
 
 def report_lines(metrics: dict[str, Any], thresholds: dict[str, Any]) -> list[str]:
     numbers = metrics["macro"] | metrics["calibration"] | {"gain": metrics["gain"]}
-    shown = ("auroc", "average_precision", "gain", "observed_expected")
-    lines = [f"{metrics['rows']:,} test rows: {', '.join(f'{name} {numbers[name]:.4f}' for name in shown)}"]
+    lines = [f"{metrics['rows']:,} test rows: {', '.join(f'{name} {numbers[name]:.4f}' for name in REPORTED)}"]
     for name, tuned in thresholds["labels"].items():
         found = metrics["labels"][name]
         lines.append(f"{name}: threshold {tuned['threshold']} for {thresholds['objective']} ({tuned['status']})")
@@ -123,25 +111,30 @@ def report_lines(metrics: dict[str, Any], thresholds: dict[str, Any]) -> list[st
     return lines
 
 
-def make_raw(folder: Path) -> Path:
-    """Write a small train.csv and test.csv that look like a census."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, rows, seed in (("train", 6_000, 1), ("test", 3_000, 2)):
-        random = np.random.default_rng(seed)
-        age, hours = random.integers(17, 80, rows), random.normal(40, 11, rows).clip(1, 99).round()
-        education, work = random.integers(1, 17, rows), random.integers(0, 4, rows)
-        gain = np.where(random.random(rows) < 0.08, random.lognormal(8.5, 1, rows).round(), 0)
-        logits = 0.03 * (age - 40) + 0.35 * (education - 10) + 0.03 * (hours - 40) + 0.5 * (work == 1) + gain / 5000
-        table = {
-            "age": pa.array(age, mask=random.random(rows) < 0.02),
-            "workclass": pa.array(np.array(["Private", "Self-emp", "State-gov", ""])[work]),
-            "education_num": pa.array(education),
-            "hours_per_week": pa.array(hours),
-            "capital_gain": pa.array(gain),
-            "label_over_50k": pa.array((random.random(rows) < 1 / (1 + np.exp(1.6 - logits))).astype(np.int8)),
-        }
-        csv.write_csv(pa.table(table), folder / f"{name}.csv")
-    return folder
+def make_raw(path: Path, rows: int = 20_000) -> Path:
+    """Write a CSV file of deliveries, one in seven late, a year in order."""
+    random = np.random.default_rng(1)
+    day, hour, minute = (
+        np.sort(random.integers(0, 365, rows)),
+        random.integers(6, 20, rows),
+        random.integers(0, 60, rows),
+    )
+    depot, weight = random.choice(["north", "south", "east", ""], rows), random.lognormal(1, 0.8, rows).round(2)
+    rain, stops = random.gamma(0.4, 3, rows).round(1), random.integers(1, 30, rows)
+    rush = np.abs(hour - 13) > 4
+    logits = -3.3 + 0.9 * rush + 0.8 * (depot == "south") + 0.05 * stops + 0.12 * rain + 0.0005 * day
+    table = {
+        "day": day,
+        "planned": hour * 100 + minute,
+        "depot": depot,
+        "kilograms": pa.array(weight, mask=random.random(rows) < 0.05),
+        "rain_mm": rain,
+        "stops": stops,
+        "label_late": (random.random(rows) < 1 / (1 + np.exp(-logits))).astype(np.int8),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    csv.write_csv(pa.table(table), path)
+    return path
 
 
 if __name__ == "__main__":

@@ -106,8 +106,9 @@ def _csv_problem(path: Path, form: CsvFormat, message: str) -> str:
     conversion = _CONVERSION.search(message)
     try:
         with _text(path) as file:
-            quoting = {} if form.quotes else {"quoting": csv.QUOTE_NONE}
-            rows = csv.reader(file, delimiter=form.delimiter, **quoting)
+            rows = csv.reader(
+                file, delimiter=form.delimiter, quoting=csv.QUOTE_MINIMAL if form.quotes else csv.QUOTE_NONE
+            )
             header = next(rows, None) if form.names is None else list(form.names)
             if header is None:
                 return f"{path}: must begin with a line of column names, and is empty; check the file"
