@@ -14,11 +14,11 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from mlclf.decisions.counting import LIMIT, Bins, Scored, by_label, count_cells
+from mlclf.decisions.counting import LIMIT, MOST_ROWS, Bins, Scored, by_label, count_cells
 from mlclf.decisions.histogram_tables import SQUARES, columns_of, table_of
 from mlclf.errors import DataError
 
-__all__ = ["LIMIT", "Counts", "LabelHistogram", "bins_for", "row_slices"]
+__all__ = ["LIMIT", "Counts", "LabelHistogram", "bins_for", "check_finite", "row_slices"]
 
 BYTES_PER_BIN = 16
 """Two int32 counts and two float32 ends. Weights other than 1 make it 24, with their squares 40."""
@@ -26,7 +26,7 @@ BYTES_PER_BIN = 16
 BUDGET_BYTES = 1000 * 65_536 * BYTES_PER_BIN
 SLICE_BYTES = 64 << 20
 SLICE_CELLS = 1 << 22
-_MOST_ROWS = 2**31 - 1
+_MOST_ROWS = MOST_ROWS
 
 
 def bins_for(num_labels: int, budget_bytes: int = BUDGET_BYTES) -> int:
@@ -162,14 +162,24 @@ class LabelHistogram(Metric):
         super().reset()
         self._clear_bins()
 
-    def update(self, logits: Tensor, labels: Tensor, mask: Tensor | None = None, weights: Tensor | None = None) -> None:
+    def update(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        mask: Tensor | None = None,
+        weights: Tensor | None = None,
+        part: slice | None = None,
+    ) -> None:
         """Count a batch; fastest where logits and labels are stored label by label (the transpose of [K, B]).
+
+        Without weights, several threads may count at once, each labels of its own (`part`), up to 2³¹ rows.
 
         Args:
             logits: [B, K] floating, counted as float32; finite wherever the cell counts.
             labels: [B, K] bool or uint8 of 0 and 1.
             mask: [B, K] bool, True where the label is observed; None = everywhere.
             weights: [B] of rows or [B, K] of cells, floating, not negative; 0 does not count; None = 1 everywhere.
+            part: the labels that the columns are; None = all.
 
         Raises:
             DataError: A logit that counts or a weight is not finite, or a weight is negative. Nothing is counted then.
@@ -183,7 +193,7 @@ class LabelHistogram(Metric):
                 logits, labels, weights = logits[kept], labels[kept], weights[kept]
                 mask = mask[kept] if mask is not None else None
         logits = logits.float()
-        _check_finite(logits, mask)
+        check_finite(logits, mask)
         if logits.numel() == 0:
             return
         if self._note_range(weights):
@@ -197,6 +207,7 @@ class LabelHistogram(Metric):
                 labels[rows],
                 mask[rows] if mask is not None else None,
                 weights[rows] if weights is not None else None,
+                part or slice(0, self.num_labels),
             )
 
     def _note_range(self, weights: Tensor | None) -> bool:
@@ -219,14 +230,15 @@ class LabelHistogram(Metric):
             self.add_state("squares", torch.empty(0, dtype=torch.float64), dist_reduce_fx="sum")
             self.squares = self.counts.clone()  # every weight so far was 1
 
-    def _count(self, logits: Tensor, labels: Tensor, mask: Tensor | None, weights: Tensor | None) -> None:
+    def _count(self, logits: Tensor, labels: Tensor, mask: Tensor | None, weights: Tensor | None, part: slice) -> None:
         if weights is not None and weights.dim() == 2:
             weights = by_label(weights)
         scored = Scored(by_label(logits), by_label(labels), None if mask is None else by_label(mask), weights)
         squares = self.squares if self._keeps_squares else None
-        positive_rows, rows = count_cells(Bins(self.counts, squares, self.least, self.greatest), scored)
-        self.positive_rows += positive_rows
-        self.rows += rows
+        bins = Bins(self.counts, squares, self.least, self.greatest).of(part)
+        positive_rows, rows = count_cells(bins, scored)
+        self.positive_rows[part] += positive_rows
+        self.rows[part] += rows
 
     def compute(self) -> dict[str, Tensor]:
         """Return the states by name."""
@@ -415,7 +427,8 @@ def _checked_weights(weights: Tensor) -> Tensor:
     return weights
 
 
-def _check_finite(logits: Tensor, mask: Tensor | None) -> None:
+def check_finite(logits: Tensor, mask: Tensor | None) -> None:
+    """Refuse [B, K] logits that are not finite where a label is observed."""
     if bool(logits.sum().isfinite()):  # many times cheaper than to ask each; the sum of finite ones may overflow
         return
     bad = ~logits.isfinite()

@@ -107,15 +107,25 @@ class Tuner:
             raise ConfigError(f"the objective {self.objective} looks across the labels of a row; give the rows")
         self.histogram, self.folds = histogram, folds
 
-    def update(self, cells: Cells) -> None:
-        """Count rows.
+    @property
+    def takes_labels(self) -> bool:
+        """Whether rows may come a part of the labels at a time, since nothing looks across those of a row."""
+        return self.top is None and self.bets is None
+
+    def prepare(self) -> None:
+        """Get ready for several threads; see `LabelHistogram.update`."""
+        if self.folds is not None:
+            self.folds.prepare()
+
+    def update(self, cells: Cells, part: slice | None = None) -> None:
+        """Count rows; `part` says which of the labels are there, None for all.
 
         Raises:
             DataError: a logit that counts or a weight is not finite, or a weight is negative.
         """
-        self.histogram.update(cells.logits, cells.labels, cells.mask, cells.cell_weights())
+        self.histogram.update(cells.logits, cells.labels, cells.mask, cells.cell_weights(), part)
         if self.folds is not None:
-            self.folds.update(cells)
+            self.folds.update(cells, part)
         if self.top is not None:
             self.top.update(cells, scores_of(cells.logits))
         if self.bets is not None:
