@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mlclf.decisions.lazy_bins import Filled
+
 LIMIT = 30.0
 """The bins are uniform on ±LIMIT."""
 
@@ -32,10 +34,12 @@ class Bins(NamedTuple):
     least: Tensor  # [K, T] float32
     greatest: Tensor  # [K, T] float32
     sets: int = 1  # V; each has T / V bins
+    filled: Filled | None = None  # which ends have been set to those of empty bins; None = all
 
     def of(self, labels: slice) -> Bins:
         squares = None if self.squares is None else self.squares[labels]
-        return Bins(self.counts[labels], squares, self.least[labels], self.greatest[labels], self.sets)
+        filled = None if self.filled is None else self.filled.of(labels)
+        return Bins(self.counts[labels], squares, self.least[labels], self.greatest[labels], self.sets, filled)
 
 
 class Scored(NamedTuple):
@@ -136,6 +140,8 @@ class _BlockCounter:
         place.copy_(scaled.mul_(own_bins / (2 * LIMIT)).clamp_(0, own_bins - 1))
         if block.first_bins is not None:
             place.add_(block.first_bins)
+        if bins.filled is not None:
+            bins.filled.extend(bins.least, bins.greatest, place.amin(1), place.amax(1))
         if shape[0] > 1:
             place.add_(self._first(shape[0]))
         kept = None if block.seen is None else block.seen.reshape(-1).nonzero()[:, 0]

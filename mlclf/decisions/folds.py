@@ -82,7 +82,7 @@ class FoldHistograms:
         first_bins = fold * self._apart[0].num_bins
         scored = Scored(by_label(cells.logits.float()), by_label(cells.labels), mask, None, first_bins)
         states = self._beside
-        bins = Bins(states.counts, None, states.least, states.greatest, len(self._apart))
+        bins = Bins(states.counts, None, states._least, states._greatest, len(self._apart), states._filled)
         states.rows[part] += count_cells(bins.of(part), scored)[1]
 
     def to_table(self) -> pa.Table:
