@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from itertools import repeat
 
 import pyarrow as pa
@@ -28,17 +29,22 @@ MAX_ROW_BYTES = 16 << 20
 """Mean bytes of a row beyond which a column cannot be read in pieces of bounded size."""
 
 
-def decode_unit(plan: Plan, unit: Unit, columns: Sequence[str], piece_rows: int) -> Iterator[tuple[int, pa.Table]]:
+def decode_unit(
+    plan: Plan, unit: Unit, columns: Sequence[str], piece_rows: int, file: pq.ParquetFile | None = None
+) -> Iterator[tuple[int, pa.Table]]:
     """Yield (number of the first row, table) for consecutive pieces of a unit, each of `piece_rows` rows but the last.
 
     A row group larger than a piece is decoded page by page, so memory stays near one piece.
+
+    Args:
+        file: the shard of the unit, where it is open already; it is left so.
 
     Raises:
         DataError: the bytes cannot be decoded, or the rows differ from what the footer says; names file, row group
             and column.
     """
     try:
-        yield from _pieces(plan, unit, columns, piece_rows)
+        yield from _pieces(plan, unit, columns, piece_rows, file)
     except RemoteError:
         raise
     except DataError:
@@ -50,18 +56,20 @@ def decode_unit(plan: Plan, unit: Unit, columns: Sequence[str], piece_rows: int)
         raise
 
 
-def _pieces(plan: Plan, unit: Unit, columns: Sequence[str], piece_rows: int) -> Iterator[tuple[int, pa.Table]]:
+def _pieces(
+    plan: Plan, unit: Unit, columns: Sequence[str], piece_rows: int, file: pq.ParquetFile | None = None
+) -> Iterator[tuple[int, pa.Table]]:
     shard = plan.shards[unit.shard]
     known = set(shard.schema.names).difference(shard.partition)
     stored = [name for name in columns if name in known]
     row = unit.first_row
-    if unit.rows <= piece_rows and shard.plain.issuperset(stored) and stored:
+    if file is None and unit.rows <= piece_rows and shard.plain.issuperset(stored) and stored:
         plain = _polars_table(shard, unit, stored)
         if plain is not None:
             yield row, _with_partitions(plain, shard, columns)
             return
     try:
-        for table in _exactly(_record_batches(plan, unit, stored, piece_rows), piece_rows):
+        for table in _exactly(_record_batches(plan, unit, stored, piece_rows, file), piece_rows):
             yield row, _with_partitions(table, shard, columns)
             row += table.num_rows
     except RemoteError:
@@ -114,12 +122,14 @@ def _exactly(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]
         yield pa.Table.from_batches(held)
 
 
-def _record_batches(plan: Plan, unit: Unit, columns: Sequence[str], piece_rows: int) -> Iterator[pa.RecordBatch]:
+def _record_batches(
+    plan: Plan, unit: Unit, columns: Sequence[str], piece_rows: int, opened: pq.ParquetFile | None
+) -> Iterator[pa.RecordBatch]:
     if not columns:
         for start in range(0, unit.rows, piece_rows):
             yield pa.record_batch([pa.nulls(min(piece_rows, unit.rows - start))], names=["__rows__"])
         return
-    with plan.shards[unit.shard].open() as file:
+    with plan.shards[unit.shard].open() if opened is None else nullcontext(opened) as file:
         size = min(piece_rows, _safe_rows(plan, unit, columns, file.metadata))
         groups, names = list(unit.groups), list(columns)
         for batch in file.iter_batches(batch_size=size, row_groups=groups, columns=names, use_threads=False):

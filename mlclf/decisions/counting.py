@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from mlclf.decisions.lazy_bins import Filled
+
 LIMIT = 30.0
 """The bins are uniform on ±LIMIT."""
+
+MOST_ROWS = 2**31 - 1
+"""As many as can be counted in 32 bits."""
 
 BLOCK_CELLS = 1 << 15
 """Cells that are counted at once: their temporaries stay in the processor's cache, and torch starts no threads."""
@@ -22,25 +27,29 @@ _FEW = 8
 
 
 class Bins(NamedTuple):
-    """The bins of K labels, filled in place."""
+    """The bins of K labels, filled in place; or V sets of bins side by side, of which a row is counted in one."""
 
     counts: Tensor  # [K, 2, T] int32 or float64: negatives, positives
     squares: Tensor | None  # [K, 2, T] float64
     least: Tensor  # [K, T] float32
     greatest: Tensor  # [K, T] float32
+    sets: int = 1  # V; each has T / V bins
+    filled: Filled | None = None  # which ends have been set to those of empty bins; None = all
 
     def of(self, labels: slice) -> Bins:
         squares = None if self.squares is None else self.squares[labels]
-        return Bins(self.counts[labels], squares, self.least[labels], self.greatest[labels])
+        filled = None if self.filled is None else self.filled.of(labels)
+        return Bins(self.counts[labels], squares, self.least[labels], self.greatest[labels], self.sets, filled)
 
 
 class Scored(NamedTuple):
     """n scored rows, label by label."""
 
     logits: Tensor  # [K, n] float32
-    labels: Tensor  # [K, n] bool or uint8
+    labels: Tensor  # [K, n] bool, or uint8 of 0 and 1
     seen: Tensor | None  # [K, n] bool, False where a cell does not count
     weights: Tensor | None  # [n] or [K, n] float64
+    first_bins: Tensor | None = None  # [n] int32, where the bins of the row's set begin; None = at 0
 
     def of(self, labels: slice, rows: slice) -> Scored:
         seen, weights = self.seen, self.weights
@@ -51,6 +60,7 @@ class Scored(NamedTuple):
             self.labels[labels, rows],
             None if seen is None else seen[labels, rows],
             weights,
+            None if self.first_bins is None else self.first_bins[rows],
         )
 
 
@@ -101,67 +111,88 @@ def _count_labels(bins: Bins, scored: Scored, labels: slice) -> tuple[Tensor, Te
 
 def _blocks(labels: slice, num_rows: int, size: int, num_bins: int) -> Iterator[tuple[slice, slice]]:
     """Slices of labels and rows of at most `size` cells, and of few enough labels for 32-bit places."""
-    rows = min(num_rows, size)
+    rows = -(-num_rows // -(-num_rows // size))  # equal blocks, since a short one costs as much as a long one
     step = max(1, min(size // rows, (2**31 - 1) // (2 * num_bins)))
     for first in range(labels.start, labels.stop, step):
         for start in range(0, num_rows, rows):
             yield slice(first, min(first + step, labels.stop)), slice(start, min(start + rows, num_rows))
 
 
-class _Comparison(Protocol):
-    def __call__(self, left: Tensor, right: Tensor, /, *, out: Tensor) -> Tensor: ...
-
-
 class _BlockCounter:
-    """Counts blocks of cells; keeps its temporaries between them."""
+    """Counts blocks of cells; keeps its temporaries between them, few and small beside the processor's cache."""
 
     def __init__(self, size: int, bins: Bins) -> None:
         device = bins.least.device
         self.size = size
         self.num_bins = bins.least.shape[1]
         self.scaled = torch.empty(size, device=device)
-        self.place, self.half = (torch.empty(size, dtype=torch.int32, device=device) for _ in range(2))
+        self.half = self.scaled.view(torch.int32)  # is needed when that no longer is
+        self.place = torch.empty(size, dtype=torch.int32, device=device)
         self.index = torch.empty(size, dtype=torch.int64, device=device)
-        self.outside = torch.empty(size, dtype=torch.bool, device=device)
         self.ones = torch.ones(size, dtype=bins.counts.dtype, device=device)
 
     def count(self, bins: Bins, block: Scored) -> Tensor:
         """Add a block [k, n] to the bins of its k labels; return the positive rows of each, [k] int32."""
-        shape, num_bins = block.logits.shape, self.num_bins
-        cells = block.logits.numel()
-        labels = block.labels if block.labels.dtype == torch.bool else block.labels != 0
+        shape, cells = block.logits.shape, block.logits.numel()
         scaled, place, half = (part[:cells].view(shape) for part in (self.scaled, self.place, self.half))
+        own_bins = self.num_bins // bins.sets
         torch.add(block.logits, LIMIT, out=scaled)
-        place.copy_(scaled.mul_(num_bins / (2 * LIMIT)).clamp_(0, num_bins - 1))
-        torch.mul(labels, num_bins, out=half)
+        place.copy_(scaled.mul_(own_bins / (2 * LIMIT)).clamp_(0, own_bins - 1))
+        if block.first_bins is not None:
+            place.add_(block.first_bins)
+        if bins.filled is not None:
+            bins.filled.extend(bins.least, bins.greatest, place.amin(1), place.amax(1))
         if shape[0] > 1:
-            first = torch.arange(shape[0], dtype=torch.int32, device=place.device)[:, None] * num_bins
-            place.add_(first)
-            half.add_(first)
-        index = self.index[:cells].copy_(half.add_(place).view(-1))
-        flat, logits = place.view(-1), block.logits.reshape(-1)
-        weights = None if block.weights is None else block.weights.expand(shape).reshape(-1)
+            place.add_(self._first(shape[0]))
+        kept = None if block.seen is None else block.seen.reshape(-1).nonzero()[:, 0]
+        self._extend_ends(bins, place, block.logits, kept)
+        half.copy_(block.labels)
         if block.seen is not None:
-            labels = labels & block.seen
-            kept = block.seen.reshape(-1).nonzero()[:, 0]  # a hidden logit may be NaN, and its place anything
-            index, flat, logits = index[kept], flat[kept], logits[kept]
-            weights = None if weights is None else weights[kept]
-        counts = bins.counts.view(-1)
-        counts.scatter_add_(0, index, self.ones[: len(index)] if weights is None else weights)
-        if bins.squares is not None:
-            bins.squares.view(-1).scatter_add_(0, index, self.ones[: len(index)] if weights is None else weights**2)
-        self._extend(bins.least.view(-1), flat, logits, torch.lt, "amin")
-        self._extend(bins.greatest.view(-1), flat, logits, torch.gt, "amax")
-        return labels.view(torch.uint8).sum(1, dtype=torch.int32)
+            half.mul_(block.seen)
+        positives = half.sum(1, dtype=torch.int32)
+        place.add_(half.mul_(self.num_bins))
+        if shape[0] > 1:
+            place.add_(self._first(shape[0]))
+        weights = None if block.weights is None else block.weights.expand(shape).reshape(-1)
+        self._add(bins, place, weights, kept)
+        return positives
 
-    def _extend(self, ends: Tensor, place: Tensor, logits: Tensor, beyond: _Comparison, reduction: str) -> None:
-        """Extend the ends of bins; once these have seen much, reading them is cheap beside writing them."""
-        known, outside = self.scaled[: len(logits)], self.outside[: len(logits)]
-        torch.index_select(ends, 0, place, out=known)
-        beyond(logits, known, out=outside)
-        count = int(outside.count_nonzero())
-        if count * _FEW > len(logits):
-            ends.scatter_reduce_(0, place.long(), logits, reduction)
-        elif count:
-            few = outside.nonzero()[:, 0]
-            ends.scatter_reduce_(0, place[few].long(), logits[few], reduction)
+    def _first(self, num_labels: int) -> Tensor:
+        labels = torch.arange(num_labels, dtype=torch.int32, device=self.place.device)
+        return labels[:, None] * self.num_bins
+
+    def _index(self, place: Tensor, kept: Tensor | None) -> Tensor:
+        index = self.index[: place.numel()].copy_(place.view(-1))
+        return index if kept is None else index[kept]  # a hidden logit may be NaN, and its place anything
+
+    def _extend_ends(self, bins: Bins, place: Tensor, logits: Tensor, kept: Tensor | None) -> None:
+        index, values = self._index(place, kept), logits.reshape(-1)
+        values = values if kept is None else values[kept]
+        extend = _extend_on_device if index.is_cuda else _extend
+        extend(bins.least.view(-1), index, values, "amin")
+        extend(bins.greatest.view(-1), index, values, "amax")
+
+    def _add(self, bins: Bins, place: Tensor, weights: Tensor | None, kept: Tensor | None) -> None:
+        index = self._index(place, kept)
+        if weights is None:
+            weights = self.ones[: len(index)]
+        elif kept is not None:
+            weights = weights[kept]
+        bins.counts.view(-1).scatter_add_(0, index, weights)
+        if bins.squares is not None:
+            bins.squares.view(-1).scatter_add_(0, index, weights * weights)
+
+
+def _extend(ends: Tensor, place: Tensor, logits: Tensor, reduction: str) -> None:
+    ends.scatter_reduce_(0, place, logits, reduction)
+
+
+def _extend_on_device(ends: Tensor, place: Tensor, logits: Tensor, reduction: str) -> None:
+    """Extend the ends of bins; once these have seen much, reading them is cheap beside writing them atomically."""
+    known = ends[place]
+    outside = logits < known if reduction == "amin" else logits > known
+    few = outside.nonzero()[:, 0]
+    if len(few) * _FEW > len(logits):
+        _extend(ends, place, logits, reduction)
+    elif len(few):
+        _extend(ends, place[few], logits[few], reduction)

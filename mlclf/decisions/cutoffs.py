@@ -64,15 +64,17 @@ def cuts_of(
     labels: slice,
     scores_of: Callable[[Tensor], Tensor],
     probabilities: Probabilities | None = None,
+    bins: slice | None = None,
 ) -> Cuts:
-    """Return the cut-offs of a slice of labels: the least score of every bin.
+    """Return the cut-offs of a slice of labels: the least score of every bin, or of those of a window.
 
     A cut is usable if its bin holds rows and no row below has the same float32 score. `probabilities` are those that
     `expected` is summed from, the scores themselves by default.
     """
-    positives = histogram.positives[labels]
-    mass = positives + histogram.negatives[labels]
-    least, greatest = histogram.least[labels], histogram.greatest[labels]
+    bins = bins or slice(0, histogram.num_bins)
+    positives = histogram.positives[labels, bins]
+    mass = positives + histogram.negatives[labels, bins]
+    least, greatest = histogram.ends(labels, bins)
     nonempty = greatest >= least
     below = torch.full_like(greatest, -torch.inf)
     below[:, 1:] = greatest.cummax(1).values[:, :-1]
@@ -80,7 +82,7 @@ def cuts_of(
     score = scores_of(least.where(nonempty, 0.0))
     lower = scores_of(below.where(~lowest, 0.0)).where(~lowest, 0.0)
     promised = scores_of if probabilities is None else lambda logits: probabilities(logits, labels)
-    probability = histogram.bin_scores(promised, labels)
+    probability = histogram.bin_scores(promised, labels, bins)
     return Cuts(
         usable=(nonempty & (lowest | (score > lower))).flip(1),
         score=score.flip(1),

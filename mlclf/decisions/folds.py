@@ -8,11 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from torch import Tensor
 
 from mlclf.data.splits import mixed
 from mlclf.decisions.cells import Cells
+from mlclf.decisions.counting import MOST_ROWS, Bins, Scored, by_label, count_cells
 from mlclf.decisions.histogram_tables import METADATA_KEY
-from mlclf.decisions.histograms import LabelHistogram, bins_for
+from mlclf.decisions.histograms import LabelHistogram, bins_for, check_finite
 from mlclf.errors import RunError
 
 NUM_FOLDS = 10
@@ -25,28 +27,63 @@ _SALT = np.uint64(0xA24BAED4963EE407)
 class FoldHistograms:
     """One histogram for each of V folds; rows of one identity are in one fold.
 
-    Attributes:
-        histograms: [V], all of the same labels and bins.
+    Cells of weight 1 are counted in one pass over all folds, whose bins lie side by side until they are asked for.
     """
 
     def __init__(self, num_labels: int, num_folds: int = NUM_FOLDS, num_bins: int | None = None) -> None:
         bins = num_bins if num_bins is not None else min(MAX_BINS, bins_for(num_labels * num_folds, BUDGET_BYTES))
-        self.histograms = [LabelHistogram(num_labels, bins) for _ in range(num_folds)]
+        self._apart = [LabelHistogram(num_labels, bins) for _ in range(num_folds)]
+        self._beside: LabelHistogram | None = None
 
     @classmethod
     def of(cls, histograms: Sequence[LabelHistogram]) -> FoldHistograms:
         """Folds that were counted before."""
         folds = cls.__new__(cls)
-        folds.histograms = list(histograms)
+        folds._apart, folds._beside = list(histograms), None
         return folds
 
-    def update(self, cells: Cells) -> None:
-        """Count rows, each in its fold."""
+    @property
+    def histograms(self) -> list[LabelHistogram]:
+        """[V], all of the same labels and bins."""
+        if self._beside is not None:
+            for index, histogram in enumerate(self._apart):
+                histogram.merge(_taken_from(self._beside, index, histogram))
+            self._beside = None
+        return self._apart
+
+    def prepare(self) -> None:
+        """Make room for cells of weight 1, before several threads count at once."""
+        if self._beside is None:
+            first = self._apart[0]
+            self._beside = LabelHistogram(first.num_labels, first.num_bins * len(self._apart))
+
+    def update(self, cells: Cells, part: slice | None = None) -> None:
+        """Count rows, each in its fold; see `LabelHistogram.update` for `part`."""
         numbers = cells.identities.numpy().view(np.uint64)
-        fold = torch.from_numpy((mixed(numbers ^ _SALT) % np.uint64(len(self.histograms))).astype(np.int64))
-        for index, histogram in enumerate(self.histograms):
-            part = cells.where(fold == index)
-            histogram.update(part.logits, part.labels, part.mask, part.cell_weights())
+        fold = (mixed(numbers ^ _SALT) % np.uint64(len(self._apart))).astype(np.int32)
+        weights = cells.cell_weights()
+        if weights is None and not cells.logits.is_cuda:
+            self._count(cells, torch.from_numpy(fold), part or slice(0, cells.logits.shape[1]))
+            return
+        for index, histogram in enumerate(self._apart):
+            some = cells.where(torch.from_numpy(fold == index))
+            histogram.update(some.logits, some.labels, some.mask, some.cell_weights(), part)
+
+    def _count(self, cells: Cells, fold: Tensor, part: slice) -> None:
+        check_finite(cells.logits, cells.mask)
+        self.prepare()
+        assert self._beside is not None
+        if not len(cells):
+            return
+        if int(self._beside.rows.max()) + len(cells) > MOST_ROWS:
+            _ = self.histograms  # these can count further
+            self.prepare()
+        mask = None if cells.mask is None else by_label(cells.mask)
+        first_bins = fold * self._apart[0].num_bins
+        scored = Scored(by_label(cells.logits.float()), by_label(cells.labels), mask, None, first_bins)
+        states = self._beside
+        bins = Bins(states.counts, None, states._least, states._greatest, len(self._apart), states._filled)
+        states.rows[part] += count_cells(bins.of(part), scored)[1]
 
     def to_table(self) -> pa.Table:
         """Return the bins of all folds as one table, with a column `fold` before those of `LabelHistogram.to_table`."""
@@ -84,6 +121,19 @@ _KEY_PREFIX = b"mlclf_fold_"
 
 def _key_of(fold: int) -> bytes:
     return _KEY_PREFIX + str(fold).encode()
+
+
+def _taken_from(beside: LabelHistogram, fold: int, like: LabelHistogram) -> LabelHistogram:
+    """The histogram of one fold out of that in which the bins of all lie side by side."""
+    bins = slice(fold * like.num_bins, (fold + 1) * like.num_bins)
+    taken = LabelHistogram(like.num_labels, like.num_bins)
+    taken.counts = beside.counts[:, :, bins].contiguous()
+    taken.least, taken.greatest = beside.least[:, bins].contiguous(), beside.greatest[:, bins].contiguous()
+    taken.positive_rows = taken.counts[:, 1].sum(1)
+    taken.rows = taken.positive_rows + taken.counts[:, 0].sum(1)
+    if bool(taken.rows.any()):
+        taken.least_weight = taken.greatest_weight = torch.ones_like(taken.least_weight)
+    return taken
 
 
 def summed(histograms: Sequence[LabelHistogram]) -> LabelHistogram:

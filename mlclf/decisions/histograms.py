@@ -14,11 +14,12 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from mlclf.decisions.counting import LIMIT, Bins, Scored, by_label, count_cells
+from mlclf.decisions.counting import LIMIT, MOST_ROWS, Bins, Scored, by_label, count_cells
 from mlclf.decisions.histogram_tables import SQUARES, columns_of, table_of
+from mlclf.decisions.lazy_bins import Filled, is_lazy, lazy_zeros
 from mlclf.errors import DataError
 
-__all__ = ["LIMIT", "Counts", "LabelHistogram", "bins_for", "row_slices"]
+__all__ = ["LIMIT", "Counts", "LabelHistogram", "bins_for", "check_finite", "row_slices"]
 
 BYTES_PER_BIN = 16
 """Two int32 counts and two float32 ends. Weights other than 1 make it 24, with their squares 40."""
@@ -26,7 +27,7 @@ BYTES_PER_BIN = 16
 BUDGET_BYTES = 1000 * 65_536 * BYTES_PER_BIN
 SLICE_BYTES = 64 << 20
 SLICE_CELLS = 1 << 22
-_MOST_ROWS = 2**31 - 1
+_MOST_ROWS = MOST_ROWS
 
 
 def bins_for(num_labels: int, budget_bytes: int = BUDGET_BYTES) -> int:
@@ -87,8 +88,6 @@ class LabelHistogram(Metric):
     full_state_update = False
     counts: Tensor
     squares: Tensor
-    least: Tensor
-    greatest: Tensor
     positive_rows: Tensor
     rows: Tensor
     least_weight: Tensor
@@ -106,6 +105,7 @@ class LabelHistogram(Metric):
         self.num_labels = num_labels
         self.num_bins = num_bins if num_bins is not None else bins_for(num_labels)
         self.weighted = weighted
+        self._filled: Filled | None = None
         # Placeholders: torchmetrics keeps a copy of every default, and the real states are as large as the budget.
         for name, reduction in (("counts", "sum"), ("least", "min"), ("greatest", "max")):
             self.add_state(name, torch.empty(0), dist_reduce_fx=reduction)
@@ -117,15 +117,63 @@ class LabelHistogram(Metric):
 
     def _clear_bins(self) -> None:
         shape, device = (self.num_labels, self.num_bins), self.rows.device
-        self.counts = torch.zeros((self.num_labels, 2, self.num_bins), dtype=torch.int32, device=device)
-        self.least = torch.full(shape, torch.inf, dtype=torch.float32, device=device)
-        self.greatest = torch.full(shape, -torch.inf, dtype=torch.float32, device=device)
+        both = (self.num_labels, 2, self.num_bins)
+        self._filled = None
+        if is_lazy(shape, device):
+            self.counts = lazy_zeros(both, torch.int32)
+            self._least, self._greatest = (lazy_zeros(shape, torch.float32) for _ in range(2))
+            self._filled = Filled(np.zeros((self.num_labels, 2), np.int64))
+        else:
+            self.counts = torch.zeros(both, dtype=torch.int32, device=device)
+            self.least = torch.full(shape, torch.inf, dtype=torch.float32, device=device)
+            self.greatest = torch.full(shape, -torch.inf, dtype=torch.float32, device=device)
         if self._keeps_squares:
             self.squares = torch.zeros(self.counts.shape, dtype=torch.float64, device=device)
 
     @property
     def _keeps_squares(self) -> bool:
         return "squares" in self._defaults
+
+    @property
+    def least(self) -> Tensor:
+        """[K, T] float32, the least logit of each bin; takes its memory whole, unlike `ends`."""
+        self._fill()
+        return self._least
+
+    @least.setter
+    def least(self, values: Tensor) -> None:
+        self._fill()
+        self._least = values
+
+    @property
+    def greatest(self) -> Tensor:
+        """[K, T] float32, the greatest logit of each bin; takes its memory whole, unlike `ends`."""
+        self._fill()
+        return self._greatest
+
+    @greatest.setter
+    def greatest(self, values: Tensor) -> None:
+        self._fill()
+        self._greatest = values
+
+    def _fill(self) -> None:
+        if self._filled is not None:
+            for labels in self.label_slices(32):
+                whole = slice(0, self.num_bins)
+                self._least[labels], self._greatest[labels] = self.ends(labels, whole)
+            self._filled = None
+
+    def window(self, labels: slice) -> slice:
+        """Return bins beyond which a slice of labels has none, with an empty one above them if there is any."""
+        return slice(0, self.num_bins) if self._filled is None else self._filled.window(labels, self.num_bins)
+
+    def ends(self, labels: slice, bins: slice) -> tuple[Tensor, Tensor]:
+        """Return the least and the greatest logit, [k, t] float32, of some bins of a slice of labels."""
+        least, greatest = self._least[labels, bins], self._greatest[labels, bins]
+        if self._filled is None:
+            return least, greatest
+        known = self._filled.known(labels, bins)
+        return least.where(known, torch.inf), greatest.where(known, -torch.inf)
 
     @property
     def positives(self) -> Counts:
@@ -162,14 +210,24 @@ class LabelHistogram(Metric):
         super().reset()
         self._clear_bins()
 
-    def update(self, logits: Tensor, labels: Tensor, mask: Tensor | None = None, weights: Tensor | None = None) -> None:
+    def update(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        mask: Tensor | None = None,
+        weights: Tensor | None = None,
+        part: slice | None = None,
+    ) -> None:
         """Count a batch; fastest where logits and labels are stored label by label (the transpose of [K, B]).
+
+        Without weights, several threads may count at once, each labels of its own (`part`), up to 2³¹ rows.
 
         Args:
             logits: [B, K] floating, counted as float32; finite wherever the cell counts.
             labels: [B, K] bool or uint8 of 0 and 1.
             mask: [B, K] bool, True where the label is observed; None = everywhere.
             weights: [B] of rows or [B, K] of cells, floating, not negative; 0 does not count; None = 1 everywhere.
+            part: the labels that the columns are; None = all.
 
         Raises:
             DataError: A logit that counts or a weight is not finite, or a weight is negative. Nothing is counted then.
@@ -183,7 +241,7 @@ class LabelHistogram(Metric):
                 logits, labels, weights = logits[kept], labels[kept], weights[kept]
                 mask = mask[kept] if mask is not None else None
         logits = logits.float()
-        _check_finite(logits, mask)
+        check_finite(logits, mask)
         if logits.numel() == 0:
             return
         if self._note_range(weights):
@@ -197,6 +255,7 @@ class LabelHistogram(Metric):
                 labels[rows],
                 mask[rows] if mask is not None else None,
                 weights[rows] if weights is not None else None,
+                part or slice(0, self.num_labels),
             )
 
     def _note_range(self, weights: Tensor | None) -> bool:
@@ -219,14 +278,15 @@ class LabelHistogram(Metric):
             self.add_state("squares", torch.empty(0, dtype=torch.float64), dist_reduce_fx="sum")
             self.squares = self.counts.clone()  # every weight so far was 1
 
-    def _count(self, logits: Tensor, labels: Tensor, mask: Tensor | None, weights: Tensor | None) -> None:
+    def _count(self, logits: Tensor, labels: Tensor, mask: Tensor | None, weights: Tensor | None, part: slice) -> None:
         if weights is not None and weights.dim() == 2:
             weights = by_label(weights)
         scored = Scored(by_label(logits), by_label(labels), None if mask is None else by_label(mask), weights)
         squares = self.squares if self._keeps_squares else None
-        positive_rows, rows = count_cells(Bins(self.counts, squares, self.least, self.greatest), scored)
-        self.positive_rows += positive_rows
-        self.rows += rows
+        bins = Bins(self.counts, squares, self._least, self._greatest, filled=self._filled).of(part)
+        positive_rows, rows = count_cells(bins, scored)
+        self.positive_rows[part] += positive_rows
+        self.rows[part] += rows
 
     def compute(self) -> dict[str, Tensor]:
         """Return the states by name."""
@@ -238,7 +298,7 @@ class LabelHistogram(Metric):
         Raises:
             ValueError: The shapes differ, or squared weights are to be kept and the other has none.
         """
-        mine, theirs = tuple(self.least.shape), tuple(other.least.shape)
+        mine, theirs = (self.num_labels, self.num_bins), (other.num_labels, other.num_bins)
         if mine != theirs:
             raise ValueError(f"histograms must have the same labels and bins to be merged, got {mine} and {theirs}")
         if other.counts.is_floating_point() or int((self.rows + other.rows).amax()) > _MOST_ROWS:
@@ -278,10 +338,13 @@ class LabelHistogram(Metric):
         """Return [K, T] bool, True where a row was counted."""
         return self.greatest >= self.least
 
-    def bin_scores(self, scores_of: Callable[[Tensor], Tensor], labels: slice) -> Tensor:
-        """Return [k, T] float64, the middle of the least and the greatest score of each bin, for a slice of labels."""
-        nonempty = self.greatest[labels] >= self.least[labels]
-        ends = (self.least[labels], self.greatest[labels])
+    def bin_scores(self, scores_of: Callable[[Tensor], Tensor], labels: slice, bins: slice | None = None) -> Tensor:
+        """Return [k, t] float64, the middle of the least and the greatest score of each bin, for a slice of labels.
+
+        `bins` are all by default.
+        """
+        ends = self.ends(labels, bins or slice(0, self.num_bins))
+        nonempty = ends[1] >= ends[0]
         least, greatest = (scores_of(end.where(nonempty, 0.0)).double() for end in ends)
         return (least + greatest) / 2
 
@@ -347,7 +410,7 @@ class LabelHistogram(Metric):
 
     def _like(self, num_labels: int, num_bins: int) -> LabelHistogram:
         """An empty histogram as wide as this one, of the same range of weights."""
-        result = LabelHistogram(num_labels, num_bins, self.weighted).to(self.least.device)
+        result = LabelHistogram(num_labels, num_bins, self.weighted).to(self.rows.device)
         if self.counts.is_floating_point() or int(self.rows.sum()) > _MOST_ROWS:
             result._widen()
         result.least_weight, result.greatest_weight = self.least_weight.clone(), self.greatest_weight.clone()
@@ -415,7 +478,8 @@ def _checked_weights(weights: Tensor) -> Tensor:
     return weights
 
 
-def _check_finite(logits: Tensor, mask: Tensor | None) -> None:
+def check_finite(logits: Tensor, mask: Tensor | None) -> None:
+    """Refuse [B, K] logits that are not finite where a label is observed."""
     if bool(logits.sum().isfinite()):  # many times cheaper than to ask each; the sum of finite ones may overflow
         return
     bad = ~logits.isfinite()

@@ -54,9 +54,10 @@ class Steps(NamedTuple):
 
 def filled_bins(histogram: LabelHistogram, labels: slice) -> FilledBins:
     """Return the bins of a slice of labels without those that are empty for all of them."""
-    least, greatest = histogram.least[labels], histogram.greatest[labels]
+    bins = histogram.window(labels)
+    least, greatest = histogram.ends(labels, bins)
     kept = (greatest >= least).any(0).nonzero()[:, 0]
-    positives, negatives = histogram.positives[labels], histogram.negatives[labels]
+    positives, negatives = histogram.positives[labels, bins], histogram.negatives[labels, bins]
     return FilledBins(positives[:, kept], negatives[:, kept], least[:, kept], greatest[:, kept])
 
 
@@ -210,7 +211,7 @@ def _from_the_top(counts: Tensor) -> Tensor:
 
 
 def _empty(histogram: LabelHistogram) -> Tensor:
-    return torch.empty(histogram.num_labels, dtype=torch.float64, device=histogram.least.device)
+    return torch.empty(histogram.num_labels, dtype=torch.float64, device=histogram.rows.device)
 
 
 def _where_defined(histogram: LabelHistogram, values: Tensor, bounds: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -126,36 +127,40 @@ class ScoreFiles(Scored):
                 is there twice.
         """
 
-        def work(table: pa.Table, place: Place, first_row: int) -> tuple[Any, ...]:
-            scores, known = (
-                read_scores(table, self.scores, self.kind, place, self.memory),
-                self.beside.read(table, place),
-            )
-            numbers, found = np.arange(first_row, first_row + table.num_rows), None
-            if self.joined is not None:
-                keys = table.column(self.joined.key)
-                kept, rows = self.joined.find(keys)
-                scores, numbers = (scores, numbers) if len(kept) == len(numbers) else (scores[:, kept], numbers[kept])
-                known = known.take(kept).joined_with(self.joined.rows(rows))
-                found = keys, kept, rows, place
-            if self.label_weights is not None:
-                check_label_weights(known, self.label_weights, place)
-            carried = None
-            if self.carry is not None:
-                carried = table.column(self.carry)
-                carried = carried if len(carried) == len(numbers) else carried.take(pa.array(numbers - first_row))
-            cells = self._cells(table, scores, known, numbers - first_row, first_row, limit)
-            return found, ScoredRows(cells, _t(scores), carried)
-
         key = self.joined.key if self.joined else None
         others = [name for name in (key, self.identity, self.carry) if name]
         columns = [*self.scores.names, *self.beside.columns, *others]
-        for found, rows in self._decoded(columns, range(len(self.plan.units)), work):
+        reader = partial(self.read, limit=limit)
+        for found, rows in self._decoded(columns, range(len(self.plan.units)), reader):
             if self.joined is not None:
                 self.joined.note(*found)
             if len(rows.cells):
                 yield rows
         self._note_unmatched()
+
+    def read(
+        self, table: pa.Table, place: Place, first_row: int, limit: float = LARGEST_FILE_LOGIT
+    ) -> tuple[Any, ScoredRows]:
+        """The rows of a table that have labels, after what was found by their keys; see `cells`."""
+        scores, known = (
+            read_scores(table, self.scores, self.kind, place, self.memory),
+            self.beside.read(table, place),
+        )
+        numbers, found = np.arange(first_row, first_row + table.num_rows), None
+        if self.joined is not None:
+            keys = table.column(self.joined.key)
+            kept, rows = self.joined.find(keys)
+            scores, numbers = (scores, numbers) if len(kept) == len(numbers) else (scores[:, kept], numbers[kept])
+            known = known.take(kept).joined_with(self.joined.rows(rows))
+            found = keys, kept, rows, place
+        if self.label_weights is not None:
+            check_label_weights(known, self.label_weights, place)
+        carried = None
+        if self.carry is not None:
+            carried = table.column(self.carry)
+            carried = carried if len(carried) == len(numbers) else carried.take(pa.array(numbers - first_row))
+        cells = self._cells(table, scores, known, numbers - first_row, first_row, limit)
+        return found, ScoredRows(cells, _t(scores), carried)
 
     def _cells(
         self,

@@ -15,6 +15,7 @@ from mlclf.decisions.constraints import certified
 from mlclf.decisions.cutoffs import CUT_BYTES, NEVER, Probabilities, cuts_of, f_measure
 from mlclf.decisions.folds import FoldHistograms, summed
 from mlclf.decisions.histograms import LabelHistogram
+from mlclf.decisions.logit_groups import one_thread
 from mlclf.decisions.objectives import Objective
 from mlclf.decisions.prevalence import reweighted
 from mlclf.decisions.scores import scores_of
@@ -107,15 +108,25 @@ class Tuner:
             raise ConfigError(f"the objective {self.objective} looks across the labels of a row; give the rows")
         self.histogram, self.folds = histogram, folds
 
-    def update(self, cells: Cells) -> None:
-        """Count rows.
+    @property
+    def takes_labels(self) -> bool:
+        """Whether rows may come a part of the labels at a time, since nothing looks across those of a row."""
+        return self.top is None and self.bets is None
+
+    def prepare(self) -> None:
+        """Get ready for several threads; see `LabelHistogram.update`."""
+        if self.folds is not None:
+            self.folds.prepare()
+
+    def update(self, cells: Cells, part: slice | None = None) -> None:
+        """Count rows; `part` says which of the labels are there, None for all.
 
         Raises:
             DataError: a logit that counts or a weight is not finite, or a weight is negative.
         """
-        self.histogram.update(cells.logits, cells.labels, cells.mask, cells.cell_weights())
+        self.histogram.update(cells.logits, cells.labels, cells.mask, cells.cell_weights(), part)
         if self.folds is not None:
-            self.folds.update(cells)
+            self.folds.update(cells, part)
         if self.top is not None:
             self.top.update(cells, scores_of(cells.logits))
         if self.bets is not None:
@@ -132,7 +143,8 @@ class Tuner:
         if self.shrinks:
             assert self.folds is not None
             folds = self.folds.histograms
-            positives = choose_prior_positives(folds, self.objective, scores_of, without_folds)
+            with one_thread():
+                positives = choose_prior_positives(folds, self.objective, scores_of, without_folds)
         tuned = tune_thresholds(self.histogram, self.objective, scores_of, positives, probabilities)
         return tuned if self.prior is None else self._drawn_to_prior(tuned, self.prior, positives, probabilities)
 
@@ -210,7 +222,7 @@ def _redecided(tuned: Thresholds, drawn: Tensor, histogram: LabelHistogram) -> T
     true, flagged, total = (torch.zeros(histogram.num_labels, dtype=torch.float64) for _ in range(3))
     lower, upper = tuned.intervals.clone().unbind(1)
     for labels in histogram.label_slices(CUT_BYTES):
-        cuts = cuts_of(histogram, labels, scores_of)
+        cuts = cuts_of(histogram, labels, scores_of, bins=histogram.window(labels))
         above = cuts.usable & (cuts.score >= drawn[labels, None])
         index = torch.where(above.any(1), above.shape[1] - 1 - above.flip(1).byte().argmax(1), NEVER)
         true[labels], flagged[labels] = cuts.at(index)

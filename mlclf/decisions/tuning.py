@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import torch
@@ -19,6 +20,9 @@ from mlclf.errors import ConfigError
 INFORMATIVE_DEVIATIONS = 1.645
 INFORMATIVE_RATIO = 1.1
 JOINT_BINS = 4096
+MAX_THREADS = 4
+"""Each takes the memory of a slice of labels."""
+
 _EDGE = 1e-12
 
 
@@ -78,10 +82,12 @@ def tune_thresholds(
         raise ConfigError(f"prior_positives must be at least 0, got {prior_positives!r}")
     prior = prior_positives if objective.is_f else 0.0
     joint = _joint(histogram, objective, scores_of, prior, probabilities) if objective.is_joint else None
-    slices = []
-    for labels in histogram.label_slices(CUT_BYTES):
-        cuts = cuts_of(histogram, labels, scores_of, probabilities)
-        slices.append(_chosen(cuts, objective, joint, histogram.positive_rows[labels], prior, labels, probabilities))
+
+    def chosen_of(labels: slice) -> ChosenCuts:
+        cuts = cuts_of(histogram, labels, scores_of, probabilities, histogram.window(labels))
+        return _chosen(cuts, objective, joint, histogram.positive_rows[labels], prior, labels, probabilities)
+
+    slices = _on_threads(chosen_of, list(histogram.label_slices(2 * CUT_BYTES)))
     chosen = ChosenCuts(*(torch.cat(column).cpu() for column in zip(*slices, strict=True)))
     tunable = has_both_classes(histogram).cpu()
     if objective.is_f and joint is None:
@@ -99,6 +105,15 @@ def tune_thresholds(
         objective=str(objective),
         method="shrinkage" if prior > 0 else "empirical",
     )
+
+
+def _on_threads(work: Callable[[slice], ChosenCuts], slices: Sequence[slice]) -> list[ChosenCuts]:
+    """The work on each slice of labels; several at once, since within one the threads of torch wait for each other."""
+    threads = min(MAX_THREADS, torch.get_num_threads(), len(slices))
+    if threads <= 1:
+        return [work(labels) for labels in slices]
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        return list(pool.map(work, slices))
 
 
 def _joint(

@@ -15,12 +15,14 @@ from mlclf.data.shards import make_plan
 from mlclf.decisions.cells import Cells
 from mlclf.decisions.file_thresholds import KIND_FIELD, FileThresholds, in_file_scale, read_of_kind, read_prior
 from mlclf.decisions.histograms import LabelHistogram
+from mlclf.decisions.label_blocks import in_label_blocks, label_blocks
 from mlclf.decisions.objectives import parse_objective
 from mlclf.decisions.score_columns import LOGIT, LOSS_CLIP, PROBABILITY, file_logits
 from mlclf.decisions.score_files import Scored, ScoreFiles
 from mlclf.decisions.score_pairing import open_score_files, open_scores
 from mlclf.decisions.scores import scores_of
 from mlclf.decisions.top_k import is_top
+from mlclf.decisions.tuner import Tuner
 from mlclf.errors import ConfigError, DataError
 from mlclf.files import write_json
 from mlclf.fitting import Progress
@@ -93,9 +95,7 @@ def calibrate_scores_steps(
         greatest_weight=_greatest_weight(opened(data, **columns)) if claims and weighted else None,
     )
     done = 0
-    for rows in files.cells():
-        tuner.update(rows.cells)
-        done += len(rows.cells)
+    for done in _tuned_on(tuner, files):
         yield Progress("calibrate", done, files.plan.rows)
     yield from _notes(files, done)
     shifted = known is not None or fresh is not None
@@ -104,6 +104,19 @@ def calibrate_scores_steps(
     document[KIND_FIELD] = files.kind
     write_json(Path(out), document)
     return document
+
+
+def _tuned_on(tuner: Tuner, files: ScoreFiles) -> Iterator[int]:
+    """Let the tuner count all rows; yields how many it has."""
+    if tuner.takes_labels and in_label_blocks(files):
+        tuner.prepare()
+        yield from label_blocks(files, tuner.update)
+        return
+    done = 0
+    for rows in files.cells():
+        tuner.update(rows.cells)
+        done += len(rows.cells)
+        yield done
 
 
 def opened(
