@@ -32,8 +32,8 @@ PRECISION, CONFIDENCE = "precision:0.7", 0.9
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     arguments = parse_arguments(argv)
     out: Path = arguments.out
-    config = load_run_file(arguments.config)
-    objective = config.settings.thresholds.objective
+    columns, settings = load_run_file(arguments.config)
+    objective, labels = settings.thresholds.objective, columns.labels or ()
 
     # ── raw source → shards: rows for the model, for last month's thresholds, for this month's, and to test on ─────
     table = converted(arguments.data or [make_raw(out / "raw.parquet")], out / "table")
@@ -44,8 +44,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     test_rows = converted(arguments.test, out / "test_table") if arguments.test else parts / "test"
 
     # ── fit: the other model, and the scores that it writes ────────────────────────────────────────────────────────
-    labels = config.arguments.labels or ()
-    inputs, models = fit_models(parts / "model", labels, config.arguments.exclude or ())
+    inputs, models = fit_models(parts / "model", labels, columns.exclude or ())
     last_month = write_scores(inputs, models, parts / "last_month", out / "scores" / "last_month.parquet")
     this_month = write_scores(inputs, models, parts / "this_month", out / "scores" / "this_month.parquet")
     test = write_scores(inputs, models, test_rows, out / "scores" / "test.parquet")
@@ -70,8 +69,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     print(f"{metrics['rows']:,} test rows, {len(metrics['labels'])} labels, thresholds for {objective}")
     for title, found in (("at 0.5", half), ("tuned", metrics)):
         print(f"  {title:7} macro F1 {found['macro_all']['f1']:.4f}, micro F1 {found['micro']['f1']:.4f}")
-    for line in promise_lines(promised, kept):
-        print(line)
+    print("\n".join(promise_lines(promised, kept)))
     print(f"  {changes['changed']:,} decisions ({changes['share']:.2%}) differ from those by last month's thresholds")
     print(f"thresholds {new}, decisions {decisions}")
     return metrics
@@ -133,11 +131,12 @@ def promise_lines(promised: dict[str, Any], kept: dict[str, Any]) -> list[str]:
 
 
 def make_raw(path: Path, rows: int = 10_000, labels: int = 6) -> Path:
-    """Write measurements of machines, with alarms of which each is rarer than the last."""
+    """Measurements of machines with alarms, each rarer than the last."""
     random = np.random.default_rng(0)
-    inputs = random.standard_normal((rows, 8)).astype(np.float32)
-    weights = random.standard_normal((8, labels)) * 1.5
-    logits = inputs @ weights + np.abs(inputs[:, :labels]) * 2 - np.linspace(3, 7, labels)
+    inputs = random.standard_normal((rows, 8))
+    logits = (
+        inputs @ random.standard_normal((8, labels)) * 1.5 + np.abs(inputs[:, :labels]) * 2 - np.linspace(3, 7, labels)
+    )
     alarms = random.random((rows, labels)) < 1 / (1 + np.exp(-logits))
     table = {f"sensor_{index}": inputs[:, index] for index in range(8)}
     table |= {f"label_alarm_{index}": alarms[:, index].astype(np.int8) for index in range(labels)}

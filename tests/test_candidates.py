@@ -22,6 +22,7 @@ from mlclf.training.candidates import (
     HoldOut,
     LabelTotals,
     choose_by_label,
+    joined_curves,
     l2_grid,
 )
 from mlclf.training.solvers import Chunk
@@ -186,3 +187,20 @@ def test_rare_labels_follow_all_labels_and_frequent_ones_their_own() -> None:
 def test_labels_without_held_out_rows_take_the_choice_of_all() -> None:
     curves = torch.tensor([[0.6, math.nan], [0.5, math.nan], [0.7, math.nan]], dtype=torch.float64)
     assert choose_by_label(curves, torch.tensor([50.0, 0.0], dtype=torch.float64)).tolist() == [1, 1]
+
+
+def test_curves_of_groups_that_stopped_go_on_level() -> None:
+    joined = joined_curves([torch.tensor([[3.0], [2.0], [4.0]]), torch.tensor([[1.0, 5.0], [2.0, 6.0]])])
+    assert joined.tolist() == [[3, 1, 5], [2, 2, 6], [4, 2, 6]]
+
+
+def test_a_rare_label_follows_the_labels_of_all_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = noisy(300, labels=3)
+    batch = made_batch(x, y, parts=np.arange(300) % 3)
+    grid = l2_grid(300.0, *GRID_C, 2)
+    monkeypatch.setattr("mlclf.training.candidates.SHRINKAGE_POSITIVES", 1e9)
+    together = fitted(batch, HoldOut.folds(3), grid)
+    monkeypatch.setattr("mlclf.training.candidates.SOLVER_BYTES", 1)
+    apart = fitted(batch, HoldOut.folds(3), grid)
+    assert apart.l2.tolist() == together.l2.tolist()
+    assert len(set(apart.l2.tolist())) == 1

@@ -114,6 +114,15 @@ def choose_by_label(curves: Tensor, positives: Tensor) -> Tensor:
     return (share * own + (1 - share) * (pooled / pooled[best].clamp_min(1e-12))[:, None]).argmin(0)
 
 
+def joined_curves(curves: Sequence[Tensor]) -> Tensor:
+    """Curves [G, K] of all labels from those of groups [g, k]; one that stopped, for it rose, goes on level.
+
+    So which labels are in a group, and in which order they come, hardly matters for what all have in common.
+    """
+    longest = max(len(curve) for curve in curves)
+    return torch.cat([torch.cat([curve, curve[-1:].expand(longest - len(curve), -1)]) for curve in curves], dim=1)
+
+
 @dataclass
 class Fit:
     """What a full-batch fit ends with.
@@ -190,29 +199,49 @@ class FullBatchFit:
     def run(self, l2: float | Sequence[float]) -> Iterator[Progress]:
         """Solve for a fixed l2, or choose from a grid (strong to weak); yields progress, leaves `result`."""
         copies = self.hold_out.num_models + 1
+        groups = list(label_groups(self.num_labels, self.num_inputs, copies, SOLVER_BYTES))
+        starts: list[Tensor | None] = [None] * len(groups)
+        if not isinstance(l2, float) and self.hold_out.chooses:
+            chosen, starts = yield from self._search(groups, l2)
+        else:
+            fixed = l2 if isinstance(l2, float) else l2[0]
+            chosen = torch.full((self.num_labels,), fixed, dtype=torch.float64)
         fits = []
-        for group in label_groups(self.num_labels, self.num_inputs, copies, SOLVER_BYTES):
-            labels = torch.tensor(group)
-            start = self._start(labels, self.hold_out.trained)
-            chosen = torch.full((len(labels),), l2 if isinstance(l2, float) else l2[0], dtype=torch.float64)
-            if not isinstance(l2, float) and self.hold_out.chooses:
-                chosen, start = yield from self._search(labels, start, l2)
-            fit = self._finish(labels, start, chosen)
-            yield Progress(float(chosen.median()), float(fit.train_loss.mean()), fit.valid_loss, 0)
+        for number, group in enumerate(groups):
+            labels, start = torch.tensor(group), starts[number]
+            starts[number] = None
+            fit = self._finish(
+                labels, self._start(labels, self.hold_out.trained) if start is None else start, chosen[labels]
+            )
+            yield Progress(float(fit.l2.median()), float(fit.train_loss.mean()), fit.valid_loss, 0)
             fits.append((len(labels), fit))
         self.result = _joined(fits)
 
     def _search(
-        self, labels: Tensor, start: Tensor, grid: Sequence[float]
-    ) -> Generator[Progress, None, tuple[Tensor, Tensor]]:
-        """Walk the grid until the held-out loss has passed its least; returns the chosen l2 [k] and columns."""
+        self, groups: Sequence[Sequence[int]], grid: Sequence[float]
+    ) -> Generator[Progress, None, tuple[Tensor, list[Tensor | None]]]:
+        """Choose l2 [K] by the curves of all labels; returns with it where each group may start, or None."""
+        curves, starts, kept_bytes = [], [], 0
+        for group in groups:
+            found, columns = yield from self._walk(torch.tensor(group), grid)
+            curves.append(found)
+            kept_bytes += columns.nbytes
+            starts.append(columns if kept_bytes <= SOLVER_BYTES else None)
+        totals = self.totals.of(self.hold_out.final())
+        rarer = torch.minimum(totals.positives, totals.totals - totals.positives)[0]
+        order = torch.tensor([label for group in groups for label in group])
+        index = torch.empty_like(order)
+        index[order] = choose_by_label(joined_curves(curves), rarer[order])
+        return torch.tensor(grid, dtype=torch.float64)[index], starts
+
+    def _walk(self, labels: Tensor, grid: Sequence[float]) -> Generator[Progress, None, tuple[Tensor, Tensor]]:
+        """Walk the grid until the held-out loss has passed its least; returns curves [G, k] and the best columns."""
         curves: list[Tensor] = []
         best_loss = torch.full((len(labels),), torch.inf, dtype=torch.float64)
-        best_columns = columns = start
+        best_columns = columns = self._start(labels, self.hold_out.trained)
         for l2 in grid:
             problems = self._problems(labels, self.hold_out.trained, torch.full((len(labels),), l2))
-            solution = self._solve(problems, columns, SEARCH_TOLERANCE)
-            columns = solution
+            columns = self._solve(problems, columns, SEARCH_TOLERANCE)
             losses = self.held_out_loss(labels, columns)
             curves.append(losses)
             better = losses < best_loss
@@ -223,10 +252,7 @@ class FullBatchFit:
             least = min(means)
             if means[-1] > least * STEEP_RISE or len(means) - 1 - means.index(least) >= MAX_RISES:
                 break
-        totals = self.totals.of(self.hold_out.final())
-        rarer = torch.minimum(totals.positives, totals.totals - totals.positives)[0, labels]
-        index = choose_by_label(torch.stack(curves), rarer)
-        return torch.tensor(grid, dtype=torch.float64)[index], best_columns
+        return torch.stack(curves), best_columns
 
     def _finish(self, labels: Tensor, start: Tensor, l2: Tensor) -> Fit:
         """Solve at the chosen l2: the held-out models, then the final one."""
