@@ -112,21 +112,21 @@ def report_lines(metrics: dict[str, Any], thresholds: dict[str, Any]) -> list[st
 
 
 def make_raw(path: Path, rows: int = 20_000) -> Path:
-    """Write a CSV file of deliveries, one in seven late, a year in order."""
+    """Write a CSV file of deliveries in the order of days, one in six late."""
     random = np.random.default_rng(1)
     day, hour, minute = (
         np.sort(random.integers(0, 365, rows)),
         random.integers(6, 20, rows),
         random.integers(0, 60, rows),
     )
-    depot, weight = random.choice(["north", "south", "east", ""], rows), random.lognormal(1, 0.8, rows).round(2)
+    depot, weight = random.choice(["north", "south", "east"], rows), random.lognormal(1, 0.8, rows).round(2)
     rain, stops = random.gamma(0.4, 3, rows).round(1), random.integers(1, 30, rows)
     rush = np.abs(hour - 13) > 4
     logits = -3.3 + 0.9 * rush + 0.8 * (depot == "south") + 0.05 * stops + 0.12 * rain + 0.0005 * day
     table = {
         "day": day,
         "planned": hour * 100 + minute,
-        "depot": depot,
+        "depot": pa.array(depot, mask=random.random(rows) < 0.1),
         "kilograms": pa.array(weight, mask=random.random(rows) < 0.05),
         "rain_mm": rain,
         "stops": stops,
