@@ -112,7 +112,10 @@ class _Bar:
 
 
 def metrics_table(report: dict[str, Any], what: str) -> list[str]:
-    """The metrics document as lines: the summary, then the first labels."""
+    """The metrics document as lines: the summary, then the first labels.
+
+    A single label has no averages, and no metrics that look across labels.
+    """
     labels, calibration, ranking = report["labels"], report["calibration"], report["ranking"]
     summary = {
         "log-loss": report["log_loss"],
@@ -124,15 +127,15 @@ def metrics_table(report: dict[str, Any], what: str) -> list[str]:
     across = {"subset accuracy": report["subset_accuracy"], "hamming loss": report["hamming_loss"]}
     across |= {f"P@{k}": ranking[f"p_at_{k}"] for k in (1, 3, 5)}
     lines = [f"{report['rows']:,} rows ({what}), {report['scored_labels']} of {len(labels)} labels scored"]
-    for values in (summary, across):
+    for values in (summary, across) if len(labels) > 1 else (summary,):
         lines.append("  " + "   ".join(f"{name} {_number(value)}" for name, value in values.items()))
-    names = ["macro", "micro", *list(labels)[:MAX_LABELS_SHOWN]]
-    width = min(40, max(12, *(len(_short(name)) for name in names)))
+    rows = [("macro", report["macro"]), ("micro", report["micro"])] if len(labels) > 1 else []
+    rows += list(labels.items())[:MAX_LABELS_SHOWN]
+    width = min(40, max(12, *(len(_short(name)) for name, _ in rows)))
     head = ("auroc", "ap", "f1", "precision", "recall", "f1@0.5", "threshold", "support")
     lines.append(f"  {'':{width}}  " + "  ".join(f"{title:>9}" for title in head))
-    for name in names:
-        row = report[name] if name in ("macro", "micro") and name not in report["labels"] else report["labels"][name]
-        lines.append(f"  {_short(name):{width}}  " + "  ".join(f"{cell:>9}" for cell in _cells(row)))
+    for name, row in rows:
+        lines.append((f"  {_short(name):{width}}  " + "  ".join(f"{cell:>9}" for cell in _cells(row))).rstrip())
     hidden = len(report["labels"]) - MAX_LABELS_SHOWN
     if hidden > 0:
         lines.append(f"  … and {hidden} labels more")

@@ -433,7 +433,7 @@ def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
 def _number(value: object) -> str:
     if value is None:
         return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value + 0.0:.6g}" if isinstance(value, float) else str(value)  # + 0.0 takes the sign off a zero
 
 
 def _short(text: str) -> str:
