@@ -19,7 +19,7 @@ def shown(steps: Generator[Any, None, T], safe: Callable[[str], str]) -> T:
     """Run a job to its end, show its progress on stderr, and return its result.
 
     Args:
-        steps: yields objects with `stage`, `done`, `total` (rows) and `note`.
+        steps: yields objects with `stage`, `done`, `total` and `note`; they count rows, or the `unit` that they have.
         safe: makes text fit for a terminal.
     """
     display = _Bar() if sys.stderr.isatty() else _Lines()
@@ -33,27 +33,29 @@ def shown(steps: Generator[Any, None, T], safe: Callable[[str], str]) -> T:
             if step.note:
                 display.note(safe(step.note))
             elif step.total:
-                display.show(safe(step.stage), step.done, step.total)
+                display.show(safe(step.stage), step.done, step.total, getattr(step, "unit", "rows"))
     finally:
         display.close()
 
 
 class _Clock:
-    """Rows a second and time left of the stage that is shown."""
+    """What is done a second, and the time left, of the stage that is shown."""
 
     def __init__(self) -> None:
         self.stage, self.started, self.first = "", 0.0, 0
 
-    def text(self, stage: str, done: int, total: int) -> str:
+    def text(self, stage: str, done: int, total: int, unit: str) -> str:
         now = time.monotonic()
         if stage != self.stage or done < self.first:
             self.stage, self.started, self.first = stage, now, done
         elapsed = now - self.started
+        scale, unit = (1 << 20, "MiB") if unit == "bytes" else (1, unit)
+        text = f"{done // scale:,} of {total // scale:,} {unit}"
         if elapsed < 0.05 or done <= self.first:
-            return f"{done:,} of {total:,} rows"
+            return text
         rate = (done - self.first) / elapsed
         left = max(0.0, (total - done) / rate)
-        return f"{done:,} of {total:,} rows, {rate:,.0f} rows/s, {_duration(left)} left"
+        return f"{text}, {rate / scale:,.0f} {unit}/s, {_duration(left)} left"
 
 
 def _duration(seconds: float) -> str:
@@ -73,8 +75,8 @@ class _Lines:
     def note(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    def show(self, stage: str, done: int, total: int) -> None:
-        text = self._clock.text(stage, done, total)
+    def show(self, stage: str, done: int, total: int, unit: str) -> None:
+        text = self._clock.text(stage, done, total, unit)
         now = time.monotonic()
         if now - self._last >= PLAIN_SECONDS:
             self._last = now
@@ -103,8 +105,8 @@ class _Bar:
     def note(self, text: str) -> None:
         self._console.print(text, soft_wrap=True)
 
-    def show(self, stage: str, done: int, total: int) -> None:
-        text = self._clock.text(stage, done, total)
+    def show(self, stage: str, done: int, total: int, unit: str) -> None:
+        text = self._clock.text(stage, done, total, unit)
         self._progress.update(self._task, description=stage, completed=done, total=total, text=text, visible=True)
 
     def close(self) -> None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -331,3 +335,24 @@ def test_a_quote_may_be_a_letter(tmp_path: Path) -> None:
     (tmp_path / "bad").mkdir()
     path = written(tmp_path / "bad" / "b.tsv", 'text\tn\n"open\t1\n"a\n')
     assert refusal(path, quotes=False) == "b.tsv line 3: expected 2 values, as in the header, got 1"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+def test_a_conversion_that_is_stopped_leaves_what_was_there(tmp_path: Path, number: signal.Signals) -> None:
+    few = written(tmp_path / "few.csv", "x,y\n1,2\n")
+    convert(few, tmp_path / "out")
+    many = written(tmp_path / "many.csv", "x,y\n" + "1.5,2.5\n" * 2_000_000)
+    command = [sys.executable, "-m", "mlclf", "convert", str(many), "--out", str(tmp_path / "out"), "--overwrite"]
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".out.tmp-*/data/*")) and time.monotonic() < deadline:
+        assert running.poll() is None
+        time.sleep(0.005)
+    running.send_signal(number)
+    _, problem = running.communicate(timeout=60)
+    assert running.returncode == (143 if number == signal.SIGTERM else -number)
+    assert read(tmp_path / "out").num_rows == 1
+    if number == signal.SIGTERM:
+        assert problem.endswith("error: stopped by SIGTERM\n")
+        assert not list(tmp_path.glob(".out.tmp-*"))
+    convert(few, tmp_path / "out", overwrite=True)

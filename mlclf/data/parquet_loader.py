@@ -202,6 +202,8 @@ class ParquetLoader:
     def as_dataloader(self) -> DataLoader[Batch]:
         """The loader as a ``torch.utils.data.DataLoader``, for Lightning Fabric, Accelerate and other code that asks
         for one. It gives whole batches (``batch_size=None``) and has no workers: the threads are this loader's own.
+        Accelerate has to be told ``DataLoaderConfiguration(dispatch_batches=False)``, for it would cut each tensor of
+        a batch after B elements, of token ids too. With several processes each makes its loader with `rank`.
         """
         return DataLoader(_Batches(self), batch_size=None, num_workers=0)
 

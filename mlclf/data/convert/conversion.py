@@ -160,7 +160,7 @@ def convert_steps(
                     kept = replace(source.reading, types=_fixed_types(reading, schema))
                     facts = source.facts
                 writer.add(_conforming(table, writer.schema, path))
-                yield Step("convert (bytes)", done + read, sum(sizes))
+                yield Step("convert", done + read, sum(sizes), unit="bytes")
             done += size
         if writer is None:
             raise DataError(f"{paths[0]}: the files must hold rows, and hold none; check what wrote them")

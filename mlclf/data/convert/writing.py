@@ -19,12 +19,13 @@ CODEC = "snappy"
 
 @dataclass(frozen=True)
 class Step:
-    """Where the job is: `done` of `total` rows of a stage, and a line to show, if any."""
+    """Where the job is: `done` of `total` rows (or bytes) of a stage, and a line to show, if any."""
 
     stage: str
     done: int = 0
     total: int = 0
     note: str = ""
+    unit: str = "rows"
 
 
 def group_rows(row_bytes: float, budget: int) -> int:

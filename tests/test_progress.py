@@ -1,0 +1,53 @@
+"""What is shown while a job runs: what is done, in its unit, and what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import pytest
+
+from mlclf import progress
+from mlclf.progress import shown
+
+
+@dataclass
+class Step:
+    stage: str
+    done: int = 0
+    total: int = 0
+    note: str = ""
+
+
+@dataclass
+class ByteStep(Step):
+    unit: str = "bytes"
+
+
+def job(*steps: Step) -> Generator[Step, None, str]:
+    yield from steps
+    return "done"
+
+
+def lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *steps: Step) -> list[str]:
+    """What is printed where each step takes ten seconds."""
+    now = iter(range(0, 1_000, 10))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    assert shown(job(*steps), lambda text: text.replace("\x1b", "?")) == "done"
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return captured.err.splitlines()
+
+
+def test_rows_a_second_and_the_time_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    found = lines(monkeypatch, capsys, Step("fit", 100, 100_000), Step("fit", 10_100, 100_000))
+    assert found == ["fit: 100 of 100,000 rows", "fit: 10,100 of 100,000 rows, 500 rows/s, 3 min 00 s left"]
+
+
+def test_bytes_are_shown_as_such(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    steps = (ByteStep("convert", 0, 64 << 20), ByteStep("convert", 40 << 20, 64 << 20))
+    assert lines(monkeypatch, capsys, *steps)[1] == "convert: 40 of 64 MiB, 2 MiB/s, 12 s left"
+
+
+def test_notes_are_made_safe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert lines(monkeypatch, capsys, Step("fit", note="\x1b[31mred")) == ["?[31mred"]
