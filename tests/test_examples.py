@@ -233,10 +233,9 @@ def test_xor(tmp_path: Path) -> None:
 
 def test_streaming(tmp_path: Path) -> None:
     output = output_with_picture("streaming", tmp_path)
-    data, cap = re.findall(r"decode to (\S+) MB; the cap is (\d+\.\d)", output)[0]
-    (grown,) = re.findall(r"Streaming took (\S+) MB", output)
-    assert float(data) > 3 * float(cap)
-    assert float(grown) < float(data) / 2
+    data, cap = re.findall(r"decode to (\S+) MB; the cap is (\d+)", output)[0]
+    assert float(data) >= 2 * float(cap)
+    assert "within the cap: True." in output
     losses = re.findall(r"^ +\d +(0\.\d{6}) +(0\.\d{6})$", output, re.MULTILINE)
     assert len(losses) == 5
     assert all(streamed == resident for streamed, resident in losses)
