@@ -73,8 +73,8 @@ def draw(path: Path) -> None:
     ):
         values.plot(logits, loss(logits), color=colour, linestyle=style, label=name)
         slopes.plot(logits, derivatives(loss, logits)[0], color=colour, linestyle=style, label=name)
-    values.set(ylabel="loss", title="Squared error flattens out …")
-    slopes.set(ylabel="slope of the loss", title="… and no longer corrects")
+    values.set(xlabel="logit of a row whose label is 1", ylabel="loss", title="Squared error flattens out …")
+    slopes.set(xlabel="logit of a row whose label is 1", ylabel="slope of the loss", title="… and no longer corrects")
     values.legend()
     figure.savefig(path)
 
