@@ -110,6 +110,7 @@ def test_a_mistake_far_into_a_file_is_named_and_nothing_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(text_lines, "BLOCK_BYTES", 1_000)
+    monkeypatch.setattr(text_lines, "FIRST_BYTES", 1_000)
     path = written(tmp_path / "a.svm", "1 1:0.5\n" * 5_000 + "1 1:x\n" + "1 1:0.5\n" * 10)
     assert refusal(path) == "a.svm line 5001: expected INDEX:VALUE, VALUE a finite float32 number, got '1:x'"
     path.write_bytes(gzip.compress(b"1 1:0.5\n" * 9_000)[:-20])
@@ -119,6 +120,7 @@ def test_a_mistake_far_into_a_file_is_named_and_nothing_is_left(
 
 def test_memory_is_that_of_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_lines, "BLOCK_BYTES", 1 << 16)
+    monkeypatch.setattr(text_lines, "FIRST_BYTES", 1 << 16)
     line = "1 " + " ".join(f"{index}:{index / 7:.4f}" for index in range(1, 60)) + "\n"
     path = written(tmp_path / "a.svm", line * 40_000)  # 21 MB
     default = pa.default_memory_pool()

@@ -39,7 +39,10 @@ TYPES = {
 }  # fmt: skip
 MAX_HEADER_BYTES = 256 << 20
 PARSERS = 2
-"""Threads that parse text; each holds a block."""
+"""Threads that parse text."""
+
+BLOCKS_AHEAD = 16
+"""Blocks that are read and parsed while a row group is written."""
 
 METADATA_KEY = b"mlclf"
 """Key of the JSON in each file's schema that says where its rows are from."""
@@ -325,7 +328,7 @@ def _tables(rows: SparseText | Arff, text: Iterator[Block]) -> Iterator[Piece]:
     with ThreadPoolExecutor(PARSERS) as parsers:
         for block in text:
             waiting.append((parsers.submit(rows.table, block), block.done_bytes))
-            if len(waiting) > PARSERS:
+            if len(waiting) > BLOCKS_AHEAD:
                 table, read = waiting.popleft()
                 yield table.result(), read
         for table, read in waiting:

@@ -12,7 +12,12 @@ import pyarrow as pa
 from mlclf.data.shards import first_line
 from mlclf.errors import DataError
 
-BLOCK_BYTES = 8 << 20
+FIRST_BYTES = 8 << 20
+"""What is found out before rows are read, is found in the first so many bytes."""
+
+BLOCK_BYTES = 2 << 20
+"""Arrays of larger blocks are new pages of memory each time, which costs a fifth of the time."""
+
 MAX_LINE_BYTES = 256 << 20
 
 
@@ -60,13 +65,13 @@ def open_input(path: Path) -> tuple[pa.NativeFile, pa.NativeFile]:
 
 
 def blocks(path: Path, block_bytes: int | None = None) -> Iterator[Block]:
-    """Yield the lines of a file in blocks of about `block_bytes`, longer only where one line is.
+    """Yield the lines of a file in blocks of about 2 MiB, the first 8 MiB, or `block_bytes`; longer where one line is.
 
     Raises:
         DataError: the file cannot be read, or a line is longer than 256 MiB.
     """
     stored, contents = open_input(path)
-    size, number, rest = block_bytes or BLOCK_BYTES, 1, b""
+    size, number, rest = block_bytes or FIRST_BYTES, 1, b""
     with stored, contents:
         while True:
             read = _read(contents, size, path)
@@ -80,6 +85,7 @@ def blocks(path: Path, block_bytes: int | None = None) -> Iterator[Block]:
             if block:
                 yield Block(str(path), block, number, stored.tell())
                 number += block.count(b"\n")
+                size = block_bytes or BLOCK_BYTES
             if not read:
                 return
 
