@@ -16,6 +16,7 @@ import resource
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -160,7 +161,8 @@ def training_step(vocabulary: int = 0, linear_loss: Step | None = None) -> Step:
 
 def epoch_of(batches: Iterable[Rows], step: Step | None, rows: int | None) -> Epoch:
     """Go through the batches, or their first `rows` rows, with a step on each."""
-    started, seen, losses = time.perf_counter(), 0, []
+    started, seen = time.perf_counter(), 0
+    losses: deque[Tensor] = deque(maxlen=LAST_STEPS)  # all of them would hold the heap open between their neighbours
     for dense, labels, *tokens in batches:
         if step is not None:
             losses.append(step(dense, labels, *tokens))
@@ -168,7 +170,7 @@ def epoch_of(batches: Iterable[Rows], step: Step | None, rows: int | None) -> Ep
         if rows is not None and seen >= rows:
             break
     seconds = time.perf_counter() - started
-    return Epoch(seen, seconds, float(torch.stack(losses[-LAST_STEPS:]).mean()) if losses else float("nan"))
+    return Epoch(seen, seconds, float(torch.stack([*losses]).mean()) if losses else float("nan"))
 
 
 def step_or_none(options: Options, vocabulary: int = 0, linear_loss: Step | None = None) -> Step | None:

@@ -4,9 +4,10 @@
 
 Makes a file for every 65,536 rows of float32 logits and bool labels, in row groups of about 64 MiB of scores, then
 runs, in turns and each in a process of its own: pyarrow reading those columns row group by row group on two threads,
-and `calibrate`. Memory does not depend on the rows, so 200,000 stand for 10,000,000 (40 GB). Goals, on medians: scan ÷
-calibrate at least 0.5, reading and tuning included, and at most 1.5 GiB of resident memory. Exits 1 when a goal is
-missed; the last line is 'N passed, N failed'.
+and `calibrate`. Tuning takes some seconds however many rows there are, and memory grows a little while rare logits are
+met: --rows 2000000 (11 GB) is nearer to what 10,000,000 take. Goals, on medians: scan ÷ calibrate at least 0.5,
+reading and tuning included, and at most 1.5 GiB of resident memory. Exits 1 when a goal is missed; the last line is
+'N passed, N failed'.
 """
 
 from __future__ import annotations
