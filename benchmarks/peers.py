@@ -105,9 +105,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--cache", default="off", help="folder of mlclf's cache")
     parser.add_argument("--budget", type=int, help="memory budget of mlclf in bytes")
     parser.add_argument("--features-from", type=Path, help="data whose statistics mlclf takes, in place of its own")
-    parser.add_argument(
-        "--fused", action="store_true", help="mlclf's own loss of a linear layer, where rows have no ids"
-    )
+    parser.add_argument("--fused", action="store_true", help="mlclf's own loss of a linear layer and a bag of ids")
     return parser.parse_args()
 
 
@@ -137,7 +135,7 @@ class Head(nn.Module):
 def training_step(vocabulary: int = 0, linear_loss: Step | None = None) -> Step:
     """A step of SGD on the mean binary cross-entropy; the first one makes the model, from the shapes it sees.
 
-    `linear_loss(dense, weight, bias, labels)` takes the place of layer and loss where rows have no token ids.
+    `linear_loss(dense, weight, bias, labels, embedding, ids, offsets)` takes the place of layers and loss.
     """
     model: Head | None = None
     optimizer: torch.optim.Optimizer | None = None
@@ -148,8 +146,9 @@ def training_step(vocabulary: int = 0, linear_loss: Step | None = None) -> Step:
             model = Head(dense.shape[1], labels.shape[1], vocabulary)
             optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
         optimizer.zero_grad()
-        if linear_loss is not None and not tokens:
-            loss = linear_loss(dense, model.weight, model.bias, labels)
+        if linear_loss is not None:
+            tables = (model.embedding,) if tokens else ()
+            loss = linear_loss(dense, model.weight, model.bias, labels, *tables, *tokens)
         else:
             loss = nn.functional.binary_cross_entropy_with_logits(model(dense, *tokens), labels.float())
         loss.backward()

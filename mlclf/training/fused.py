@@ -10,36 +10,76 @@ from torch.nn import functional
 
 
 class LinearBCE(torch.autograd.Function):
-    """The mean over cells of BCE(x·Wᵀ + b, y). The gradient of the logits is sigmoid(z) − y, so none is kept."""
+    """The mean over cells of BCE(z, y) for z = x·Wᵀ + b (+ sums of rows of an embedding).
+
+    The gradient of the logits is sigmoid(z) − y, so none is kept.
+    """
 
     @staticmethod
-    def forward(ctx: Any, dense: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, dense: Tensor, weight: Tensor, bias: Tensor, labels: Tensor,
+        embedding: Tensor | None, ids: Tensor | None, offsets: Tensor | None,
+    ) -> Tensor:  # fmt: skip
         logits = torch.addmm(bias, dense, weight.t())
+        if embedding is not None:
+            assert ids is not None
+            logits += functional.embedding_bag(ids, embedding, offsets, mode="sum", include_last_offset=True)
         targets = labels.to(logits.dtype)
         loss = functional.binary_cross_entropy_with_logits(logits, targets)
         slope = logits.sigmoid_().sub_(targets).div_(logits.numel())
-        ctx.save_for_backward(slope.t() @ dense, slope.sum(0))
+        ctx.vocabulary = None if embedding is None else embedding.shape
+        rows = () if ids is None or offsets is None else embedding_gradient(slope, ids, offsets)
+        ctx.save_for_backward(slope.t() @ dense, slope.sum(0), *rows)
         return loss
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        weight, bias = ctx.saved_tensors
-        return None, weight * grads[0], bias * grads[0], None
+        weight, bias, *rows = ctx.saved_tensors
+        embedding = None
+        if rows:
+            ids, values = rows
+            embedding = torch.sparse_coo_tensor(
+                ids[None], values * grads[0], ctx.vocabulary, is_coalesced=True, check_invariants=False
+            )
+        return None, weight * grads[0], bias * grads[0], None, embedding, None, None
 
 
-def linear_bce(dense: Tensor, weight: Tensor, bias: Tensor, labels: Tensor) -> Tensor:
+def embedding_gradient(slope: Tensor, ids: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+    """The ids that occur [U] int64, rising, and the sum of the rows of `slope` [B, K] in which each does: [U, K].
+
+    It is a bag itself, of rows for each id, so nothing of the size of ids × K is made, as autograd does.
+    """
+    rows = torch.repeat_interleave(torch.arange(len(slope), device=ids.device), offsets.diff())
+    order = ids.argsort()
+    found, counts = torch.unique_consecutive(ids[order], return_counts=True)
+    bounds = functional.pad(counts.cumsum(0), (1, 0))
+    return found, functional.embedding_bag(rows[order], slope, bounds, mode="sum", include_last_offset=True)
+
+
+def linear_bce(
+    dense: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    labels: Tensor,
+    embedding: Tensor | None = None,
+    ids: Tensor | None = None,
+    offsets: Tensor | None = None,
+) -> Tensor:
     """Mean binary cross-entropy of an ``nn.Linear``, as ``BCEWithLogitsLoss()(linear(dense), labels)`` gives it.
 
-    Faster on a CPU, because the gradients of weight and bias are found while the logits are in the cache.
-    Nothing flows back into `dense`.
+    With `embedding`, that of ``linear(dense) + bag(ids, offsets)`` for an ``nn.EmbeddingBag`` of sums with
+    ``include_last_offset``; its gradient is sparse. Faster on a CPU, because gradients are found while the logits are
+    in the cache. Nothing flows back into `dense`.
 
     Args:
         dense: [B, D] float32.
         weight, bias: [K, D] and [K] float32, as of an ``nn.Linear``.
         labels: [B, K] of 0 and 1, of any type.
+        embedding: [V, K] float32.
+        ids, offsets: [n] and [B + 1] int64, the ids of each row.
 
     Returns:
         A float32 scalar.
     """
-    loss: Tensor = LinearBCE.apply(dense, weight, bias, labels)  # type: ignore[no-untyped-call]  # torch's apply
+    loss: Tensor = LinearBCE.apply(dense, weight, bias, labels, embedding, ids, offsets)  # type: ignore[no-untyped-call]  # torch's apply
     return loss
