@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from mlclf.data.convert import split, split_steps, splitting
 from mlclf.data.convert.stratification import Stratifier
-from mlclf.errors import ConfigError
+from mlclf.errors import ConfigError, DataError
 
 
 def data(folder: Path, rows: int, files: int = 2, seed: int = 0) -> pa.Table:
@@ -135,6 +135,8 @@ def test_a_split_that_is_left_removes_its_temporaries(tmp_path: Path) -> None:
         ({"by": "key:"}, "--by must be hash, key:COL, time:COL, group:COL or stratified, got 'key:'"),
         ({"by": "stratified"}, "--by stratified: labels must be given with --labels"),
         ({"labels": ["label_0"]}, "--labels: is for --by stratified only, got --by hash"),
+        ({"by": "time:wen"}, "--by: no column 'wen'; the nearest columns are 'when'"),
+        ({"by": "group:whom"}, "--by: no column 'whom'; the nearest columns are 'who', 'when'"),
         ({"seed": -1}, "--seed must be 0 or more, got -1"),
     ],
 )
@@ -144,6 +146,13 @@ def test_options_that_do_not_fit_are_refused(tmp_path: Path, options: dict[str, 
         split(str(tmp_path / "in"), tmp_path / "out", **({"fractions": [0.5, 0.5]} | options))
     assert str(error.value) == words
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_one_time_cannot_be_split(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"when": [3, 3, 3]}), tmp_path / "in.parquet")
+    words = "--by time:when: the column has fewer than two distinct times; split another way"
+    with pytest.raises(DataError, match=f"^{words}$"):
+        split(str(tmp_path / "in.parquet"), tmp_path / "out", [0.5, 0.5], "time:when")
 
 
 def test_only_what_split_wrote_is_replaced(tmp_path: Path) -> None:

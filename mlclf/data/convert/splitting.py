@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from mlclf.data.schema import find_schema
 from mlclf.data.shards import Plan, make_plan
 from mlclf.data.splits import group_hashes, row_hashes, time_values
 from mlclf.data.statistics import time_cut
-from mlclf.errors import ConfigError
+from mlclf.errors import ConfigError, DataError
 
 PIECE_ROWS = 16_384
 PIECE_BYTES = 32 << 20
@@ -177,11 +177,22 @@ def _parts_by(by: str, plan: Plan, fractions: NDArray[np.float64], labels: Seque
     if way not in ("key", "group", "time") or not column:
         raise ConfigError(f"--by must be hash, key:COL, time:COL, group:COL or stratified, got {by!r}")
     if way == "time":
-        find_schema(plan, (), other_columns=[column])
-        cuts = np.array([time_cut(plan, column, float(1 - bound), threads=1) for bound in bounds])
+        with _flags_of_fit_as_by():
+            find_schema(plan, (), other_columns=[column])
+            cuts = np.array([time_cut(plan, column, float(1 - bound), threads=1) for bound in bounds])
         return lambda _, table: np.searchsorted(cuts, time_values(table.column(column))).astype(np.int8)
-    find_schema(plan, (), **{"group" if way == "group" else "key": column})  # type: ignore[arg-type]  # two of its names
+    with _flags_of_fit_as_by():
+        find_schema(plan, (), **{way: column})  # type: ignore[arg-type]  # `group` and `key` are two of its names
     return lambda _, table: _by_hash(group_hashes(table.column(column), seed), bounds)
+
+
+@contextmanager
+def _flags_of_fit_as_by() -> Iterator[None]:
+    """Name the flag of `split` in messages that name that of `fit`."""
+    try:
+        yield
+    except (ConfigError, DataError) as error:
+        raise type(error)(re.sub(r"^--(valid-by|group|key)\b", "--by", str(error))) from None
 
 
 def _by_hash(hashes: NDArray[np.uint64], bounds: NDArray[np.float64]) -> NDArray[np.int8]:
