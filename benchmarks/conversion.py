@@ -25,13 +25,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from checks import Check, concluded
 from commands import peak_of_command
 
 LEAST_RATIO, MOST_BYTES = 0.3, 1 << 30
 LEAST_POSITIVES, MOST_DEVIATION, SEEDS = 10, 0.5, 3
 BLOCK_ROWS = 20_000
-
-Check = tuple[str, bool]
 
 
 def main() -> int:
@@ -49,11 +48,7 @@ def main() -> int:
                 *same_rows(arguments.data / "bibtex", Path(folder)),
                 *stratified(arguments.data / "bibtex", Path(folder)),
             ]
-    for text, passed in checks:
-        print(f"{'ok  ' if passed else 'FAIL'} {text}")
-    failed = sum(not passed for _, passed in checks)
-    print(f"{len(checks) - failed} passed, {failed} failed")
-    return 1 if failed else 0
+    return concluded(checks)
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -23,6 +23,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from checks import Check, concluded
+
 HERE = Path(__file__).parent
 SLABS_BATCH_ROWS = 512
 """Rows of a batch for the mixing figure. The ratio grows with them: means over 64 sorted slabs scatter alike in batches
@@ -148,8 +150,6 @@ FIGURES = (
 
 MOST_DEVIATION = 3.2
 
-Check = tuple[str, bool]
-
 
 @dataclass(frozen=True)
 class Measured:
@@ -188,6 +188,7 @@ def main() -> int:
     checks = print_table(figures, rounds)
     if "mixing" in names:
         checks.append(mixing_check(rounds))
+    print()
     return concluded(checks)
 
 
@@ -331,16 +332,6 @@ def mixing_check(rounds: Sequence[dict[str, Measured]]) -> Check:
     ratio = deviation / independent
     print(f"{text}: {deviation:.4f} ÷ {independent:.4f} = {ratio:.3g}, at most {MOST_DEVIATION}")
     return f"{text}: {ratio:.3g}, at most {MOST_DEVIATION}", ratio <= MOST_DEVIATION
-
-
-def concluded(checks: Sequence[Check]) -> int:
-    """Print the checks and their number; return the exit code."""
-    print()
-    for text, passed in checks:
-        print(f"{'ok  ' if passed else 'FAIL'} {text}")
-    failed = sum(not passed for _, passed in checks)
-    print(f"{len(checks) - failed} passed, {failed} failed")
-    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from checks import concluded
 from commands import peak_of_command
 
 COLUMNS, LABELS, SHARDS, TIMES = 100, 5, 4, 10
@@ -49,11 +50,7 @@ def main() -> int:
             (f"peak on {TIMES}x the rows is {large / 2**20:,.0f} MiB, at most 1,536", large <= MOST_BYTES),
             (f"peak differs by {growth:+.1%}, at most 5%", abs(growth) <= MOST_GROWTH),
         ]
-    for text, passed in checks:
-        print(f"{'ok  ' if passed else 'FAIL'} {text}")
-    failed = sum(not passed for _, passed in checks)
-    print(f"{len(checks) - failed} passed, {failed} failed")
-    return 1 if failed else 0
+    return concluded(checks)
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -17,10 +17,11 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
+from checks import Check, concluded
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 from torchmetrics.classification import MultilabelAUROC
@@ -38,8 +39,6 @@ BATCH_ROWS = 65_536
 ROUNDING = 1e-9
 """What float64 sums over this many rows may differ by."""
 
-Check = tuple[str, bool]
-
 
 def main() -> int:
     arguments = parse_arguments()
@@ -53,6 +52,7 @@ def main() -> int:
     checks.append(beside_sklearn(logits, labels))
     if not arguments.skip_torchmetrics:
         checks.append(beside_torchmetrics(logits, labels, min(arguments.torchmetrics_labels, arguments.labels)))
+    print()
     return concluded(checks)
 
 
@@ -171,16 +171,6 @@ def seconds(function: Callable[[], None]) -> float:
 def compared(text: str, theirs: float, ours: float, least: float) -> Check:
     print(f"{text}: {theirs:.2f} s ÷ {ours:.2f} s = {theirs / ours:.3g}", flush=True)
     return f"{text}: {theirs / ours:.3g}, at least {least:g}", theirs / ours >= least
-
-
-def concluded(checks: Sequence[Check]) -> int:
-    """Print the checks and their number; return the exit code."""
-    print()
-    for text, passed in checks:
-        print(f"{'ok  ' if passed else 'FAIL'} {text}")
-    failed = sum(not passed for _, passed in checks)
-    print(f"{len(checks) - failed} passed, {failed} failed")
-    return 1 if failed else 0
 
 
 if __name__ == "__main__":

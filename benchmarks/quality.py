@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from checks import concluded
 from commands import peak_of_command
 
 LEAST_GAIN_RATIO = 0.97
@@ -68,11 +69,7 @@ def main() -> int:
     if len(outcomes) > 1 and not arguments.only:
         checks += checks_of_means(outcomes)
     print()
-    for text, passed in checks:
-        print(f"{'ok  ' if passed else 'FAIL'} {text}")
-    failed = sum(not passed for _, passed in checks)
-    print(f"{len(checks) - failed} passed, {failed} failed")
-    return 1 if failed else 0
+    return concluded(checks)
 
 
 def parse_arguments() -> argparse.Namespace:

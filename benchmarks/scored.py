@@ -21,6 +21,8 @@ import time
 from pathlib import Path
 from statistics import median
 
+from checks import concluded
+
 FILE_ROWS, GROUP_BYTES = 65_536, 64 << 20
 LEAST_RATIO, MOST_BYTES = 0.5, 1536 << 20
 THREADS = 2
@@ -61,11 +63,7 @@ def main() -> int:
         (f"scan ÷ calibrate is {ratio:.2f}, at least {LEAST_RATIO}", ratio >= LEAST_RATIO),
         (f"peak is {peak / 2**20:,.0f} MiB, at most {MOST_BYTES / 2**20:,.0f}", peak <= MOST_BYTES),
     ]
-    for text, passed in checks:
-        print(f"{'ok  ' if passed else 'FAIL'} {text}")
-    failed = sum(not passed for _, passed in checks)
-    print(f"{len(checks) - failed} passed, {failed} failed")
-    return 1 if failed else 0
+    return concluded(checks)
 
 
 def parse_arguments() -> argparse.Namespace:

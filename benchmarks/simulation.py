@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from itertools import product
 
 import torch
+from checks import concluded
 from torch import Tensor
 
 from mlclf.decisions.betting import BettingConstraints
@@ -76,11 +77,7 @@ def main() -> int:
         )
         checks += checks_of(outcome)
     print()
-    for text, passed in checks:
-        print(f"{'ok  ' if passed else 'FAIL'} {text}")
-    failed = sum(not passed for _, passed in checks)
-    print(f"{len(checks) - failed} passed, {failed} failed")
-    return 1 if failed else 0
+    return concluded(checks)
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from checks import Check, print_checks
 from commands import peak_of_command
 
 SETS = ("enron", "scene", "yeast", "bibtex", "goemotions")
@@ -33,7 +34,6 @@ BOTH = {"enron": (0.598, 0.234), "bibtex": (0.482, 0.402), "goemotions": (0.539,
 PUBLISHED_DEV = {"goemotions": (0.453, 0.552)}
 """Macro-F1 with f1 and micro-F1 with micro_f1 that a fit with --valid dev.parquet has to reach."""
 
-Check = tuple[str, bool]
 Scores = dict[str, tuple[float, float]]
 """Objective → micro-F1 and macro-F1 (all labels) of the test rows."""
 
@@ -63,9 +63,7 @@ def main() -> int:
     if set(found) == set(SETS):
         checks += list(checks_of_means(found, baselines))
     print()
-    for text, passed in checks:
-        print(f"{'ok  ' if passed else 'FAIL'} {text}")
-    passes, failures = sum(passed for _, passed in checks), sum(not passed for _, passed in checks)
+    passes, failures = print_checks(checks)
     if "peers" not in arguments.skip:
         failures += not printed_peers(arguments.data, arguments.only or SETS)
     for script in ("simulation", "scored"):

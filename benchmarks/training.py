@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from loader import Check, Measured, concluded, generate, measured, read_once, summary
+from checks import Check, concluded
+from loader import Measured, generate, measured, read_once, summary
 
 BUDGET_BYTES, MOST_ABOVE_BUDGET = 512 << 20, 600 << 20
 ROW_BYTES = 403
@@ -40,6 +41,7 @@ def main() -> int:
             checks += rate_checks(folder, arguments.repeats)
         if "memory" in arguments.only:
             checks += memory_checks(folder, Path(temporary), LARGE_BYTES if arguments.large else arguments.bytes)
+    print()
     return concluded(checks)
 
 
