@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from mlclf.data.steps import Progress, drain
 from mlclf.errors import ConfigError
 from mlclf.files import committed, folder_is_empty, write_json
-from mlclf.fitting import Progress
-from mlclf.jobs import drain, fit
+from mlclf.jobs import fit
 
 ROWS = 60_000
 TRAIN_SHARDS, TEST_SHARDS = 4, 2

@@ -19,7 +19,7 @@ def shown(steps: Generator[Any, None, T], safe: Callable[[str], str]) -> T:
     """Run a job to its end, show its progress on stderr, and return its result.
 
     Args:
-        steps: yields objects with `stage`, `done`, `total` and `note`; they count rows, or the `unit` that they have.
+        steps: yields `Progress`.
         safe: makes text fit for a terminal.
     """
     display = _Bar() if sys.stderr.isatty() else _Lines()
@@ -33,7 +33,7 @@ def shown(steps: Generator[Any, None, T], safe: Callable[[str], str]) -> T:
             if step.note:
                 display.note(safe(step.note))
             elif step.total:
-                display.show(safe(step.stage), step.done, step.total, getattr(step, "unit", "rows"))
+                display.show(safe(step.stage), step.done, step.total, step.unit)
     finally:
         display.close()
 

@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
 
 import pytest
 
 from mlclf import progress
+from mlclf.data.steps import Progress
 from mlclf.progress import shown
 
 
-@dataclass
-class Step:
-    stage: str
-    done: int = 0
-    total: int = 0
-    note: str = ""
-
-
-@dataclass
-class ByteStep(Step):
-    unit: str = "bytes"
-
-
-def job(*steps: Step) -> Generator[Step, None, str]:
+def job(*steps: Progress) -> Generator[Progress, None, str]:
     yield from steps
     return "done"
 
 
-def lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *steps: Step) -> list[str]:
+def lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *steps: Progress) -> list[str]:
     """What is printed where each step takes ten seconds."""
     now = iter(range(0, 1_000, 10))
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
@@ -40,14 +27,14 @@ def lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *
 
 
 def test_rows_a_second_and_the_time_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    found = lines(monkeypatch, capsys, Step("fit", 100, 100_000), Step("fit", 10_100, 100_000))
+    found = lines(monkeypatch, capsys, Progress("fit", 100, 100_000), Progress("fit", 10_100, 100_000))
     assert found == ["fit: 100 of 100,000 rows", "fit: 10,100 of 100,000 rows, 500 rows/s, 3 min 00 s left"]
 
 
 def test_bytes_are_shown_as_such(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    steps = (ByteStep("convert", 0, 64 << 20), ByteStep("convert", 40 << 20, 64 << 20))
+    steps = (Progress("convert", 0, 64 << 20, unit="bytes"), Progress("convert", 40 << 20, 64 << 20, unit="bytes"))
     assert lines(monkeypatch, capsys, *steps)[1] == "convert: 40 of 64 MiB, 2 MiB/s, 12 s left"
 
 
 def test_notes_are_made_safe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert lines(monkeypatch, capsys, Step("fit", note="\x1b[31mred")) == ["?[31mred"]
+    assert lines(monkeypatch, capsys, Progress("fit", note="\x1b[31mred")) == ["?[31mred"]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mlclf.config import Settings
+from mlclf.data.steps import Progress
 from mlclf.decisions.calibration import CALIBRATION_BINS, Calibration, fit_calibration
 from mlclf.decisions.calibrators import fit_calibrators
 from mlclf.decisions.cells import Cells, row_identities
@@ -22,7 +23,7 @@ from mlclf.decisions.thresholds import Thresholds, fallback_thresholds
 from mlclf.decisions.tuner import Tuner
 from mlclf.files import write_json
 from mlclf.fitting.prepared import PreparedData
-from mlclf.fitting.trained import Progress, Trained
+from mlclf.fitting.trained import Trained
 from mlclf.runs import RunFolder
 
 HISTOGRAM_BYTES = 64 << 20

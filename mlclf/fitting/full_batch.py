@@ -13,9 +13,10 @@ from torch import Tensor
 
 from mlclf.config import Settings
 from mlclf.data.batch import Batch
+from mlclf.data.steps import Progress
 from mlclf.decisions.calibration import calibrated_loss
 from mlclf.fitting.prepared import PreparedData
-from mlclf.fitting.trained import Progress, Trained, log_epoch
+from mlclf.fitting.trained import Trained, log_epoch
 from mlclf.training.candidates import FullBatchFit, l2_grid
 from mlclf.training.models import head_from_columns
 from mlclf.training.solvers import Chunk

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from mlclf.config import RunFile
+from mlclf.data.steps import Progress
 from mlclf.decisions.objectives import parse_objective
 from mlclf.errors import ConfigError, MlclfError
 from mlclf.files import folder_is_empty, swap_folder, write_json
@@ -17,7 +18,7 @@ from mlclf.fitting.decided import Decided
 from mlclf.fitting.full_batch import train_full_batch
 from mlclf.fitting.mini_batch import MiniBatchFit
 from mlclf.fitting.prepared import PreparedData
-from mlclf.fitting.trained import Progress, Trained
+from mlclf.fitting.trained import Trained
 from mlclf.runs import FORMAT_VERSION, RunFolder
 from mlclf.training.losses import pos_weights
 

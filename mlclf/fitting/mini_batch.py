@@ -14,10 +14,11 @@ from torch import Tensor
 
 from mlclf.config import Settings
 from mlclf.data.batch import Batch
+from mlclf.data.steps import Progress
 from mlclf.errors import ConfigError
 from mlclf.files import append_line, write_text
 from mlclf.fitting.prepared import CHUNK_ROWS, PreparedData
-from mlclf.fitting.trained import Progress, Trained, log_epoch
+from mlclf.fitting.trained import Trained, log_epoch
 from mlclf.runs import RunFolder, log_line
 from mlclf.training.checkpoint import load_checkpoint, save_checkpoint
 from mlclf.training.device_pool import DevicePool

@@ -21,9 +21,9 @@ from mlclf.data.selection import Selection
 from mlclf.data.shards import Plan, make_plan
 from mlclf.data.splits import CHOICE, Split
 from mlclf.data.statistics import Statistics, count_rows, fit_statistics, time_cut
+from mlclf.data.steps import Progress
 from mlclf.data.where import parse_where
 from mlclf.errors import ConfigError
-from mlclf.fitting.trained import Progress
 from mlclf.training.candidates import HoldOut, LabelTotals
 from mlclf.training.device_pool import HOST_ROW_BYTES, DevicePool, room_on
 

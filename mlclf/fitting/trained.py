@@ -14,16 +14,6 @@ from mlclf.runs import log_line
 from mlclf.training.models import LinearHead
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Where a job is: `done` of `total` rows (0: unknown) of a stage, and a line to show, if any."""
-
-    stage: str
-    done: int = 0
-    total: int = 0
-    note: str = ""
-
-
 @dataclass
 class Trained:
     """What training leaves.

@@ -1,5 +1,6 @@
 """The public jobs: fit, a Run that evaluates, predicts and calibrates, and jobs on the scores of any model."""
 
+from mlclf.data.steps import drain
 from mlclf.jobs.arrays import tune_thresholds
 from mlclf.jobs.decision_jobs import (
     apply_thresholds,
@@ -15,7 +16,6 @@ from mlclf.jobs.score_jobs import (
     evaluate_scores,
     evaluate_scores_steps,
 )
-from mlclf.jobs.steps import drain
 
 __all__ = [
     "Run",

@@ -11,14 +11,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mlclf.data.shards import Plan, make_plan
+from mlclf.data.steps import Progress, drain
 from mlclf.decisions.file_thresholds import described, read_of_kind
 from mlclf.decisions.score_columns import KIND_KEY, is_list
 from mlclf.decisions.score_files import Scored
 from mlclf.decisions.score_pairing import SCORE_PREFIX, open_scores
 from mlclf.errors import ConfigError
-from mlclf.fitting import Progress
+from mlclf.jobs.names import Names, names_of
 from mlclf.jobs.predictions import WIDE_LABELS, Parts, empty_keys, written_part
-from mlclf.jobs.steps import Names, drain, names_of
 
 DECISION_PREFIX = "decision_"
 DIFF_VERSION = 1

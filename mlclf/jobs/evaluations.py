@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mlclf.data.shards import Plan
+from mlclf.data.steps import Progress
 from mlclf.decisions.cells import Cells
 from mlclf.decisions.evaluation import Evaluation
 from mlclf.decisions.ranking import LabelRows, exact_rankings
@@ -20,7 +21,6 @@ from mlclf.decisions.refinement import MOST_PASSES, TOLERANCE, Refinement
 from mlclf.decisions.scores import scores_of
 from mlclf.decisions.slices import SlicedEvaluation
 from mlclf.errors import ConfigError
-from mlclf.fitting import Progress
 
 EXACT_BYTES = 256 << 20
 """Of the labels that `exact` holds at a time."""

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from mlclf.config import Arguments, RunFile, Settings, load_run_file
+from mlclf.data.steps import Progress, drain
 from mlclf.errors import ConfigError
-from mlclf.fitting import FitJob, Progress
+from mlclf.fitting import FitJob
+from mlclf.jobs.names import Names, names_of
 from mlclf.jobs.run import Run
-from mlclf.jobs.steps import Names, drain, names_of
 from mlclf.runs import RunFolder
 
 

@@ -20,6 +20,7 @@ from mlclf.data.pool import pool_shape
 from mlclf.data.rows import RowEncoder
 from mlclf.data.schema import Schema, check_shards, drift
 from mlclf.data.shards import Plan, make_plan
+from mlclf.data.steps import Progress, drain
 from mlclf.decisions.cells import Cells, row_identities, value_identities
 from mlclf.decisions.file_thresholds import read_prior
 from mlclf.decisions.histograms import LabelHistogram
@@ -29,8 +30,8 @@ from mlclf.decisions.thresholds import Thresholds
 from mlclf.decisions.tuner import Tuner
 from mlclf.errors import ConfigError
 from mlclf.files import read_json, write_json
-from mlclf.fitting import Progress
 from mlclf.jobs.evaluations import EvaluateOptions, Judged, ScoredBatch, check_column, evaluation_steps
+from mlclf.jobs.names import Names, names_of
 from mlclf.jobs.predictions import (
     DEFAULT_TOP,
     WIDE_LABELS,
@@ -42,7 +43,6 @@ from mlclf.jobs.predictions import (
     written_part,
 )
 from mlclf.jobs.shifted import read_prevalences, shifted_thresholds
-from mlclf.jobs.steps import Names, drain, names_of
 from mlclf.jobs.tuned import DEFAULT_CONFIDENCE, make_tuner
 from mlclf.runs import RunFolder
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mlclf.data.shards import make_plan
+from mlclf.data.steps import Progress, drain
 from mlclf.decisions.cells import Cells
 from mlclf.decisions.file_thresholds import KIND_FIELD, FileThresholds, in_file_scale, read_of_kind, read_prior
 from mlclf.decisions.histograms import LabelHistogram
@@ -25,10 +26,9 @@ from mlclf.decisions.top_k import is_top
 from mlclf.decisions.tuner import Tuner
 from mlclf.errors import ConfigError, DataError
 from mlclf.files import write_json
-from mlclf.fitting import Progress
 from mlclf.jobs.evaluations import EvaluateOptions, Judged, ScoredBatch, check_column, evaluation_steps
+from mlclf.jobs.names import Names, names_of
 from mlclf.jobs.shifted import read_prevalences, shifted_thresholds
-from mlclf.jobs.steps import Names, drain, names_of
 from mlclf.jobs.tuned import DEFAULT_CONFIDENCE, make_tuner
 
 DEFAULT_BUDGET_BYTES = 512 << 20

@@ -11,20 +11,17 @@ if TYPE_CHECKING:
     from mlclf.data.convert.conversion import Converted, convert, convert_steps
     from mlclf.data.convert.shuffling import Shuffled, shuffle, shuffle_steps
     from mlclf.data.convert.splitting import SplitData, split, split_steps
-    from mlclf.data.convert.writing import Step
 
 _HOMES = {
     "conversion": ("Converted", "convert", "convert_steps"),
     "shuffling": ("Shuffled", "shuffle", "shuffle_steps"),
     "splitting": ("SplitData", "split", "split_steps"),
-    "writing": ("Step",),
 }
 
 __all__ = [
     "Converted",
     "Shuffled",
     "SplitData",
-    "Step",
     "convert",
     "convert_steps",
     "shuffle",

@@ -22,7 +22,7 @@ from mlclf.data.convert.lines import Block, blocks
 from mlclf.data.convert.rows_written import RowsWritten, rows_written
 from mlclf.data.convert.sparse_text import SparseText, has_several_labels, xmc_header
 from mlclf.data.convert.tables import TABLES, CsvFormat, Piece, tables
-from mlclf.data.convert.writing import Step
+from mlclf.data.steps import Progress, drain
 from mlclf.errors import ConfigError, DataError
 
 FORMATS = {
@@ -114,12 +114,7 @@ def convert(
         files, out, format=format, labels_xml=labels_xml, first_index=first_index, multilabel=multilabel, types=types,
         names=names, quotes=quotes, overwrite=overwrite, memory_budget=memory_budget,
     )  # fmt: skip
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            result: Converted = stop.value
-            return result
+    return drain(steps)
 
 
 def convert_steps(
@@ -135,7 +130,7 @@ def convert_steps(
     quotes: bool = True,
     overwrite: bool = False,
     memory_budget: int | None = None,
-) -> Generator[Step, None, Converted]:
+) -> Generator[Progress, None, Converted]:
     """The job of `convert`, yielding progress in bytes of the files; returns what was written."""
     folder, paths = Path(out), [Path(each) for each in ([files] if isinstance(files, str | Path) else files)]
     budget = Settings().runtime.memory_budget if memory_budget is None else memory_budget
@@ -163,7 +158,7 @@ def convert_steps(
                     kept = replace(source.reading, types=_fixed_types(reading, schema))
                     facts = source.facts
                 writer.add(_conforming(table, writer.schema, path))
-                yield Step("convert", done + read, sum(sizes), unit="bytes")
+                yield Progress("convert", done + read, sum(sizes), unit="bytes")
             done += size
         if writer is None:
             raise DataError(f"{paths[0]}: the files must hold rows, and hold none; check what wrote them")

@@ -23,7 +23,6 @@ from mlclf.data.convert.writing import (
     FILE_BYTES,
     FILE_GROUPS,
     GROUP_ROWS,
-    Step,
     cut,
     even_parts,
     group_rows,
@@ -31,6 +30,7 @@ from mlclf.data.convert.writing import (
 )
 from mlclf.data.decode import decode_unit
 from mlclf.data.shards import Plan, make_plan
+from mlclf.data.steps import Progress, drain
 from mlclf.files import committed
 
 MAX_HELD_BYTES = 256 << 20
@@ -75,12 +75,7 @@ def shuffle(
         DataError: the data cannot be read, or shards have types for a column that do not go together.
     """
     steps = shuffle_steps(data, out, seed=seed, overwrite=overwrite, memory_budget=memory_budget)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            result: Shuffled = stop.value
-            return result
+    return drain(steps)
 
 
 def shuffle_steps(
@@ -90,7 +85,7 @@ def shuffle_steps(
     seed: int = 0,
     overwrite: bool = False,
     memory_budget: int | None = None,
-) -> Generator[Step, None, Shuffled]:
+) -> Generator[Progress, None, Shuffled]:
     """The job of `shuffle`, yielding progress; returns what was written."""
     folder, arguments = Path(out), [data] if isinstance(data, str) else list(data)
     budget = Settings().runtime.memory_budget if memory_budget is None else memory_budget
@@ -100,7 +95,7 @@ def shuffle_steps(
     check_sources(folder, plan)
     schema = unified_schema(plan)
     for warning in plan.warnings:
-        yield Step("data", note=warning)
+        yield Progress("data", note=warning)
     with appearing(folder) as work:
         (work / "buckets").mkdir()
         result = yield from _shuffled(plan, schema, seed, budget, work)
@@ -109,12 +104,12 @@ def shuffle_steps(
 
 def _shuffled(
     plan: Plan, schema: pa.Schema, seed: int, budget: int, work: Path
-) -> Generator[Step, None, tuple[int, int, int]]:
+) -> Generator[Progress, None, tuple[int, int, int]]:
     """The two passes; returns the numbers of rows, files and row groups."""
     dealer = Dealer(plain_schema(schema), work / "buckets", min(MAX_HELD_BYTES, budget // 4))
     buckets = dealer.buckets(0, 1 << TOP_BITS, sum(unit.rows * (unit.row_bytes + 8) for unit in plan.units))
     for done in dealer.deal(_numbered(plan, dealer, seed), buckets):
-        yield Step("deal", done, plan.rows)
+        yield Progress("deal", done, plan.rows)
     row_bytes = sum(bucket.num_bytes for bucket in buckets) / plan.rows
     groups = even_parts(plan.rows, group_rows(row_bytes, budget))
     files = even_parts(len(groups), max(FILE_GROUPS, int(FILE_BYTES / (groups[0] * row_bytes))))
@@ -126,7 +121,7 @@ def _shuffled(
             for table in islice(tables, count):
                 writer.write_table(table if table.schema.types == schema.types else table.cast(schema), GROUP_ROWS)
                 done += table.num_rows
-                yield Step("write", done, plan.rows)
+                yield Progress("write", done, plan.rows)
     return done, len(files), len(groups)
 
 

@@ -18,13 +18,13 @@ from mlclf.data.convert.folders import appearing, check_numbers, check_out, chec
 from mlclf.data.convert.rows_written import rows_written
 from mlclf.data.convert.stratification import Stratifier
 from mlclf.data.convert.unified import aligned, unified_schema
-from mlclf.data.convert.writing import Step
 from mlclf.data.decode import decode_unit
 from mlclf.data.labels import LabelColumns, make_labels, tag_texts
 from mlclf.data.schema import find_schema
 from mlclf.data.shards import Plan, make_plan
 from mlclf.data.splits import group_hashes, row_hashes, time_values
 from mlclf.data.statistics import time_cut
+from mlclf.data.steps import Progress, drain
 from mlclf.errors import ConfigError, DataError
 
 PIECE_ROWS = 16_384
@@ -82,12 +82,7 @@ def split(
         data, out, fractions, by, labels=labels, names=names, seed=seed, overwrite=overwrite,
         memory_budget=memory_budget,
     )  # fmt: skip
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            result: SplitData = stop.value
-            return result
+    return drain(steps)
 
 
 def split_steps(
@@ -101,7 +96,7 @@ def split_steps(
     seed: int = 0,
     overwrite: bool = False,
     memory_budget: int | None = None,
-) -> Generator[Step, None, SplitData]:
+) -> Generator[Progress, None, SplitData]:
     """The job of `split`, yielding progress; returns what was written."""
     folder, arguments = Path(out), [data] if isinstance(data, str) else list(data)
     budget = Settings().runtime.memory_budget if memory_budget is None else memory_budget
@@ -115,7 +110,7 @@ def split_steps(
     schema = unified_schema(plan)
     parts_of = _parts_by(by, plan, np.asarray(fractions, np.float64) / sum(fractions), labels, seed)
     for warning in plan.warnings:
-        yield Step("data", note=warning)
+        yield Progress("data", note=warning)
     with appearing(folder) as work, ExitStack() as stack:
         room = budget // len(names)
         writers = [stack.enter_context(rows_written(work / "data" / name, schema, room)) for name in names]
@@ -128,7 +123,7 @@ def split_steps(
                 for part, writer in enumerate(writers):
                     writer.add(table.take(pa.array(np.flatnonzero(parts == part))))
                 done += table.num_rows
-                yield Step("split", done, plan.rows)
+                yield Progress("split", done, plan.rows)
         stack.close()
     return SplitData(folder, {name: writer.rows for name, writer in zip(names, writers, strict=True)})
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,17 +14,6 @@ FILE_BYTES, FILE_GROUPS = 1 << 30, 16
 
 CODEC = "snappy"
 """Training reads the files many times, and rows of snappy decode 2.7 times as fast as rows of zstd."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """Where the job is: `done` of `total` rows (or bytes) of a stage, and a line to show, if any."""
-
-    stage: str
-    done: int = 0
-    total: int = 0
-    note: str = ""
-    unit: str = "rows"
 
 
 def group_rows(row_bytes: float, budget: int) -> int:
