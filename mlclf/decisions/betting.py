@@ -26,7 +26,8 @@ from mlclf.decisions.certificates import (
 )
 from mlclf.decisions.clusters import PLACE_BITS, ClusterWealth
 from mlclf.decisions.constraints import shared_level
-from mlclf.decisions.histograms import LIMIT, LabelHistogram, row_slices
+from mlclf.decisions.counting import bin_of
+from mlclf.decisions.histograms import LabelHistogram, row_slices
 from mlclf.decisions.objectives import Objective
 from mlclf.decisions.sequences import reached, reached_with_carry, start_counts, starts_of
 from mlclf.decisions.wealth import BYTES_PER_CUT, NUM_STAKES, Bet, RowWealth, Wealth
@@ -130,8 +131,7 @@ class BettingConstraints:
         if cells.mask is not None:
             mass = mass * cells.mask.t()
         num_bins = self.histogram.num_bins
-        scaled = (z + LIMIT) * (num_bins / (2 * LIMIT))
-        bins = scaled.masked_fill(mass == 0, 0.0).clamp_(0, num_bins - 1).long()
+        bins = bin_of(z, num_bins).masked_fill(mass == 0, 0)
         self.observations.update(num_bins - 1 - bins, mass * y, mass * ~y, cells.identities)
 
     def merge(self, other: BettingConstraints) -> None:

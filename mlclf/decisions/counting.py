@@ -78,6 +78,12 @@ def by_label(values: Tensor) -> Tensor:
     return copy
 
 
+def bin_of(logits: Tensor, num_bins: int) -> Tensor:
+    """The bin of each logit, int64 of their shape; it never falls as the logit rises. That of NaN is 0."""
+    places = (logits + LIMIT) * (num_bins / (2 * LIMIT))
+    return places.clamp_(0, num_bins - 1).nan_to_num_(nan=0.0).long()
+
+
 def count_cells(bins: Bins, scored: Scored) -> tuple[Tensor, Tensor]:
     """Add cells to their bins; return the positive rows and the rows counted of each label, [K] int64.
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from mlclf.decisions.cells import Cells
-from mlclf.decisions.histograms import LIMIT, LabelHistogram, row_slices
+from mlclf.decisions.counting import bin_of
+from mlclf.decisions.histograms import LabelHistogram, row_slices
 from mlclf.decisions.ranking import (
     FilledBins,
     auroc,
@@ -157,9 +158,9 @@ class Refinement(Metric):
 
     def _ranges_at(self, least: Tensor, logits: Tensor) -> Tensor:
         """[n] int64: the last range that does not start above each logit, or -1; only exact inside a range."""
-        own = _bins_of(least, self.histogram.num_bins)
+        own = bin_of(least, self.histogram.num_bins)
         self._lookup[own] = torch.arange(len(least), dtype=torch.int32, device=least.device)
-        index = self._lookup[_bins_of(logits, self.histogram.num_bins)].long()
+        index = self._lookup[bin_of(logits, self.histogram.num_bins)].long()
         self._lookup[own] = -1
         if len(own) > 1 and bool((own.diff() == 0).any()):  # bins that were split before: several ranges in one
             several = (index >= 0).nonzero()[:, 0]
@@ -342,9 +343,3 @@ def _ranges_of(found: dict[int, _Split], num_labels: int) -> _Ranges:
     parts = torch.cat([split.parts for split in found.values()])
     first = torch.cat([parts.new_zeros(1), parts.cumsum(0)])
     return _Ranges(counts.cumsum(0), bins.least, bins.greatest, bins.positives, bins.negatives, parts, first)
-
-
-def _bins_of(logits: Tensor, num_bins: int) -> Tensor:
-    """[n] int64: a bin of the logit; not falling in it, and the same for both ends of a bin of a histogram."""
-    places = (logits + LIMIT) * (num_bins / (2 * LIMIT))
-    return places.clamp_(0, num_bins - 1).nan_to_num_(nan=0.0).long()  # a hidden logit may be NaN

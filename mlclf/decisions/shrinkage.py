@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from mlclf.decisions.counting import bin_of
 from mlclf.decisions.cutoffs import NEVER, Cuts, Probabilities, best_cuts, cuts_of, f_measure
 from mlclf.decisions.folds import summed
-from mlclf.decisions.histograms import LIMIT, LabelHistogram
+from mlclf.decisions.histograms import LabelHistogram
 from mlclf.decisions.joint import solve_joint
 from mlclf.decisions.objectives import Objective
 
@@ -120,8 +121,7 @@ def _outcome(cuts: Cuts, index: Tensor) -> Tensor:
 def _bins_of(thresholds: Tensor, num_bins: int) -> Tensor:
     """Where in cuts from the top a threshold [k] lies, NEVER for NaN."""
     logits = torch.logit(thresholds.double(), eps=1e-12)
-    bins = ((logits + LIMIT) * (num_bins / (2 * LIMIT))).nan_to_num(0).clamp_(0, num_bins - 1).long()
-    return torch.where(thresholds.isnan(), NEVER, num_bins - 1 - bins)
+    return torch.where(thresholds.isnan(), NEVER, num_bins - 1 - bin_of(logits, num_bins))
 
 
 def _values(sums: Tensor, objective: Objective) -> Tensor:
