@@ -9,6 +9,23 @@ from torch import Tensor
 from torch.nn import functional
 
 
+def product(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """inputs·weightᵀ + bias: [n, m], [k, m], [k] → [n, k].
+
+    By oneDNN where a CPU has float32 for it, in half the time that BLAS takes for few outputs on AMD's processors.
+    """
+    is_plain = inputs.device.type == "cpu" and inputs.dtype == torch.float32
+    if is_plain and inputs.numel() and weight.numel() and has_onednn():
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
+        return result
+    return functional.linear(inputs, weight, bias)
+
+
+def has_onednn() -> bool:
+    """Whether this PyTorch was built with oneDNN."""
+    return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]  # torch's is_available
+
+
 class LinearBCE(torch.autograd.Function):
     """The mean over cells of BCE(z, y) for z = x·Wᵀ + b (+ sums of rows of an embedding).
 
@@ -20,7 +37,7 @@ class LinearBCE(torch.autograd.Function):
         ctx: Any, dense: Tensor, weight: Tensor, bias: Tensor, labels: Tensor,
         embedding: Tensor | None, ids: Tensor | None, offsets: Tensor | None,
     ) -> Tensor:  # fmt: skip
-        logits = torch.addmm(bias, dense, weight.t())
+        logits = product(dense, weight, bias)
         if embedding is not None:
             assert ids is not None
             logits += functional.embedding_bag(ids, embedding, offsets, mode="sum", include_last_offset=True)
@@ -29,7 +46,7 @@ class LinearBCE(torch.autograd.Function):
         slope = logits.sigmoid_().sub_(targets).div_(logits.numel())
         ctx.vocabulary = None if embedding is None else embedding.shape
         rows = () if ids is None or offsets is None else embedding_gradient(slope, ids, offsets)
-        ctx.save_for_backward(slope.t() @ dense, slope.sum(0), *rows)
+        ctx.save_for_backward(product(slope.t(), dense.t()), slope.sum(0), *rows)
         return loss
 
     @staticmethod
