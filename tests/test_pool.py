@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 
 from mlclf.data.batch import Batch, joined, padded
 from mlclf.data.labels import UNOBSERVED
-from mlclf.data.pool import LANES, MAX_SLABS, MIN_SLABS, OVERHEAD, Pool, PoolShape, RowLayout, Slab, pool_shape
+from mlclf.data.pool import (
+    DECODED_COPIES,
+    LANES,
+    MAX_SLABS,
+    MIN_SLABS,
+    OVERHEAD,
+    Pool,
+    PoolShape,
+    RowLayout,
+    Slab,
+    pool_shape,
+)
 from mlclf.data.schedule import SPAN_ROWS
 from mlclf.data.shards import Unit
 from mlclf.errors import ConfigError
@@ -20,7 +31,7 @@ from mlclf.errors import ConfigError
 @pytest.mark.parametrize("row_bytes", [32.0, 500.0])
 @pytest.mark.parametrize("decoded", [8.0, 900.0])
 def test_the_pool_stays_within_its_budget(budget: int, row_bytes: float, decoded: float) -> None:
-    smallest = OVERHEAD * (SPAN_ROWS * (MIN_SLABS * row_bytes + 2 * row_bytes + 3 * decoded))
+    smallest = OVERHEAD * (SPAN_ROWS * (MIN_SLABS * row_bytes + row_bytes + DECODED_COPIES * decoded))
     if smallest > budget:
         message = (
             f"runtime.memory_budget of {budget:,} bytes is too small for rows of {row_bytes:,.0f} bytes; "
@@ -34,7 +45,7 @@ def test_the_pool_stays_within_its_budget(budget: int, row_bytes: float, decoded
     assert MIN_SLABS <= pool.slabs <= MAX_SLABS
     assert pool.slab_rows % SPAN_ROWS == 0
     assert pool.lanes in LANES
-    held = pool.slab_rows * (pool.slabs * row_bytes + pool.lanes * (2 * row_bytes + 3 * decoded))
+    held = pool.slab_rows * (pool.slabs * row_bytes + pool.lanes * (row_bytes + DECODED_COPIES * decoded))
     assert pool.num_bytes == int(OVERHEAD * held)
 
 

@@ -25,6 +25,9 @@ LARGE_BYTES = 256 << 20
 MAX_EXPANSION = 5_000
 """No codec but for made files packs so many bytes into one; with LARGE_BYTES it is taken for a decompression bomb."""
 
+COLUMNS_BYTES = 2 << 20
+"""Decoded bytes of columns that are read together, where a unit is read whole; then their pages stay in the cache."""
+
 MAX_ROW_BYTES = 16 << 20
 """Mean bytes of a row beyond which a column cannot be read in pieces of bounded size."""
 
@@ -132,12 +135,29 @@ def _record_batches(
     with plan.shards[unit.shard].open() if opened is None else nullcontext(opened) as file:
         size = min(piece_rows, _safe_rows(plan, unit, columns, file.metadata))
         groups, names = list(unit.groups), list(columns)
+        if unit.rows <= size and not plan.shards[unit.shard].source.is_remote:
+            yield from _whole(file, unit, names).to_batches()
+            return
         for batch in file.iter_batches(batch_size=size, row_groups=groups, columns=names, use_threads=False):
             missing = set(names) - set(batch.schema.names)
             if missing:
                 raise ValueError(f"column {min(missing)!r} is missing")
             if batch.num_rows:
                 yield batch
+
+
+def _whole(file: pq.ParquetFile, unit: Unit, columns: Sequence[str]) -> pa.Table:
+    """All rows of a unit, a few columns after the other, so that the pages of few are held at once."""
+    together = max(1, int(COLUMNS_BYTES * len(columns) / max(1.0, unit.rows * unit.row_bytes)))
+    arrays: dict[str, pa.ChunkedArray] = {}
+    for start in range(0, len(columns), together):
+        names = list(columns[start : start + together])
+        table = file.read_row_groups(list(unit.groups), columns=names, use_threads=False)
+        missing = set(names) - set(table.column_names)
+        if missing:
+            raise ValueError(f"column {min(missing)!r} is missing")
+        arrays |= {name: table.column(name) for name in names}
+    return pa.table(arrays)
 
 
 def _safe_rows(plan: Plan, unit: Unit, columns: Sequence[str], metadata: pq.FileMetaData) -> int:

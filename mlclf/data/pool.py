@@ -27,8 +27,11 @@ LANES = (8, 4, 2, 1)
 OVERHEAD = 1.1
 """What allocators and batches in flight take on top."""
 
-DECODED_COPIES = 3
-"""Decoded columns of a slab, the same compressed, and what the allocator keeps of the slab before."""
+DECODED_COPIES = 2
+"""Decoded columns of a slab, and what the allocator keeps of the slab before."""
+
+WHOLE_READER_BYTES = 8 << 20
+"""What an open reader holds of units that are read whole: a few columns, decompressed and compressed."""
 
 READER_BYTES = 5 << 19
 """What an open reader holds for each column of a row group: its dictionary, a page, that page compressed, a buffer."""
@@ -78,8 +81,8 @@ def pool_shape(
 ) -> PoolShape:
     """The largest pool that the budget holds.
 
-    A slab in flight costs its decoded columns and a column-major copy beside its own memory; and the allocator keeps
-    memory of columns decoded before.
+    A slab in flight costs its decoded columns beside its own memory; and the allocator keeps memory of columns decoded
+    before.
 
     Args:
         budget_bytes: bytes for pool and decoding together.
@@ -95,14 +98,19 @@ def pool_shape(
     most = min(MAX_SLAB_ROWS, max(1, -(-unit_rows // SPAN_ROWS)) * SPAN_ROWS)
 
     def in_flight(lanes: int) -> float:
-        return lanes * (2 * row_bytes + DECODED_COPIES * decoded_row_bytes)
+        return lanes * (row_bytes + DECODED_COPIES * decoded_row_bytes)
+
+    def reader_of(rows: int) -> float:
+        return min(reader, WHOLE_READER_BYTES) if rows >= unit_rows else reader
 
     def rows_with(lanes: int) -> int:
+        if bytes_of(MIN_SLABS, most, lanes) <= budget_bytes:
+            return most
         left = budget_bytes / OVERHEAD - lanes * reader
         return min(most, int(left / (MIN_SLABS * row_bytes + in_flight(lanes))) // SPAN_ROWS * SPAN_ROWS)
 
     def bytes_of(slabs: int, rows: int, lanes: int) -> int:
-        return int(OVERHEAD * (rows * (slabs * row_bytes + in_flight(lanes)) + lanes * reader))
+        return int(OVERHEAD * (rows * (slabs * row_bytes + in_flight(lanes)) + lanes * reader_of(rows)))
 
     roomy = [lanes for lanes in LANES if rows_with(lanes) == most]
     lanes = roomy[0] if roomy else lanes_for(budget_bytes, reader)
@@ -114,7 +122,7 @@ def pool_shape(
             f"runtime.memory_budget of {budget_bytes:,} bytes is too small for rows of {row_bytes:,.0f} bytes; "
             f"the smallest that works is {bytes_of(MIN_SLABS, SPAN_ROWS, 1) + 1:,}"
         )
-    left = budget_bytes / OVERHEAD - lanes * reader
+    left = budget_bytes / OVERHEAD - lanes * reader_of(rows)
     slabs = max(MIN_SLABS, min(MAX_SLABS, int((left / rows - in_flight(lanes)) / row_bytes)))
     return PoolShape(slabs, rows, bytes_of(slabs, rows, lanes), lanes, rows * decoded_row_bytes)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mlclf.data.arrays import Recycler, tensor_of, transpose
 from mlclf.data.batch import Tokens, join_tokens
@@ -21,6 +23,9 @@ from mlclf.data.schema import CATEGORICAL, EMBEDDING, NUMERIC, SPARSE, TEXT, TOK
 from mlclf.errors import RunError
 
 FORMAT_VERSION = 1
+SCRATCH_BYTES = 8 << 20
+"""Of a block of rows, column by column, before it is transposed; it stays in a processor's cache meanwhile."""
+
 IdFeature = LevelFeature | SparseFeature | TextFeature
 
 
@@ -89,42 +94,60 @@ class Features:
         return len(kept) if one_each else None
 
     def encode_dense(self, table: pa.Table, where: str, out: NDArray[np.float32]) -> None:
-        """Fill out[:n] of a row-major [capacity, D] float32 array."""
-        num_rows, width = table.num_rows, out.shape[1]
-        if not width or self._encode_plain(table, out):
+        """Fill out[:n] of a row-major [capacity, D] float32 array, a block of rows after the other."""
+        if not out.shape[1]:
             return
+        rows = block_rows(out.shape[1])
+        plain = self._plain_blocks(table, rows)
+        for number, start in enumerate(range(0, table.num_rows, rows)):
+            into = out[start : min(start + rows, table.num_rows)]
+            if plain is None or not self._encode_plain(plain[number], into):
+                self._encode_block(table.slice(start, rows), where, into)
+
+    def _encode_block(self, table: pa.Table, where: str, out: NDArray[np.float32]) -> None:
+        """Encode columns of any kind, one after the other."""
         start = 0
-        columns = self._scratch.array((width, num_rows), np.float32)
+        columns = self._scratch.array(out.shape[::-1], np.float32)
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
             for feature in self.dense:
                 size = len(feature.dense_names())
                 if size:
                     feature.encode(table, where, columns[start : start + size])
                 start += size
-        transpose(columns, out[:num_rows])
+        transpose(columns, out)
 
-    def _encode_plain(self, table: pa.Table, out: NDArray[np.float32]) -> bool:
-        """Encode columns of float32 in which nothing is missing, in a few calls for all of them.
-
-        Other threads cannot go on with Python between the steps of a call; and each call may have to wait for them.
-        Returns False where a column is of another kind, or a value needs care.
-        """
+    def _plain_blocks(self, table: pa.Table, rows: int) -> list[tuple[Tensor, ...]] | None:
+        """The columns of each block of rows where all are float32 and nothing is missing, else None."""
         used = [feature for feature in self.dense if feature.has_value or feature.has_indicator]
         if not all(feature.is_plain_in(table) for feature in used):
-            return False
-        means = torch.tensor([[feature.mean] for feature in used])
-        scales = torch.tensor([[1 / feature.deviation] for feature in used])
-        values = torch.from_numpy(self._scratch.array((len(used), table.num_rows), np.float32))
-        torch.stack([tensor_of(table.column(feature.name)) for feature in used], out=values)
+            return None
+        columns = [torch.split(tensor_of(table.column(feature.name)), rows) for feature in used]
+        return list(zip(*columns, strict=True))
+
+    def _encode_plain(self, columns: Sequence[Tensor], out: NDArray[np.float32]) -> bool:
+        """Encode a block in a few calls for all columns; False where a value needs care.
+
+        Other threads cannot go on with Python between the steps of a call; and each call may have to wait for them.
+        """
+        values = torch.from_numpy(self._scratch.array(out.shape[::-1], np.float32))
+        torch.stack(list(columns), out=values)
+        means, scales = self._scaling
         values.sub_(means).mul_(scales)
         if not torch.isfinite(values.sum()):
             return False
-        torch.from_numpy(out[: table.num_rows]).copy_(values.t())
+        torch.from_numpy(out).copy_(values.t())
         return True
+
+    @cached_property
+    def _scaling(self) -> tuple[Tensor, Tensor]:
+        """Means and reciprocal deviations of plain columns: [D, 1] each."""
+        used = [feature for feature in self.dense if feature.has_value]
+        means = torch.tensor([[feature.mean] for feature in used])
+        return means, torch.tensor([[1 / feature.deviation] for feature in used])
 
     def touch_memory(self, rows: int, threads: int) -> None:
         """Have the memory ready that so many threads need to encode tables of so many rows."""
-        self._scratch.touch((self.num_dense, rows), np.float32, threads)
+        self._scratch.touch((self.num_dense, min(rows, block_rows(self.num_dense))), np.float32, threads)
 
     def encode_tokens(self, table: pa.Table, where: str) -> Tokens:
         """Ids of all columns beside each other, row by row."""
@@ -192,6 +215,11 @@ class Features:
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"features.json is damaged ({error!r}); fit the run again") from error
         return cls(dense, tokens)
+
+
+def block_rows(num_dense: int) -> int:
+    """Rows that are encoded at once."""
+    return max(64, SCRATCH_BYTES // (4 * max(1, num_dense)))
 
 
 def _is_dropped(feature: IdFeature) -> bool:
