@@ -207,7 +207,7 @@ def test_pieces_are_smaller_where_rows_are_wide(tmp_path: Path) -> None:
     assert piece_rows(narrow) == 65_536
     wide = pa.array(np.zeros((4, 1 << 16), np.float32).tolist(), pa.list_(pa.float32(), 1 << 16))
     pq.write_table(pa.table({"v": wide}), tmp_path / "0.parquet")
-    assert piece_rows(make_plan(str(tmp_path))) == 64
+    assert piece_rows(make_plan(str(tmp_path))) == 128
 
 
 def test_an_encoder_reads_each_column_once(tmp_path: Path) -> None:

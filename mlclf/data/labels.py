@@ -289,17 +289,18 @@ class ColumnCounter:
         """Count the rows of a table: weights [n], parts [n]."""
         counts = self._counts
         num_parts = len(counts.rows)
+        size = num_parts * NUM_CODES
         first_cells = parts.astype(np.int64) * NUM_CODES
-        counted = weights > 0
+        counted = None if np.all(weights == 1) else weights > 0
         for index, name in enumerate(self._labels.names):
             cells = first_cells + self._labels.encode_column(name, table, where)
-            size = num_parts * NUM_CODES
-            summed = np.bincount(cells, weights, size).reshape(num_parts, NUM_CODES)
-            number = np.bincount(cells[counted], minlength=size).reshape(num_parts, NUM_CODES)
-            counts.positives[:, index] += summed[:, 1]
-            counts.totals[:, index] += summed[:, 0] + summed[:, 1]
-            counts.positive_rows[:, index] += number[:, 1]
-            counts.rows[:, index] += number[:, 0] + number[:, 1]
+            number = np.bincount(cells if counted is None else cells[counted], minlength=size)
+            summed = number if counted is None else np.bincount(cells, weights, size)
+            of_codes, by_weight = number.reshape(num_parts, NUM_CODES), summed.reshape(num_parts, NUM_CODES)
+            counts.positives[:, index] += by_weight[:, 1]
+            counts.totals[:, index] += by_weight[:, 0] + by_weight[:, 1]
+            counts.positive_rows[:, index] += of_codes[:, 1]
+            counts.rows[:, index] += of_codes[:, 0] + of_codes[:, 1]
 
     def finish(self) -> LabelCounts:
         return self._counts

@@ -21,6 +21,9 @@ from mlclf.errors import DataError
 
 NICENESS = 10
 
+ALIKE = 1.25
+"""Units whose rows are larger than those of the others by no more are read in pieces of as many rows."""
+
 T = TypeVar("T")
 Work = Callable[[int, pa.Table, str], T]
 """What is done with the rows of a table: (number of the first row, table, place) → result."""
@@ -114,7 +117,8 @@ def decoded_pieces(
     """
 
     def rows_of(unit: Unit) -> int:
-        rows = min(piece_rows, piece_rows * plan.row_bytes / max(1.0, unit.row_bytes))
+        larger = unit.row_bytes / max(1.0, plan.row_bytes)
+        rows = piece_rows if larger <= ALIKE else piece_rows / larger
         return max(1, int(rows) // SPAN_ROWS) * SPAN_ROWS
 
     readers: Readers[T] = Readers(plan, columns, rows_of, lanes=lanes, threads=threads)

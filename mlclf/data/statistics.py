@@ -24,7 +24,7 @@ from mlclf.data.splits import TRAIN, Split, time_values
 from mlclf.data.where import Where
 from mlclf.errors import CorruptDataError, DataError
 
-PIECE_BYTES = 16 << 20
+PIECE_BYTES = 32 << 20
 PIECE_ROWS = 65_536
 TIME_SAMPLE = 1_000_000
 SAMPLE_ROWS = 4096
@@ -175,8 +175,6 @@ def _one_pass(
         located(plan, first_row, table, found.add)
         read += table.num_rows
         yield read, None
-    table = None
-    pa.default_memory_pool().release_unused()  # what it keeps for later would come on top of the pool
     yield read, found.finish(read)
 
 
