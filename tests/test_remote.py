@@ -130,9 +130,10 @@ def test_data_is_the_same_through_faults(
 def test_only_the_needed_columns_are_fetched(proxy: FaultyProxy, source: Source) -> None:
     metadata = pq.read_metadata(source.filesystem.open_input_file(source.path))
     proxy.requests.clear()
-    with source.open_parquet(metadata) as file:
-        batches = list(file.iter_batches(3_000, row_groups=[1], columns=["c03", "c04", "c40"], use_threads=False))
-    assert pa.Table.from_batches(batches).equals(TABLE.slice(GROUP_ROWS).select(["c03", "c04", "c40"]))
+    columns = ["c03", "c04", "c40"]
+    with source.open_unit([1], columns, metadata) as file:
+        batches = list(file.iter_batches(3_000, row_groups=[1], columns=columns, use_threads=False))
+    assert pa.Table.from_batches(batches).equals(TABLE.slice(GROUP_ROWS).select(columns))
     stored = sum(metadata.row_group(1).column(number).total_compressed_size for number in (3, 4, 40))
     reads = [request for request in proxy.requests if request.method == "GET"]
     assert [request.method for request in proxy.requests] == ["HEAD", "GET", "GET"]  # neighbours come in one request
@@ -144,10 +145,10 @@ def test_large_row_groups_are_read_in_buffers(
     proxy: FaultyProxy, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     metadata = pq.read_metadata(source.filesystem.open_input_file(source.path))
-    monkeypatch.setattr(sources, "READ_AHEAD_BYTES", metadata.row_group(0).total_byte_size - 1)
+    monkeypatch.setattr(sources, "READ_AHEAD_BYTES", metadata.row_group(0).column(1).total_compressed_size - 1)
     monkeypatch.setattr(sources, "REMOTE_BUFFER_BYTES", 30_000)
     proxy.requests.clear()
-    with source.open_parquet(metadata) as file:
+    with source.open_unit([0], ["c01"], metadata) as file:
         assert file.read_row_group(0, columns=["c01"]).equals(TABLE.slice(0, GROUP_ROWS).select(["c01"]))
     assert len(proxy.requests) > 2
     assert all(request.body_bytes <= 90_000 for request in proxy.requests)
@@ -165,6 +166,34 @@ def test_long_reads_are_split(proxy: FaultyProxy, source: Source, monkeypatch: p
     ranges = {request.range for request in proxy.requests if request.method == "GET"}
     assert len(ranges) == 10
     assert "bytes=45100-49195" in ranges
+
+
+def test_ranges_are_fetched_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = np.random.default_rng(0).integers(0, 256, 100_000, np.uint8).tobytes()
+    asked: list[tuple[int, int]] = []
+    together = threading.Barrier(5)  # is passed by five requests at once, or by none
+
+    def read_range(start: int, length: int) -> bytes:
+        asked.append((start, length))
+        if not together.broken:
+            together.wait(5)
+        return data[start : start + length]
+
+    monkeypatch.setattr(remote, "LEAST_BYTES", 1)
+    monkeypatch.setattr(remote, "PART_BYTES", 10_000)
+    monkeypatch.setattr(remote, "ATTEMPT_SECONDS", 10.0)
+    file = remote.RemoteFile("memory://a", len(data), read_range)
+    file.hold([(1_000, 2_000), (30_000, 55_000), (90_000, 90_001)])
+    assert sorted(asked) == [(1_000, 1_000), (30_000, 10_000), (40_000, 10_000), (50_000, 5_000), (90_000, 1)]
+    together.abort()
+    asked.clear()
+    for start, length in [(1_000, 1_000), (1_500, 7), (30_000, 25_000), (44_000, 3), (90_000, 1)]:
+        file.seek(start)
+        assert file.read(length) == data[start : start + length]
+    assert not asked
+    file.seek(54_000)
+    assert file.read(3_000) == data[54_000:57_000]
+    assert asked == [(55_000, 2_000)]
 
 
 def test_files_read_as_streams(source: Source) -> None:

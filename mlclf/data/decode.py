@@ -132,10 +132,11 @@ def _record_batches(
         for start in range(0, unit.rows, piece_rows):
             yield pa.record_batch([pa.nulls(min(piece_rows, unit.rows - start))], names=["__rows__"])
         return
-    with plan.shards[unit.shard].open() if opened is None else nullcontext(opened) as file:
+    shard = plan.shards[unit.shard]
+    with shard.open_unit(unit.groups, columns) if opened is None else nullcontext(opened) as file:
         size = min(piece_rows, _safe_rows(plan, unit, columns, file.metadata))
         groups, names = list(unit.groups), list(columns)
-        if unit.rows <= size and not plan.shards[unit.shard].source.is_remote:
+        if unit.rows <= size:
             yield from _whole(file, unit, names).to_batches()
             return
         for batch in file.iter_batches(batch_size=size, row_groups=groups, columns=names, use_threads=False):

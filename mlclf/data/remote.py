@@ -9,9 +9,12 @@ import os
 import random
 import re
 import time
+from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, wait
 from functools import partial
+from operator import itemgetter
 from threading import Thread
 from typing import Any, TypeVar
 from urllib.parse import unquote
@@ -44,8 +47,8 @@ PART_BYTES = 8 << 20
 LEAST_BYTES = 4 << 10
 """What a request asks for at least: pyarrow learns what S3 says of a fault only where that fits into the bytes."""
 
-PARALLEL_PARTS = 4
-"""Parts of one read that are fetched side by side: one connection seldom fills the line."""
+PARALLEL_PARTS = 8
+"""Parts of a read, or ranges of a file, that are fetched side by side: one connection seldom fills the line."""
 
 S3_TEXTS = (
     *("access_key", "secret_key", "session_token", "role_arn", "session_name", "external_id"),
@@ -366,10 +369,14 @@ class RemoteFiles(pafs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has 
         return found
 
     def open_input_file(self, path: str) -> pa.PythonFile:
-        size, read = persist(partial(self._open, path), f"{self.name_of(path)}: opening", self.secrets)
-        return pa.PythonFile(RemoteFile(self.name_of(path), size, read, self.secrets), mode="r")
+        return pa.PythonFile(self.open_file(path), mode="r")
 
     open_input_stream = open_input_file
+
+    def open_file(self, path: str) -> RemoteFile:
+        """Open a file for reading; `open_input_file` gives the same to pyarrow."""
+        size, read = persist(partial(self._open, path), f"{self.name_of(path)}: opening", self.secrets)
+        return RemoteFile(self.name_of(path), size, read, self.secrets)
 
     def _open(self, path: str) -> tuple[int, Callable[[int, int], bytes]]:
         """Return the size of a file and a function (start, length) → bytes, safe to call from several threads."""
@@ -392,16 +399,27 @@ class RemoteFiles(pafs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has 
 
 
 class RemoteFile(io.RawIOBase):
-    """A file that is read part by part, each by `persist`."""
+    """A file that is read part by part, each by `persist`.
+
+    Attributes:
+        size: in bytes.
+    """
 
     def __init__(
         self, name: str, size: int, read_range: Callable[[int, int], bytes], secrets: Sequence[str] = ()
     ) -> None:
         self.name = name
-        self._size = size
+        self.size = size
         self._read_range = read_range
         self._secrets = secrets
         self._position = 0
+        self._held: list[tuple[int, bytes]] = []
+
+    def hold(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Fetch ranges of bytes (start, end), rising and apart, side by side; reads inside them then cost nothing."""
+        parts = [part for start, end in ranges for part in _parts(start, end)]
+        fetched = dict(zip(parts, self._fetched(parts), strict=True))
+        self._held = [(start, b"".join(fetched[part] for part in _parts(start, end))) for start, end in ranges]
 
     def readable(self) -> bool:
         return True
@@ -413,27 +431,37 @@ class RemoteFile(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}[whence]
         self._position = max(0, base + offset)
         return self._position
 
     def read(self, size: int | None = -1) -> bytes:
-        start = min(self._position, self._size)
-        length = self._size - start if size is None or size < 0 else min(size, self._size - start)
+        start = min(self._position, self.size)
+        length = self.size - start if size is None or size < 0 else min(size, self.size - start)
         data = self._read(start, length)
         self._position = start + length
         return data
 
     def _read(self, start: int, length: int) -> bytes:
-        end = start + length
-        parts = [(first, min(PART_BYTES, end - first)) for first in range(start, end, PART_BYTES)]
+        number = bisect_right(self._held, start, key=itemgetter(0)) - 1
+        if number >= 0:
+            first, data = self._held[number]
+            held = data[start - first : start - first + length]
+            if held:
+                return held if len(held) == length else held + self._read(start + len(held), length - len(held))
+        return b"".join(self._fetched(_parts(start, start + length)))
+
+    def _fetched(self, parts: Sequence[tuple[int, int]]) -> list[bytes]:
+        """The bytes of parts (start, length), some of them fetched side by side."""
         if len(parts) == 1:
-            return self._part(*parts[0])
-        pieces = []
-        for first in range(0, len(parts), PARALLEL_PARTS):
-            wave = [_in_thread(partial(self._part, *part)) for part in parts[first : first + PARALLEL_PARTS]]
-            pieces += [future.result() for future in wave]
-        return b"".join(pieces)
+            return [self._part(*parts[0])]
+        done: list[bytes] = []
+        running: deque[Future[bytes]] = deque()
+        for part in parts:
+            if len(running) == PARALLEL_PARTS:
+                done.append(running.popleft().result())
+            running.append(_in_thread(partial(self._part, *part)))
+        return done + [future.result() for future in running]
 
     def _part(self, start: int, length: int) -> bytes:
         return persist(
@@ -443,8 +471,13 @@ class RemoteFile(io.RawIOBase):
         )
 
     def _attempt(self, start: int, length: int) -> bytes:
-        asked = min(self._size, start + max(length, LEAST_BYTES)) - start
+        asked = min(self.size, start + max(length, LEAST_BYTES)) - start
         data = self._read_range(start, asked)
         if len(data) != asked:
             raise ConnectionError(f"{len(data):,} of {asked:,} bytes came")
         return data if asked == length else data[:length]
+
+
+def _parts(start: int, end: int) -> list[tuple[int, int]]:
+    """(start, length) of each part of a range."""
+    return [(first, min(PART_BYTES, end - first)) for first in range(start, end, PART_BYTES)]

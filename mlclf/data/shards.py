@@ -72,6 +72,12 @@ class Shard:
         """Open the file for reading in small buffers, page checksums verified where the file has them."""
         return self.source.open_parquet(metadata=self.metadata, buffer_size=READ_BUFFER_BYTES)
 
+    def open_unit(self, groups: Sequence[int], columns: Sequence[str]) -> pq.ParquetFile:
+        """Open the file to read columns of row groups and nothing else; of a remote one they are fetched at once."""
+        if self.source.is_remote:
+            return self.source.open_unit(groups, columns, self.metadata)
+        return self.open()
+
 
 @dataclass(frozen=True)
 class Unit:

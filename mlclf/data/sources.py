@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from mlclf.data.ranges import chunk_ranges
 from mlclf.data.remote import RemoteError, name_of, open_remote, without_credentials
 from mlclf.errors import DataError
 
 SUFFIXES = (".parquet", ".parq", ".pq")
 READ_AHEAD_BYTES = 256 << 20
-"""Row groups of remote files that decode to more by their footer are not read ahead of decoding."""
+"""Of a unit of a remote file; no more is read ahead of decoding."""
 
 REMOTE_BUFFER_BYTES = 4 << 20
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
@@ -50,22 +52,41 @@ class Source:
         return not isinstance(self.filesystem, pafs.LocalFileSystem)
 
     def open_parquet(self, metadata: pq.FileMetaData | None = None, buffer_size: int = 0) -> pq.ParquetFile:
-        """Open as Parquet, page checksums verified.
-
-        A local file is read without read-ahead, in buffers of `buffer_size` bytes (0: whole column chunks). Of a remote
-        file the needed column chunks are fetched before they are decoded, neighbours in one request, and kept until it
-        is closed: open it anew for each unit. Where a row group is larger than READ_AHEAD_BYTES it is read in large
-        buffers instead.
-        """
-        ahead = self.is_remote and (metadata is None or _largest_group_bytes(metadata) <= READ_AHEAD_BYTES)
+        """Open as Parquet, page checksums verified; read in buffers of `buffer_size` bytes (0: whole column chunks)."""
         return pq.ParquetFile(
             self.path,
             filesystem=self.filesystem,
             metadata=metadata,
-            pre_buffer=ahead,
+            pre_buffer=False,
             buffer_size=REMOTE_BUFFER_BYTES if self.is_remote else buffer_size,
             page_checksum_verification=True,
         )
+
+    def open_unit(
+        self, groups: Sequence[int], columns: Sequence[str], metadata: pq.FileMetaData | None = None
+    ) -> pq.ParquetFile:
+        """Open a remote file to read columns of row groups: their chunks are fetched first, side by side, and held.
+
+        Chunks of more than READ_AHEAD_BYTES are read in large buffers instead.
+        """
+        file = self.filesystem.handler.open_file(self.path)
+
+        def opened(buffer_size: int, footer: pq.FileMetaData | None) -> pq.ParquetFile:
+            python_file = pa.PythonFile(file, mode="r")
+            return pq.ParquetFile(
+                python_file,
+                metadata=footer,
+                pre_buffer=False,
+                buffer_size=buffer_size,
+                page_checksum_verification=True,
+            )
+
+        parquet = opened(REMOTE_BUFFER_BYTES, metadata)
+        ranges = chunk_ranges(parquet.metadata, groups, columns, file.size)
+        if sum(end - start for start, end in ranges) > READ_AHEAD_BYTES:
+            return parquet
+        file.hold(ranges)
+        return opened(0, parquet.metadata)
 
     def magic(self) -> tuple[bytes, bytes]:
         """The first and the last four bytes; empty where they cannot be read.
@@ -235,11 +256,6 @@ def _in_folder(path: str, filesystem: Any) -> list[Source]:
 def _plain(error: BaseException) -> str:
     text = str(error).strip().splitlines()
     return text[0][:200] if text else type(error).__name__
-
-
-def _largest_group_bytes(metadata: pq.FileMetaData) -> int:
-    groups = range(metadata.num_row_groups)
-    return max((metadata.row_group(index).total_byte_size for index in groups), default=0)
 
 
 def _version(info: pafs.FileInfo) -> str:
