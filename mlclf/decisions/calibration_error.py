@@ -194,12 +194,13 @@ def _occupied(
     histogram: LabelHistogram, labels: slice, values_of: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Positives, mass and middle value of the bins between the first and the last that some label uses: [k, t] each."""
-    positives = histogram.positives[labels]
-    mass = positives + histogram.negatives[labels]
+    bins = histogram.window(labels)
+    positives = histogram.positives[labels, bins]
+    mass = positives + histogram.negatives[labels, bins]
     used = mass.sum(0).nonzero()[:, 0]
     span = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 0)
-    values = histogram.bin_scores(values_of, labels)
-    return positives[:, span], mass[:, span], values[:, span]
+    inside = slice(bins.start + span.start, bins.start + span.stop)
+    return positives[:, span], mass[:, span], histogram.bin_scores(values_of, labels, inside)
 
 
 def _same(logits: Tensor) -> Tensor:

@@ -97,7 +97,10 @@ def cell_slices(cells: Cells, scores: Tensor, width: int = 1) -> Iterator[CellSl
     if cells.weights is not None and not bool((kept := cells.weights > 0).all()):
         cells, scores = cells.where(kept), scores[kept]
     slices = [_sliced(cells, scores, rows) for rows in _row_slices(len(cells), max(width, scores.shape[1]))]
-    for part in slices:
+    # Without hidden cells all are looked at together, which is faster where they are stored label by label.
+    all_seen = cells.mask is None and cells.label_weights is None
+    whole = CellSlice(cells.logits, scores, cells.labels, cells.identities, None, None, None)
+    for part in [whole] if all_seen else slices:
         if part.labels.numel():
             _check_logits(part)
             _check_scores(part)

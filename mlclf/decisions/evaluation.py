@@ -56,7 +56,9 @@ class Evaluation:
         self.thresholds = thresholds.to(torch.float32)
         self.scores_of = scores_of
         self.decide = decide if decide is not None else self._at_least
-        self.histogram = LabelHistogram(num_labels, num_bins).to(device)
+        self.histogram = LabelHistogram(num_labels, num_bins)
+        if device.type != "cpu":  # to move it would fill all of its bins, used or not
+            self.histogram.to(device)
         self.losses = LossSums(num_labels).to(device)
         self.decisions = DecisionCounts(num_labels).to(device)
         self.rankings = RowRankings().to(device)
@@ -157,7 +159,8 @@ class Evaluation:
         """
         losses, train_prevalences = self.losses, train_prevalences.to(self.losses.loss)
         per_label, bounds = self._per_label()
-        micro = self._micro()
+        pooled = self.histogram.pooled()
+        micro = self._micro(pooled)
         constant = losses.constant_log_loss(train_prevalences)
         calibration = self._calibration()
         one_by_one = {
@@ -187,7 +190,7 @@ class Evaluation:
             "macro_all": _named_numbers(macro_all),
             "undefined": {name: int(values.isnan().sum()) for name, values in per_label.items()},
             "ranking": _named_numbers(rankings),
-            "calibration": self._pooled_calibration(calibration),
+            "calibration": self._pooled_calibration(pooled, calibration),
             "labels": self._labels_document(label_names, one_by_one, bounds, calibration),
         }
         if self.replicates is not None:
@@ -208,8 +211,7 @@ class Evaluation:
         per_label = {"auroc": areas, "average_precision": precisions, **decision_metrics(self.decisions.counts)}
         return per_label, {"auroc": area_bounds, "average_precision": precision_bounds}
 
-    def _micro(self) -> dict[str, Tensor]:
-        pooled = self.histogram.pooled()
+    def _micro(self, pooled: LabelHistogram) -> dict[str, Tensor]:
         decisions = decision_metrics(self.decisions.counts.sum(-1))
         return {"auroc": auroc(pooled)[0], "average_precision": average_precision(pooled)[0], **decisions}
 
@@ -230,14 +232,14 @@ class Evaluation:
             "observed_expected": self.losses.observed_expected(),
         }
 
-    def _pooled_calibration(self, per_label: dict[str, Tensor]) -> dict[str, Any]:
-        logistic = recalibration(self.histogram.pooled())
-        pooled = {
+    def _pooled_calibration(self, pooled: LabelHistogram, per_label: dict[str, Tensor]) -> dict[str, Any]:
+        logistic = recalibration(pooled)
+        of_cells = {
             "slope": logistic.slope,
             "intercept": logistic.intercept,
             "observed_expected": self.losses.positives.sum() / self.losses.expected.sum(),
         }
-        return _named_numbers({name: pooled.get(name, values.nanmean()) for name, values in per_label.items()})
+        return _named_numbers({name: of_cells.get(name, values.nanmean()) for name, values in per_label.items()})
 
     def _labels_document(
         self,

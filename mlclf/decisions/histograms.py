@@ -358,10 +358,13 @@ class LabelHistogram(Metric):
         """Return a histogram of one label that holds the cells of all labels."""
         pool = self._like(1, self.num_bins)
         for labels in self.label_slices(32):
-            pool.counts += self.counts[labels].sum(0, keepdim=True)
+            bins = self.window(labels)
+            pool.counts[..., bins] += self.counts[labels, :, bins].sum(0, keepdim=True)
             if self._keeps_squares:
-                pool.squares += self.squares[labels].sum(0, keepdim=True)
-        pool.least, pool.greatest = self.least.amin(0, keepdim=True), self.greatest.amax(0, keepdim=True)
+                pool.squares[..., bins] += self.squares[labels, :, bins].sum(0, keepdim=True)
+            least, greatest = self.ends(labels, bins)
+            pool.least[0, bins] = torch.minimum(pool.least[0, bins], least.amin(0))
+            pool.greatest[0, bins] = torch.maximum(pool.greatest[0, bins], greatest.amax(0))
         pool.positive_rows = self.positive_rows.sum(0, keepdim=True)
         pool.rows = self.rows.sum(0, keepdim=True)
         return pool

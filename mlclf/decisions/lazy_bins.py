@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-LEAST_BYTES = 32 << 20
+LEAST_BYTES = 1 << 20
 """Smaller arrays are not worth it."""
 
 PAGE_BINS = 1024
