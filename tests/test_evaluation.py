@@ -61,11 +61,12 @@ def test_the_document_has_the_keys_of_the_contract_and_is_json() -> None:
     assert set(document) == {
         *("format_version", "rows", "log_loss", "gain", "brier", "hamming_loss", "subset_accuracy"),
         *("scored_labels", "undefined_labels", "macro", "micro", "macro_all", "ranking", "calibration", "labels"),
-        *("weighted", "undefined"),
+        *("weighted", "undefined", "micro_error_bound"),
     }
     for name in ("macro", "micro", "weighted", "undefined"):
         assert set(document[name]) == M
     assert set(document["macro_all"]) == {"f1", "f1_at_half"}
+    assert set(document["micro_error_bound"]) == {"auroc", "average_precision"}
     assert set(document["ranking"]) == {
         *(f"{name}_at_{count}" for name in ("p", "ndcg") for count in (1, 3, 5)),
         *("label_ranking_average_precision", "coverage_error", "label_ranking_loss"),

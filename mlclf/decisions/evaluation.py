@@ -24,6 +24,10 @@ FORMAT_VERSION = 1
 INTERVAL_BYTES = 128 << 20
 
 
+Ranking = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""AUROC and average precision: values and bounds of their errors, float64."""
+
+
 class Evaluation:
     """The metrics of all labels over a stream of batches, in memory that does not grow with the rows.
 
@@ -65,11 +69,17 @@ class Evaluation:
         self.rows = RowCount().to(device)
         self.replicates = Replicates(num_labels, replicates, interval_bytes, device) if replicates else None
 
-        self._ranking: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
+        self._ranking: Ranking | None = None
+        self._micro_ranking: Ranking | None = None
 
-    def rank_by(self, areas: tuple[Tensor, Tensor], precisions: tuple[Tensor, Tensor]) -> None:
-        """Report these AUROC and average precisions, each values and bounds [K] float64, not those of the histogram."""
-        self._ranking = areas, precisions
+    def rank_by(self, ranking: Ranking | None, micro: Ranking | None = None) -> None:
+        """Report these AUROC and average precisions, not those of the histogram, unless they are None.
+
+        Args:
+            ranking: of the labels, [K] each.
+            micro: of all cells pooled, [1] each.
+        """
+        self._ranking, self._micro_ranking = ranking, micro
 
     def _at_least(self, scores: Tensor) -> Tensor:
         return scores >= self.thresholds
@@ -160,7 +170,7 @@ class Evaluation:
         losses, train_prevalences = self.losses, train_prevalences.to(self.losses.loss)
         per_label, bounds = self._per_label()
         pooled = self.histogram.pooled()
-        micro = self._micro(pooled)
+        micro, micro_bounds = self._micro(pooled)
         constant = losses.constant_log_loss(train_prevalences)
         calibration = self._calibration()
         one_by_one = {
@@ -186,6 +196,7 @@ class Evaluation:
             **self._scored(label_names),
             "macro": _named_numbers({name: values.nanmean() for name, values in per_label.items()}),
             "micro": _named_numbers(micro),
+            "micro_error_bound": _named_numbers(micro_bounds),
             "weighted": _named_numbers({name: self._by_support(values) for name, values in per_label.items()}),
             "macro_all": _named_numbers(macro_all),
             "undefined": {name: int(values.isnan().sum()) for name, values in per_label.items()},
@@ -211,9 +222,14 @@ class Evaluation:
         per_label = {"auroc": areas, "average_precision": precisions, **decision_metrics(self.decisions.counts)}
         return per_label, {"auroc": area_bounds, "average_precision": precision_bounds}
 
-    def _micro(self, pooled: LabelHistogram) -> dict[str, Tensor]:
+    def _micro(self, pooled: LabelHistogram) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        (area, area_bound), (precision, precision_bound) = self._micro_ranking or (
+            auroc(pooled),
+            average_precision(pooled),
+        )
         decisions = decision_metrics(self.decisions.counts.sum(-1))
-        return {"auroc": auroc(pooled)[0], "average_precision": average_precision(pooled)[0], **decisions}
+        bounds = {"auroc": area_bound, "average_precision": precision_bound}
+        return {"auroc": area, "average_precision": precision, **decisions}, bounds
 
     def _by_support(self, values: Tensor) -> Tensor:
         support = self.losses.positives.where(values.isfinite(), 0.0)

@@ -15,7 +15,8 @@ from torch import Tensor
 from mlclf.data.shards import Plan
 from mlclf.data.steps import Progress
 from mlclf.decisions.cells import Cells
-from mlclf.decisions.evaluation import Evaluation
+from mlclf.decisions.evaluation import Evaluation, Ranking
+from mlclf.decisions.histograms import LabelHistogram
 from mlclf.decisions.ranking import LabelRows, exact_rankings
 from mlclf.decisions.refinement import MOST_PASSES, TOLERANCE, Refinement
 from mlclf.decisions.scores import scores_of
@@ -86,7 +87,8 @@ def evaluation_steps(
     """Evaluate rows, yielding progress; returns the evaluation of all and, with `by`, of the values.
 
     The first pass counts everything. Where binning leaves an interval of AUROC or average precision wider than 1e-4,
-    further passes refine the bins that matter; with `exact` they collect the scores of some labels at a time instead.
+    further passes refine the bins that matter; with `exact` those of labels collect the scores of some at a time
+    instead, and only what pools all cells is refined.
 
     Args:
         passes: called for each pass; must return all rows again.
@@ -105,36 +107,58 @@ def evaluation_steps(
             sliced.update(batch.values, batch.cells, batch.scores)
         done += len(batch.cells)
         yield Progress("evaluate", done, total)
-    if options.exact:
-        yield from _exactly(passes, evaluation, done)
-    else:
-        yield from _refined(passes, evaluation, total)
+    exact = (yield from _exactly(passes, evaluation, done)) if options.exact else None
+    yield from _refined(passes, evaluation, exact, total)
     return evaluation, sliced
 
 
 def _refined(
-    passes: Callable[[], Iterator[ScoredBatch]], evaluation: Evaluation, total: int
+    passes: Callable[[], Iterator[ScoredBatch]], evaluation: Evaluation, exact: Ranking | None, total: int
 ) -> Generator[Progress, None, None]:
-    """Refine the bins of the evaluation until every interval is narrow."""
-    found: Refinement | None = None
+    """Refine bins until every interval is narrow: those of the labels, unless exact, and of all cells pooled."""
+    labels: Counted = evaluation.histogram
+    cells: Counted = evaluation.histogram.pooled()
     for _ in range(MOST_PASSES):
-        step = Refinement.needed(found or evaluation.histogram, TOLERANCE)
-        if step is None:
+        by_label = None if exact else Refinement.needed(labels, TOLERANCE)
+        of_all = Refinement.needed(cells, TOLERANCE)
+        if by_label is None and of_all is None:
             break
         done = 0
         for batch in passes():
-            cells = batch.cells
-            step.update(cells.logits, cells.labels, cells.mask, cells.cell_weights())
-            done += len(cells)
+            part, weights = batch.cells, batch.cells.cell_weights()
+            if by_label is not None:
+                by_label.update(part.logits, part.labels, part.mask, weights)
+            if of_all is not None:
+                of_all.update(*_pooled(part.logits, part.labels, part.mask, weights))
+            done += len(part)
             yield Progress("refine", done, total)
-        found = step
-    if found is not None:
-        evaluation.rank_by(*found.ranking())
+        labels, cells = by_label or labels, of_all or cells
+    evaluation.rank_by(exact or _ranking_of(labels), _ranking_of(cells))
+
+
+Counted = LabelHistogram | Refinement
+
+
+def _ranking_of(counted: Counted) -> Ranking | None:
+    return counted.ranking() if isinstance(counted, Refinement) else None
+
+
+def _pooled(
+    logits: Tensor, labels: Tensor, mask: Tensor | None, weights: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """The cells of all labels, in any order, as those of one: [n · K, 1], weights [n · K]."""
+
+    def flat(values: Tensor) -> Tensor:
+        return values.t().reshape(-1, 1)  # no copy where they are stored label by label
+
+    if weights is not None:
+        weights = flat(weights.view(len(logits), -1).expand(logits.shape))[:, 0]
+    return flat(logits), flat(labels), None if mask is None else flat(mask), weights
 
 
 def _exactly(
     passes: Callable[[], Iterator[ScoredBatch]], evaluation: Evaluation, rows: int
-) -> Generator[Progress, None, None]:
+) -> Generator[Progress, None, Ranking]:
     """Rank sorted scores, as many labels at a time as fit into EXACT_BYTES."""
     num_labels = evaluation.histogram.num_labels
     step = max(1, EXACT_BYTES // max(1, _CELL_BYTES * rows))
@@ -146,7 +170,7 @@ def _exactly(
         values.append(exact_rankings(part.stop - first, partial(_label_rows, columns)))
         yield Progress("exact", part.stop, num_labels)
     areas, precisions = (torch.cat(column) for column in zip(*values, strict=True))
-    evaluation.rank_by((areas, areas * 0), (precisions, precisions * 0))  # no error, or NaN
+    return (areas, areas * 0), (precisions, precisions * 0)  # no error, or NaN
 
 
 def _columns_of(cells: Cells, labels: slice) -> tuple[Any, ...]:

@@ -66,15 +66,37 @@ def test_exact_in_blocks_of_labels_is_the_same(tmp_path: Path, monkeypatch: pyte
     assert mlclf.evaluate_scores(path, score_kind="probability", exact=True) == whole
 
 
-def test_bins_that_are_too_coarse_are_refined(tmp_path: Path) -> None:
+@pytest.mark.parametrize("exact", [False, True])
+def test_bins_that_are_too_coarse_are_refined(tmp_path: Path, exact: bool) -> None:
     """All logits within a few bins: the first pass alone would say next to nothing."""
     path, scores, labels, _ = made(tmp_path / "s.parquet", rows=5000, spread=0.002)
-    report = mlclf.evaluate_scores(path, score_kind="probability")
+    report = mlclf.evaluate_scores(path, score_kind="probability", exact=exact)
+    of_all = {"auroc": sk.roc_auc_score, "average_precision": sk.average_precision_score}
+    for name, score in of_all.items():
+        bound = report["micro_error_bound"][name]
+        assert bound <= 5e-5
+        assert abs(report["micro"][name] - score(labels.ravel(), scores.ravel())) <= bound + 1e-9
     for index, name in enumerate(("a", "b")):
         entry = report["labels"][name]
         area = sk.roc_auc_score(labels[:, index], scores[:, index])
         assert entry["error_bound"]["auroc"] <= 5e-5
         assert abs(entry["auroc"] - area) <= entry["error_bound"]["auroc"] + 1e-9
+
+
+def test_the_micro_average_of_weighted_and_hidden_cells_is_refined(tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    scores = (1 / (1 + np.exp(-random.normal(-1, 0.002, (3000, 2))))).astype(np.float32)
+    labels, weights = random.random(scores.shape) < scores, random.integers(0, 3, 3000).astype(float)
+    hidden = random.random(scores.shape) < 0.2
+    columns: dict[str, Any] = {"w": weights}
+    for index, name in enumerate("ab"):
+        columns |= {f"score_{name}": scores[:, index], name: pa.array(labels[:, index], mask=hidden[:, index])}
+    pq.write_table(pa.table(columns), tmp_path / "s.parquet")
+    report = mlclf.evaluate_scores(str(tmp_path / "s.parquet"), score_kind="probability", weight="w")
+    mass = np.where(hidden, 0, weights[:, None]).ravel()
+    area = sk.roc_auc_score(labels.ravel()[mass > 0], scores.ravel()[mass > 0], sample_weight=mass[mass > 0])
+    assert report["micro_error_bound"]["auroc"] <= 5e-5
+    assert abs(report["micro"]["auroc"] - area) <= report["micro_error_bound"]["auroc"] + 1e-9
 
 
 def test_intervals_hold_the_values_and_are_wider_for_clusters(tmp_path: Path, mlclf_command: Any) -> None:
