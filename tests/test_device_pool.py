@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from mlclf.data.batch import Batch
+from mlclf.data.batch import ON_HOST, Batch
 from mlclf.data.loader import BatchStream
 from mlclf.data.pool import PoolShape, Slab
 from mlclf.data.rows import RowEncoder
@@ -54,6 +54,7 @@ class Case(NamedTuple):
     parts: tuple[int, ...] | None = None
     where: str | None = None
     shuffle: bool = True
+    group: str | None = None
 
 
 CASES = {
@@ -68,6 +69,7 @@ CASES = {
     "parts by group": Case(("x",), split=Split("held_out", fraction=0.6, group="group"), parts=(1, 2)),
     "where": Case(("x", "words"), where="x > 30"),
     "where in a part": Case(("x",), split=HELD_OUT, parts=(0,), where="x > 30 AND s <> 'level 1'"),
+    "groups": Case(("x", "words"), split=HELD_OUT, parts=(0, 1), group="group"),
     "in order": Case(("x", "item_*"), shuffle=False),
 }
 
@@ -96,7 +98,7 @@ class Made:
         self.found = self.statistics(schema)
         self.encoder = RowEncoder(
             schema, self.found.features, self.found.labels, len(self.found.label_names), case.split, case.weight,
-            numbered=case.where is not None,
+            numbered=case.where is not None, group=case.group,
         )  # fmt: skip
 
     def statistics(self, schema: Any) -> Statistics:
@@ -136,7 +138,7 @@ def assert_same(batch: Batch, expected: Batch, device: str) -> None:
             continue  # nothing, or no values of nothing
         assert (own is None) == (value is None), name
         if isinstance(value, torch.Tensor):
-            assert own.device.type == ("cpu" if name == "rows" else device), name
+            assert own.device.type == ("cpu" if name in ON_HOST else device), name
             assert own.dtype == value.dtype, name
             assert torch.equal(own.cpu(), value), name
 

@@ -11,6 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+ON_HOST = ("rows", "groups")
+"""Fields of a batch that no model needs."""
+
 
 @dataclass
 class Batch:
@@ -27,6 +30,7 @@ class Batch:
         parts: [B] int8, part of the split.
         rows: [B] int64, row numbers in the plan.
         keys: key columns of the rows, where asked for.
+        groups: [B] int64, hashes of the groups of the rows, where asked for.
     """
 
     dense: Tensor
@@ -39,6 +43,7 @@ class Batch:
     parts: Tensor
     rows: Tensor
     keys: pa.Table | None = None
+    groups: Tensor | None = None
 
     def __len__(self) -> int:
         return self.dense.shape[0]
@@ -46,7 +51,7 @@ class Batch:
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
         """The same rows on a device, copied through page-locked memory so that the copies do not block.
 
-        Rows that are on such a device already stay there. Their numbers are never moved: they are for people.
+        Rows that are on such a device already stay there. Their numbers and groups are never moved.
         """
         device = torch.device(device)
         if device.type in ("cpu", self.dense.device.type):
@@ -54,14 +59,14 @@ class Batch:
         moved = {
             name: value.pin_memory().to(device, non_blocking=non_blocking)
             for name, value in vars(self).items()
-            if isinstance(value, Tensor) and name != "rows"
+            if isinstance(value, Tensor) and name not in ON_HOST
         }
         return replace(self, **moved)
 
     def record_stream(self, stream: torch.Stream) -> None:
         """Keep the memory of the tensors until a stream has done what it was asked so far."""
         for name, value in vars(self).items():
-            if isinstance(value, Tensor) and name != "rows":
+            if isinstance(value, Tensor) and name not in ON_HOST:
                 value.record_stream(stream)
 
     def slice(self, start: int, end: int) -> Batch:
@@ -78,6 +83,7 @@ class Batch:
             self.parts[start:end],
             self.rows[start:end],
             None if self.keys is None else self.keys.slice(start, end - start),
+            None if self.groups is None else self.groups[start:end],
         )
 
 
@@ -139,6 +145,7 @@ def joined(batches: Sequence[Batch]) -> Batch:
     offsets = [batch.offsets[1:] + start for batch, start in zip(batches, [0, *ends], strict=False)]
     values = [batch.values for batch in batches if batch.values is not None]
     keys = [batch.keys for batch in batches if batch.keys is not None]
+    groups = [batch.groups for batch in batches if batch.groups is not None]
     masks = [batch.label_mask for batch in batches]
     complete = all(mask is None for mask in masks)
     filled = [
@@ -156,6 +163,7 @@ def joined(batches: Sequence[Batch]) -> Batch:
         parts=torch.cat([batch.parts for batch in batches]),
         rows=torch.cat([batch.rows for batch in batches]),
         keys=pa.concat_tables(keys) if keys else None,
+        groups=torch.cat(groups) if groups else None,
     )
 
 
@@ -179,4 +187,5 @@ def padded(batch: Batch, rows: int) -> Batch:
         parts=longer(batch.parts),
         rows=longer(batch.rows, -1),
         keys=batch.keys,
+        groups=None if batch.groups is None else longer(batch.groups),
     )

@@ -136,6 +136,7 @@ class RowLayout:
         num_tokens: ids of every row, where all rows have as many; None where their number differs.
         weighted, parted: whether rows have weights, and parts of a split.
         numbered: whether some rows are left out, so that those of a slab do not follow each other.
+        grouped: whether rows have groups.
     """
 
     num_dense: int
@@ -144,6 +145,7 @@ class RowLayout:
     weighted: bool = False
     parted: bool = False
     numbered: bool = False
+    grouped: bool = False
 
     def arrays(self, rows: int) -> dict[str, NDArray[Any]]:
         """Memory for `rows` rows by field; nothing is touched yet."""
@@ -155,6 +157,8 @@ class RowLayout:
             kinds["tokens"] = ((self.num_tokens,), np.int32)
         if self.numbered:
             kinds["numbers"] = ((), np.int64)
+        if self.grouped:
+            kinds["groups"] = ((), np.int64)
         if self.weighted:
             kinds["weights"] = ((), np.float32)
         if self.parted:
@@ -292,6 +296,7 @@ class Pool:
             else torch.zeros(size, dtype=torch.int8),
             rows=torch.from_numpy(np.concatenate([NOTHING, *(slab.numbers(pick) for slab, pick in picks)])),
             keys=pa.concat_tables(tables) if tables else None,
+            groups=torch.from_numpy(self._taken("groups", index)) if layout.grouped else None,
         )
 
     def _taken(self, name: str, index: NDArray[np.int64]) -> NDArray[Any]:

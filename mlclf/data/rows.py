@@ -13,7 +13,7 @@ from mlclf.data.features.table import Features
 from mlclf.data.labels import UNOBSERVED, Labels
 from mlclf.data.pool import Pool, RowLayout, Slab
 from mlclf.data.schema import Schema
-from mlclf.data.splits import TRAIN, Split
+from mlclf.data.splits import TRAIN, Split, group_hashes
 from mlclf.errors import DataError
 
 
@@ -24,6 +24,7 @@ class RowEncoder:
     Attributes:
         labels: None where the data has no labels (or they are not wanted): every cell is then UNOBSERVED.
         key_columns: columns carried along as they are.
+        group: column that names the group of a row, where batches are to hold it.
         numbered: whether the rows of a table may be some of those that follow each other in the plan.
     """
 
@@ -35,6 +36,7 @@ class RowEncoder:
     weight: str | None = None
     key_columns: tuple[str, ...] = ()
     numbered: bool = False
+    group: str | None = None
 
     @property
     def layout(self) -> RowLayout:
@@ -46,13 +48,14 @@ class RowEncoder:
             weighted=self.weight is not None,
             parted=self.split.kind != "none" or self.split.part != TRAIN,
             numbered=self.numbered,
+            grouped=self.group is not None,
         )
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns to be read, each once."""
         label_columns = self.schema.labels if self.labels is not None else ()
-        others = [self.weight, self.split.group, self.split.time, *self.key_columns]
+        others = [self.weight, self.group, self.split.group, self.split.time, *self.key_columns]
         names = [*self.schema.feature_columns, *label_columns, *(name for name in others if name)]
         return tuple(dict.fromkeys(names))
 
@@ -72,6 +75,8 @@ class RowEncoder:
             slab.complete = self.labels.encode(table, place, arrays["codes"][:rows])
         if "weights" in arrays:
             arrays["weights"][:rows] = row_weights(table, self.weight, place)
+        if self.group is not None:
+            arrays["groups"][:rows] = group_hashes(table.column(self.group), 0).view(np.int64)
         if "parts" in arrays:
             arrays["parts"][:rows] = self.split.parts(numbers, table)
         slab.keys = table.select(list(self.key_columns)) if self.key_columns else None

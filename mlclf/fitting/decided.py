@@ -79,7 +79,7 @@ class Decided:
         return fit_calibration(summed(folds.histograms), log_weights, calibrators)
 
     def _held_out(self) -> Iterator[Cells]:
-        """Held-out rows, each with the logits of the model that has not seen it."""
+        """Held-out rows, each with the logits of the model that has not seen it; those of a group have one identity."""
         if not self.decides:
             return
         heads = [head.eval() for head in self.trained.held_out]
@@ -93,7 +93,7 @@ class Decided:
             yield Cells(
                 logits[model[rows], rows].clone(),
                 batch.labels[rows],
-                row_identities(batch.rows[rows]),
+                row_identities(batch.rows[rows]) if batch.groups is None else batch.groups[rows],
                 None if batch.label_mask is None else batch.label_mask[rows],
                 batch.weights[rows].double(),
             )

@@ -81,7 +81,7 @@ class PreparedData:
         )
         self.schema = _without(self.schema, self.split.group)
         if self.valid_plan is not None:
-            check_shards(self.valid_plan, self.schema)
+            check_shards(self.valid_plan, self.schema, filter(None, [self.schema.group]))
         for name, reason in self.schema.ignored:
             yield Progress("data", note=f"column {name!r} is left out: {reason}")
         unused = tuple((name, "excluded, or not among the features") for name in drift(self.plan, self.schema))
@@ -94,7 +94,8 @@ class PreparedData:
         if self.valid_plan is not None and self.where is not None:
             self.valid_census = count_rows(self.valid_plan, Split(kind="none"), self.where, self.threads)
         schema = self.schema
-        columns = [*schema.feature_columns, *schema.labels, schema.weight, self.split.group, self.split.time]
+        columns = [*schema.feature_columns, *schema.labels, schema.weight]
+        columns += [schema.group, self.split.group, self.split.time]
         self.plan = with_plain_columns(self.plan, list(filter(None, columns)), self.budget)
         yield from self._statistics()
 
@@ -160,6 +161,7 @@ class PreparedData:
             split,
             self.schema.weight,
             numbered=self.where is not None,
+            group=self.schema.group or self.split.group,
         )
 
     def stream(self, batch_rows: int, *, shuffle: bool = False, parts: Sequence[int] | None = None) -> BatchStream:

@@ -21,8 +21,8 @@ from mlclf.data.schedule import Span
 SHARE_OF_FREE = 0.5
 """At most this much of a device's free memory is taken: the model, its optimizer and the batches need the rest."""
 
-HOST_ROW_BYTES = 14
-"""What a row takes on the host: its number, its part, the number of its ids, whether all its labels are observed."""
+HOST_ROW_BYTES = 22
+"""What a row takes on the host: number, part, group, the number of its ids, whether all its labels are observed."""
 
 BATCHES_PLACED = 32
 """Batches whose places in the pool are worked out, and copied to the device, at a time."""
@@ -63,6 +63,7 @@ class DevicePool:
         self.plan_rows = num_rows if plan_rows is None else plan_rows
         self.numbers, self.parts = np.zeros(num_rows, np.int64), np.zeros(num_rows, np.int8)
         self._observed = np.ones(num_rows, np.bool_)
+        self._groups = np.zeros(num_rows if layout.grouped else 0, np.int64)
         self._lengths = np.zeros(num_rows if layout.num_tokens is None else 0, np.int32)
         self._rows = {
             "dense": torch.empty((num_rows, layout.num_dense), device=device),
@@ -93,6 +94,8 @@ class DevicePool:
         """Take on the rows of a batch that is on the host, after those before."""
         place = slice(self.num_rows, self.num_rows + len(batch))
         self.numbers[place], self.parts[place] = batch.rows.numpy(), batch.parts.numpy()
+        if batch.groups is not None:
+            self._groups[place] = batch.groups.numpy()
         if batch.label_mask is not None:
             self._observed[place] = batch.label_mask.all(1).numpy()
         moved = batch.to(self.device)
@@ -167,8 +170,18 @@ class DevicePool:
             mask = labels != UNOBSERVED
             labels = labels * mask
         ids, offsets, values = self._tokens(taken, places)
-        numbers = torch.from_numpy(self.numbers[places])
-        return Batch(taken["dense"], ids, offsets, values, labels, mask, taken["weights"], taken["parts"], numbers)
+        return Batch(
+            dense=taken["dense"],
+            ids=ids,
+            offsets=offsets,
+            values=values,
+            labels=labels,
+            label_mask=mask,
+            weights=taken["weights"],
+            parts=taken["parts"],
+            rows=torch.from_numpy(self.numbers[places]),
+            groups=torch.from_numpy(self._groups[places]) if self.layout.grouped else None,
+        )
 
     def _tokens(self, taken: dict[str, Tensor], places: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor | None]:
         """Ids [n] int64, offsets [B + 1] int64 and values [n] float32 of rows that were taken."""

@@ -18,6 +18,7 @@ from sklearn.linear_model import LogisticRegression
 
 import mlclf
 from mlclf.errors import ConfigError, DataError
+from mlclf.runs import RunFolder
 
 FILES = {
     "config.yaml",
@@ -166,6 +167,22 @@ def test_a_group_is_split_as_one_and_is_no_input(tmp_path: Path, arguments: dict
     assert run.metrics is not None
     assert run.metrics["rows"] % 10 == 0
     assert not any("user" in column.name for column in run.schema.features)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_rows_of_a_group_are_in_one_fold_of_the_thresholds(tmp_path: Path, apart: bool) -> None:
+    """Also where the held-out rows are given; and the group is asked for there."""
+    table = with_column(plain_table(600), "user", [f"u{index % 20}" for index in range(600)])
+    data, valid = write(tmp_path / "a.parquet", table), write(tmp_path / "b.parquet", table)
+    arguments: dict[str, Any] = {"valid": valid} if apart else {"folds": 3}
+    run = mlclf.fit(data, "label_*", tmp_path / "run", exclude="id", group="user", **arguments)
+    rows = [int(histogram.rows[0]) for histogram in RunFolder(run.path).read_folds().histograms]
+    assert sum(rows) == 600
+    assert all(count % 30 == 0 for count in rows)
+    if apart:
+        write(tmp_path / "b.parquet", table.drop_columns(["user"]))
+        with pytest.raises(DataError, match=r"b\.parquet: column 'user' is missing"):
+            mlclf.fit(data, "label_*", tmp_path / "again", exclude="id", group="user", **arguments)
 
 
 def test_folds_hold_out_every_row_once(data: str, tmp_path: Path) -> None:
