@@ -51,14 +51,19 @@ class LinearBCE(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        weight, bias, *rows = ctx.saved_tensors
+        gradients = list(ctx.saved_tensors)
+        ids = gradients.pop(2) if len(gradients) > 2 else None
+        if (
+            grads[0].device.type != "cpu" or float(grads[0]) != 1
+        ):  # fresh memory for a product takes longer than the sum
+            gradients = [gradient * grads[0] for gradient in gradients]
+        weight, bias, *rows = gradients
         embedding = None
-        if rows:
-            ids, values = rows
+        if ids is not None:
             embedding = torch.sparse_coo_tensor(
-                ids[None], values * grads[0], ctx.vocabulary, is_coalesced=True, check_invariants=False
+                ids[None], rows[0], ctx.vocabulary, is_coalesced=True, check_invariants=False
             )
-        return None, weight * grads[0], bias * grads[0], None, embedding, None, None
+        return None, weight, bias, None, embedding, None, None
 
 
 def embedding_gradient(slope: Tensor, ids: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
