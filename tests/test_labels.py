@@ -18,6 +18,7 @@ from mlclf.data.labels import (
     Labels,
     TagCounter,
     TagList,
+    bits_of,
     list_parts,
     make_labels,
 )
@@ -219,3 +220,12 @@ def test_the_encoder_follows_the_schema() -> None:
     tags = make_labels(Schema((), ("t",), tags=True), {}, ["b", "a"])
     assert isinstance(tags, TagList)
     assert tags.names == ("b", "a")
+
+
+@pytest.mark.parametrize("start", [0, 1, 7, 8, 13])
+@pytest.mark.parametrize("length", [0, 1, 9, 64, 100])
+def test_bits_of_slices(start: int, length: int) -> None:
+    values = np.random.default_rng(0).random(200) < 0.4
+    found = bits_of(pa.array(values).slice(start, length))
+    assert found.dtype == np.uint8
+    assert found.tolist() == values[start : start + length].tolist()
