@@ -220,7 +220,7 @@ ENDINGS = {
 READERS: dict[str, Callable[[pq.ParquetFile], object]] = {
     "503": lambda file: file.read_row_group(1, columns=["c03"]),
     "reset": lambda file: list(file.iter_batches(row_groups=[1], columns=["c03"], use_threads=False)),
-    "truncate": lambda file: list(file.iter_batches(row_groups=[1], columns=["c03", "c40"])),
+    "truncate": lambda file: list(file.iter_batches(row_groups=[1], columns=["c03", "c40"], use_threads=False)),
     "stall": lambda file: list(file.iter_batches(row_groups=[1], columns=["c03"])),
     "drip": lambda file: file.read(columns=["c03"]),
 }
@@ -244,6 +244,15 @@ def test_lasting_faults_end_by_the_deadline_as_remote_errors_through_pyarrow(
     assert time.monotonic() - started < DEADLINE + 1
     assert isinstance(caught.value, OSError)
     assert isinstance(caught.value, DataError)
+
+
+def test_ranges_that_never_come_end_by_one_deadline(proxy: FaultyProxy, source: Source) -> None:
+    file = source.filesystem.handler.open_file(source.path)
+    proxy.faults.always = "503"
+    started = time.monotonic()
+    with pytest.raises(RemoteError, match=r"^s3://bucket/data/day=1/a\.parquet: reading .*must succeed within 1.2 sec"):
+        file.hold([(start, start + 100) for start in range(0, 40_000, 1_000)])
+    assert time.monotonic() - started < DEADLINE + 1
 
 
 @pytest.mark.parametrize(("fault", "deed"), [("503", "looking it up"), ("stall", "looking it up")])
