@@ -83,9 +83,10 @@ class Decided:
         if not self.decides:
             return
         heads = [head.eval() for head in self.trained.held_out]
-        for batch in self.data.batches():
-            model = self.data.hold_out.decide[batch.parts.long()]
-            if not (model >= 0).any():
+        decide = self.data.hold_out.decide
+        for batch in self.data.batches((decide >= 0).nonzero()[:, 0].tolist()):
+            model = decide[batch.parts.long()]
+            if not (model >= 0).any():  # rows that are held in memory
                 continue
             with torch.inference_mode():
                 logits = torch.stack([head.scoring_logits(batch) for head in heads])

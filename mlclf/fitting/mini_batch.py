@@ -235,11 +235,10 @@ class MiniBatchFit:
         models = torch.arange(len(training.candidates), device=self.device) % count
         sums = torch.zeros(len(models), self.data.num_labels, dtype=torch.float64, device=self.device)
         totals = torch.zeros_like(sums)
-        batches = self.data.batches() if self.pool is None else self.pool.in_order(self.data.chunk_rows)
+        parts = (self.hold_out.judge >= 0).nonzero()[:, 0].tolist()
+        rows = self.data.batches(parts) if self.pool is None else self.pool.in_order(self.data.chunk_rows, parts)
         with torch.inference_mode():
-            for batch in on_device(batches, self.device):
-                if not (judge[batch.parts.long()] >= 0).any():
-                    continue
+            for batch in on_device(rows, self.device):
                 for piece in _pieces(batch, self.data.num_labels * len(models)):
                     model = judge[piece.parts.long()]
                     logits = heads(piece).double() - shift
@@ -271,8 +270,8 @@ def training_parts(trained: Tensor) -> list[int] | None:
 
 
 def _pieces(batch: Batch, cells_per_row: int) -> Iterator[Batch]:
-    """A batch in slices of rows whose logits take at most 32 MiB in float64."""
-    step = max(1, (1 << 22) // max(1, cells_per_row))
+    """A batch in slices of rows whose logits take at most 2 MiB in float64: larger temporaries are fresh memory."""
+    step = max(1, (1 << 18) // max(1, cells_per_row))
     if len(batch) <= step:
         yield batch
         return

@@ -52,6 +52,7 @@ class PreparedData:
         self.threads = settings.runtime.threads or min(os.cpu_count() or 1, 16)
         self.budget = settings.runtime.memory_budget
         self.cache: Path | None = None
+        self._in_order: dict[tuple[int, ...] | None, BatchStream] = {}
 
     def prepare(self) -> Iterator[Progress]:
         """Footers, schema, split, and the one pass of statistics."""
@@ -187,10 +188,14 @@ class PreparedData:
         """Rows of a batch where batches do not matter."""
         return min(CHUNK_ROWS, max(256, (1 << 25) // self.num_labels))
 
-    def _streams(self) -> Iterator[BatchStream]:
-        """All rows in plan order, those of given validation data after them as part 1."""
-        yield self.stream(self.chunk_rows)
-        if self.valid_plan is not None:
+    def _streams(self, parts: Sequence[int] | None = None) -> Iterator[BatchStream]:
+        """The rows of some parts, or all, in plan order, those of given validation data after them as part 1."""
+        mine = None if parts is None else tuple(part for part in parts if self.statistics.rows.get(part))
+        if mine is None or mine:
+            if mine not in self._in_order:  # its memory is used again by whoever asks for the same rows
+                self._in_order[mine] = self.stream(self.chunk_rows, parts=mine)
+            yield self._in_order[mine]
+        if self.valid_plan is not None and (parts is None or CHOICE in parts):
             encoder = self._encoder(Split(kind="none", part=CHOICE))
             selection = Selection(encoder.split, None, self.valid_census, self.where)
             shape = replace(self.pool, slabs=1)
@@ -198,13 +203,13 @@ class PreparedData:
                 self.valid_plan, encoder, shape, batch_rows=self.chunk_rows, shuffle=False, selection=selection
             )
 
-    def _stream(self) -> Iterator[Batch]:
-        for stream in self._streams():
+    def _stream(self, parts: Sequence[int] | None = None) -> Iterator[Batch]:
+        for stream in self._streams(parts):
             yield from stream
 
-    def batches(self) -> Iterable[Batch]:
-        """The stream, from memory where it is held there."""
-        return self.resident if self.resident is not None else self._stream()
+    def batches(self, parts: Sequence[int] | None = None) -> Iterable[Batch]:
+        """Batches in plan order: those that have the rows of some parts, or of all; from memory where held there."""
+        return self.resident if self.resident is not None else self._stream(parts)
 
     resident: list[Batch] | None = None
 

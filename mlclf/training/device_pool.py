@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from operator import itemgetter
 from typing import NamedTuple
@@ -131,10 +131,13 @@ class DevicePool:
                 yield padded(self._gather(places, index[start : start + len(places)]), num_rows)
                 start += len(places)
 
-    def in_order(self, batch_rows: int) -> Iterator[Batch]:
-        """All rows in the order of the plan."""
-        for start in range(0, self.num_rows, batch_rows):
-            index = np.arange(start, min(start + batch_rows, self.num_rows))
+    def in_order(self, batch_rows: int, parts: Sequence[int] | None = None) -> Iterator[Batch]:
+        """The rows of some parts, or all, in the order of the plan."""
+        rows = np.arange(self.num_rows)
+        if parts is not None:
+            rows = rows[np.isin(self.parts, parts)]
+        for start in range(0, len(rows), batch_rows):
+            index = rows[start : start + batch_rows]
             yield self._gather(index, self._moved(index))
 
     def _placed(self, stream: BatchStream) -> Iterator[Placed]:
