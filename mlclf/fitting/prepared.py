@@ -31,6 +31,9 @@ FOLDS_UP_TO_ROWS = 200_000
 DEFAULT_FOLDS = 5
 DEFAULT_FRACTION = 0.1
 CHUNK_ROWS = 65_536
+PASSING_ROWS = 16_384
+"""Rows of a batch in a pass that keeps nothing: some such batches are on their way at a time."""
+
 RESIDENT_SHARE = 4
 """Data is held in memory where its encoded rows take less than the budget divided by this."""
 
@@ -188,28 +191,30 @@ class PreparedData:
         """Rows of a batch where batches do not matter."""
         return min(CHUNK_ROWS, max(256, (1 << 25) // self.num_labels))
 
-    def _streams(self, parts: Sequence[int] | None = None) -> Iterator[BatchStream]:
+    def _streams(self, batch_rows: int, parts: Sequence[int] | None = None) -> Iterator[BatchStream]:
         """The rows of some parts, or all, in plan order, those of given validation data after them as part 1."""
+        batch_rows = min(batch_rows, self.chunk_rows)
         mine = None if parts is None else tuple(part for part in parts if self.statistics.rows.get(part))
         if mine is None or mine:
-            if mine not in self._in_order:  # its memory is used again by whoever asks for the same rows
-                self._in_order[mine] = self.stream(self.chunk_rows, parts=mine)
+            if mine not in self._in_order:  # its memory is used again by whoever asks for the same rows next
+                self._in_order.clear()
+                self._in_order[mine] = self.stream(batch_rows, parts=mine)
             yield self._in_order[mine]
         if self.valid_plan is not None and (parts is None or CHOICE in parts):
             encoder = self._encoder(Split(kind="none", part=CHOICE))
             selection = Selection(encoder.split, None, self.valid_census, self.where)
             shape = replace(self.pool, slabs=1)
             yield BatchStream(
-                self.valid_plan, encoder, shape, batch_rows=self.chunk_rows, shuffle=False, selection=selection
+                self.valid_plan, encoder, shape, batch_rows=batch_rows, shuffle=False, selection=selection
             )
 
-    def _stream(self, parts: Sequence[int] | None = None) -> Iterator[Batch]:
-        for stream in self._streams(parts):
+    def _stream(self, batch_rows: int, parts: Sequence[int] | None = None) -> Iterator[Batch]:
+        for stream in self._streams(batch_rows, parts):
             yield from stream
 
     def batches(self, parts: Sequence[int] | None = None) -> Iterable[Batch]:
         """Batches in plan order: those that have the rows of some parts, or of all; from memory where held there."""
-        return self.resident if self.resident is not None else self._stream(parts)
+        return self.resident if self.resident is not None else self._stream(PASSING_ROWS, parts)
 
     resident: list[Batch] | None = None
 
@@ -217,14 +222,15 @@ class PreparedData:
         """Hold all rows in memory from here on, where they take little of the budget."""
         rows = self.plan.readable_rows + (self.valid_plan.rows if self.valid_plan else 0)
         if rows * self.statistics.row_bytes <= self.budget / RESIDENT_SHARE:
-            self.resident = list(self._stream())
+            self.resident = list(self._stream(self.chunk_rows))
+            self._in_order.clear()
 
     def hold_on(self, device: torch.device) -> Generator[Progress, None, DevicePool | None]:
         """Copy all rows to the memory of a GPU, where they fit, and say whether they do."""
         room, host_room = room_on(device), self.budget // RESIDENT_SHARE
         if room is None:
             return None
-        counts = [stream.num_rows for stream in self._streams()]
+        counts = [stream.num_rows for stream in self._streams(PASSING_ROWS)]
         rows = sum(counts)
         taken, host = int(rows * self.statistics.row_bytes), rows * HOST_ROW_BYTES
         if taken <= room and host <= host_room:
