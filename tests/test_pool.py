@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
+import fsspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,12 +21,14 @@ from mlclf.data.pool import (
     OVERHEAD,
     Pool,
     PoolShape,
+    ReaderBytes,
     RowLayout,
     Slab,
     pool_shape,
+    reader_bytes,
 )
 from mlclf.data.schedule import SPAN_ROWS
-from mlclf.data.shards import Unit
+from mlclf.data.shards import Unit, make_plan
 from mlclf.errors import ConfigError
 
 
@@ -47,6 +52,28 @@ def test_the_pool_stays_within_its_budget(budget: int, row_bytes: float, decoded
     assert pool.lanes in LANES
     held = pool.slab_rows * (pool.slabs * row_bytes + pool.lanes * (row_bytes + DECODED_COPIES * decoded))
     assert pool.num_bytes == int(OVERHEAD * held)
+
+
+@pytest.mark.parametrize("unit_rows", [1_000, 65_536, 1 << 20])
+@pytest.mark.parametrize("budget", [2**26, 2**29, 2**31])
+def test_readers_are_part_of_the_budget(unit_rows: int, budget: int) -> None:
+    """Units that fit a slab are read whole, a few columns at a time, others in pieces of all columns."""
+    reader = ReaderBytes(in_pieces=30e6, whole=8e6)
+    pool = pool_shape(budget, 400.0, 400.0, reader, unit_rows)
+    assert pool.num_bytes <= budget
+    held = pool.slab_rows * (pool.slabs * 400.0 + pool.lanes * (400.0 + DECODED_COPIES * 400.0))
+    is_whole = pool.slab_rows >= unit_rows
+    assert pool.num_bytes == int(OVERHEAD * (held + pool.lanes * (reader.whole if is_whole else reader.in_pieces)))
+
+
+def test_fetched_chunks_of_remote_files_are_part_of_the_budget(tmp_path: Path) -> None:
+    table = pa.table({f"c{number}": np.arange(1000) for number in range(10)})
+    pq.write_table(table, tmp_path / "a.parquet")
+    with fsspec.open("memory://pool/a.parquet", "wb") as file:
+        pq.write_table(table, file)
+    local, remote = (reader_bytes(make_plan(name), 10) for name in (str(tmp_path), "memory://pool/a.parquet"))
+    assert local.whole == local.in_pieces == pytest.approx(80_000, rel=0.2)
+    assert remote.whole == remote.in_pieces == 2 * local.whole
 
 
 def test_small_units_make_small_slabs_and_more_of_them() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,7 @@ from mlclf.data.batch import Batch, spans
 from mlclf.data.labels import UNOBSERVED
 from mlclf.data.schedule import SPAN_ROWS
 from mlclf.data.shards import Plan, Unit
+from mlclf.data.sources import READ_AHEAD_BYTES
 from mlclf.errors import ConfigError
 
 MIN_SLABS, MAX_SLABS = 8, 64
@@ -61,22 +62,40 @@ class PoolShape:
         return max(1, int(rows) // SPAN_ROWS) * SPAN_ROWS
 
 
-def reader_bytes(plan: Plan, num_columns: int) -> float:
-    """The most that an open reader of the plan's largest row group holds."""
+class ReaderBytes(NamedTuple):
+    """The most that an open reader of a plan's largest row group holds.
+
+    Attributes:
+        in_pieces: where row groups are read piece by piece.
+        whole: where they are read whole, a few columns after the other.
+    """
+
+    in_pieces: float
+    whole: float
+
+
+NO_READER = ReaderBytes(0.0, 0.0)
+
+
+def reader_bytes(plan: Plan, num_columns: int) -> ReaderBytes:
+    """What readers of some columns of a plan hold; of a remote file they hold what was fetched as well."""
     largest = max((max(shard.group_rows, default=0) * shard.row_bytes for shard in plan.shards), default=0.0)
-    return min(largest, num_columns * READER_BYTES)
+    is_remote = any(shard.source.is_remote for shard in plan.shards)
+    fetched = min(largest, READ_AHEAD_BYTES) if is_remote else 0.0
+    in_pieces = min(largest, num_columns * READER_BYTES)
+    return ReaderBytes(in_pieces + fetched, min(in_pieces, WHOLE_READER_BYTES) + fetched)
 
 
-def lanes_for(budget_bytes: int, reader: float) -> int:
+def lanes_for(budget_bytes: int, reader: ReaderBytes) -> int:
     """Lanes of a pass without a pool: one where two readers would take more than a third of the budget."""
-    return 2 if 2 * reader <= budget_bytes / 3 else 1
+    return 2 if 2 * reader.in_pieces <= budget_bytes / 3 else 1
 
 
 def pool_shape(
     budget_bytes: int,
     row_bytes: float,
     decoded_row_bytes: float,
-    reader: float = 0.0,
+    reader: ReaderBytes = NO_READER,
     unit_rows: int = MAX_SLAB_ROWS,
 ) -> PoolShape:
     """The largest pool that the budget holds.
@@ -88,7 +107,7 @@ def pool_shape(
         budget_bytes: bytes for pool and decoding together.
         row_bytes: bytes of an encoded row.
         decoded_row_bytes: bytes of a decoded row.
-        reader: bytes of an open reader, from `reader_bytes`.
+        reader: from `reader_bytes`.
         unit_rows: rows of the largest unit; no slab needs more.
 
     Raises:
@@ -101,12 +120,12 @@ def pool_shape(
         return lanes * (row_bytes + DECODED_COPIES * decoded_row_bytes)
 
     def reader_of(rows: int) -> float:
-        return min(reader, WHOLE_READER_BYTES) if rows >= unit_rows else reader
+        return reader.whole if rows >= unit_rows else reader.in_pieces
 
     def rows_with(lanes: int) -> int:
         if bytes_of(MIN_SLABS, most, lanes) <= budget_bytes:
             return most
-        left = budget_bytes / OVERHEAD - lanes * reader
+        left = budget_bytes / OVERHEAD - lanes * reader.in_pieces
         return min(most, int(left / (MIN_SLABS * row_bytes + in_flight(lanes))) // SPAN_ROWS * SPAN_ROWS)
 
     def bytes_of(slabs: int, rows: int, lanes: int) -> int:

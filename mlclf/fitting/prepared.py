@@ -13,7 +13,7 @@ from mlclf.config import Arguments, Settings
 from mlclf.data.batch import Batch
 from mlclf.data.loader import BatchStream
 from mlclf.data.plain import with_plain_columns
-from mlclf.data.pool import lanes_for, pool_shape, reader_bytes
+from mlclf.data.pool import ReaderBytes, lanes_for, pool_shape, reader_bytes
 from mlclf.data.pruning import check_where
 from mlclf.data.rows import RowEncoder
 from mlclf.data.schema import Schema, check_shards, drift, find_schema
@@ -153,7 +153,7 @@ class PreparedData:
         decoded = max(self.plan.row_bytes, statistics.decoded_row_bytes)
         self.pool = pool_shape(self.budget, statistics.row_bytes, decoded, self._reader(), self.plan.largest_unit_rows)
 
-    def _reader(self) -> float:
+    def _reader(self) -> ReaderBytes:
         return reader_bytes(self.plan, len(self.schema.feature_columns) + len(self.schema.labels))
 
     def _encoder(self, split: Split) -> RowEncoder:
