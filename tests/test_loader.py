@@ -108,7 +108,7 @@ LAYOUTS = st.lists(
 ).filter(lambda shards: sum(map(sum, shards)) >= 4)  # fmt: skip
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shards=LAYOUTS, batch_rows=st.integers(1, 50), slabs=st.integers(4, 9),
     shuffle=st.booleans(), seed=st.integers(0, 2**63 - 1), unit_rows=st.sampled_from([1, 10, 16_384]),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,20 @@ def all_numbers(value: Any) -> list[float]:
     return [float(value)] if isinstance(value, int | float) else []
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
+    """The report of numbers of size one, fitted once for each of the settings."""
+
+    @cache
+    def report(**settings: Any) -> dict[str, Any]:
+        x, y = drawn()
+        folder = tmp_path_factory.mktemp("plain")
+        data = write(folder / "plain.parquet", x=x, label=y)
+        return mlclf.fit(data, "label", folder / "run", settings=settings).evaluate(data)
+
+    return report
+
+
 @pytest.mark.parametrize("settings", [{}, {"optimizer.name": "adam", "training.epochs": 2}])
 @pytest.mark.parametrize(
     ("scale", "shift", "kind"),
@@ -59,16 +75,14 @@ def all_numbers(value: Any) -> list[float]:
     ],
 )
 def test_numbers_of_any_size_train_as_numbers_of_size_one(
-    tmp_path: Path, scale: float, shift: float, kind: type, settings: dict[str, Any]
-) -> None:
+    tmp_path: Path, plain: Callable[..., dict[str, Any]], scale: float, shift: float, kind: type,
+    settings: dict[str, Any],
+) -> None:  # fmt: skip
     x, y = drawn()
-    plain = write(tmp_path / "plain.parquet", x=x, label=y)
-    odd = write(tmp_path / "odd.parquet", x=(x * scale + shift).astype(kind), label=y)
-    reports = []
-    for data, name in ((plain, "plain"), (odd, "odd")):
-        run = mlclf.fit(data, "label", tmp_path / name, settings=settings)
-        assert all(torch.isfinite(tensor).all() for tensor in load_file(run.path / "model.safetensors").values())
-        reports.append(run.evaluate(data))
+    data = write(tmp_path / "odd.parquet", x=(x * scale + shift).astype(kind), label=y)
+    run = mlclf.fit(data, "label", tmp_path / "odd", settings=settings)
+    assert all(torch.isfinite(tensor).all() for tensor in load_file(run.path / "model.safetensors").values())
+    reports = [plain(**settings), run.evaluate(data)]
     assert all(math.isfinite(number) for number in all_numbers(reports[1]))
     assert reports[1]["macro"]["auroc"] == pytest.approx(reports[0]["macro"]["auroc"], abs=1e-3)
     assert reports[1]["log_loss"] == pytest.approx(reports[0]["log_loss"], abs=1e-3)

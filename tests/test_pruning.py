@@ -25,7 +25,7 @@ def groups(path: Path, text: str, schema: pa.Schema | None = None) -> list[int]:
     return list(groups_that_may_match(source, schema, parse_where(text), pq.read_metadata(path).num_row_groups))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(data=st.data(), table=tables(), text=conditions(list(COLUMNS)))
 def test_no_group_with_a_row_that_is_used_is_excluded(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, table: pa.Table, text: str

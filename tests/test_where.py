@@ -40,7 +40,7 @@ def kept(text: str, values: Any, kind: pa.DataType | None = None) -> list[int]:
 # ---- against oracles
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(table=tables(), text=conditions(SQL_NAMES))
 def test_mask_is_that_of_sqlite(table: pa.Table, text: str) -> None:
     with sqlite3.connect(":memory:") as database:
