@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlclf.data.arrays import is_text
+from mlclf.data.ranges import chunks_by_column
 from mlclf.data.remote import RemoteError
 from mlclf.data.shards import DECODE_ERRORS, Plan, Shard, Unit, first_line
 from mlclf.errors import CorruptDataError, DataError
@@ -171,24 +172,13 @@ def _safe_rows(plan: Plan, unit: Unit, columns: Sequence[str], metadata: pq.File
     for index in unit.groups:
         group = metadata.row_group(index)
         if group.total_byte_size > LARGE_BYTES or group.total_byte_size > MAX_ROW_BYTES * group.num_rows:
-            chunks = _chunks_by_column(group)
+            chunks = chunks_by_column(group)
             row_bytes = (
                 sum(_declared_bytes(plan, unit, group, index, name, chunks.get(name, ())) for name in columns)
                 / group.num_rows
             )
             safe = min(safe, int(LARGE_BYTES / max(1.0, row_bytes)))
     return max(1, safe)
-
-
-def _chunks_by_column(group: pq.RowGroupMetaData) -> dict[str, list[pq.ColumnChunkMetaData]]:
-    """The chunks of a row group by every name that they may belong to: their path, and each part of it up to a dot."""
-    chunks: dict[str, list[pq.ColumnChunkMetaData]] = {}
-    for number in range(group.num_columns):
-        chunk = group.column(number)
-        parts = chunk.path_in_schema.split(".")
-        for end in range(1, len(parts) + 1):
-            chunks.setdefault(".".join(parts[:end]), []).append(chunk)
-    return chunks
 
 
 def _declared_bytes(

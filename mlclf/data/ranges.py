@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import pyarrow.parquet as pq
 
@@ -13,15 +14,12 @@ Range = tuple[int, int]
 """Start and end of bytes in a file."""
 
 
-def chunk_ranges(metadata: pq.FileMetaData, groups: Iterable[int], columns: Collection[str], size: int) -> list[Range]:
+def chunk_ranges(metadata: pq.FileMetaData, groups: Iterable[int], columns: Sequence[str], size: int) -> list[Range]:
     """Where the chunks of top-level columns lie in a file of `size` bytes: rising, apart by more than GAP_BYTES."""
-    wanted = set(columns)
-    leaves = [leaf for leaf in range(metadata.num_columns) if _is_wanted(metadata.schema.column(leaf).path, wanted)]
     found = []
     for index in groups:
-        group = metadata.row_group(index)
-        for leaf in leaves:
-            chunk = group.column(leaf)
+        chunks = chunks_by_column(metadata.row_group(index))
+        for chunk in chain.from_iterable(chunks.get(name, ()) for name in columns):
             start = min(chunk.data_page_offset, chunk.dictionary_page_offset or chunk.data_page_offset)
             start, end = max(0, start), min(size, start + chunk.total_compressed_size)
             if start < end:  # else the footer is damaged, which decoding will say
@@ -29,10 +27,15 @@ def chunk_ranges(metadata: pq.FileMetaData, groups: Iterable[int], columns: Coll
     return joined_ranges(found)
 
 
-def _is_wanted(path: str, columns: set[str]) -> bool:
-    """Whether a leaf belongs to one of the columns, whose names may hold dots."""
-    parts = path.split(".")
-    return any(".".join(parts[:end]) in columns for end in range(1, len(parts) + 1))
+def chunks_by_column(group: pq.RowGroupMetaData) -> dict[str, list[pq.ColumnChunkMetaData]]:
+    """The chunks of a row group by every name that they may belong to: their path, and each part of it up to a dot."""
+    chunks: dict[str, list[pq.ColumnChunkMetaData]] = {}
+    for number in range(group.num_columns):
+        chunk = group.column(number)
+        parts = chunk.path_in_schema.split(".")
+        for end in range(1, len(parts) + 1):
+            chunks.setdefault(".".join(parts[:end]), []).append(chunk)
+    return chunks
 
 
 def joined_ranges(ranges: Sequence[Range]) -> list[Range]:

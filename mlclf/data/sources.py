@@ -70,23 +70,18 @@ class Source:
         Chunks of more than READ_AHEAD_BYTES are read in large buffers instead.
         """
         file = self.filesystem.handler.open_file(self.path)
-
-        def opened(buffer_size: int, footer: pq.FileMetaData | None) -> pq.ParquetFile:
-            python_file = pa.PythonFile(file, mode="r")
-            return pq.ParquetFile(
-                python_file,
-                metadata=footer,
-                pre_buffer=False,
-                buffer_size=buffer_size,
-                page_checksum_verification=True,
-            )
-
-        parquet = opened(REMOTE_BUFFER_BYTES, metadata)
-        ranges = chunk_ranges(parquet.metadata, groups, columns, file.size)
-        if sum(end - start for start, end in ranges) > READ_AHEAD_BYTES:
-            return parquet
-        file.hold(ranges)
-        return opened(0, parquet.metadata)
+        footer = metadata or pq.read_metadata(pa.PythonFile(file, mode="r"))
+        ranges = chunk_ranges(footer, groups, columns, file.size)
+        is_held = sum(end - start for start, end in ranges) <= READ_AHEAD_BYTES
+        if is_held:
+            file.hold(ranges)
+        return pq.ParquetFile(
+            pa.PythonFile(file, mode="r"),
+            metadata=footer,
+            pre_buffer=False,
+            buffer_size=0 if is_held else REMOTE_BUFFER_BYTES,
+            page_checksum_verification=True,
+        )
 
     def magic(self) -> tuple[bytes, bytes]:
         """The first and the last four bytes; empty where they cannot be read.

@@ -29,6 +29,9 @@ EXACT_BYTES = 256 << 20
 _CELL_BYTES = 16
 
 
+Counted = LabelHistogram | Refinement
+
+
 class ScoredBatch(NamedTuple):
     """Some rows: their cells, their scores [n, K] float32, and their values of the column of `by`."""
 
@@ -134,9 +137,6 @@ def _refined(
             yield Progress("refine", done, total)
         labels, cells = by_label or labels, of_all or cells
     evaluation.rank_by(exact or _ranking_of(labels), _ranking_of(cells))
-
-
-Counted = LabelHistogram | Refinement
 
 
 def _ranking_of(counted: Counted) -> Ranking | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -124,13 +124,13 @@ class Features:
         columns = [torch.split(tensor_of(table.column(feature.name)), rows) for feature in used]
         return list(zip(*columns, strict=True))
 
-    def _encode_plain(self, columns: Sequence[Tensor], out: NDArray[np.float32]) -> bool:
+    def _encode_plain(self, columns: tuple[Tensor, ...], out: NDArray[np.float32]) -> bool:
         """Encode a block in a few calls for all columns; False where a value needs care.
 
         Other threads cannot go on with Python between the steps of a call; and each call may have to wait for them.
         """
         values = torch.from_numpy(self._scratch.array(out.shape[::-1], np.float32))
-        torch.stack(list(columns), out=values)
+        torch.stack(columns, out=values)
         means, scales = self._scaling
         values.sub_(means).mul_(scales)
         if not torch.isfinite(values.sum()):
