@@ -60,9 +60,7 @@ class Evaluation:
         self.thresholds = thresholds.to(torch.float32)
         self.scores_of = scores_of
         self.decide = decide if decide is not None else self._at_least
-        self.histogram = LabelHistogram(num_labels, num_bins)
-        if device.type != "cpu":  # to move it would fill all of its bins, used or not
-            self.histogram.to(device)
+        self.histogram = LabelHistogram(num_labels, num_bins).to(device)
         self.losses = LossSums(num_labels).to(device)
         self.decisions = DecisionCounts(num_labels).to(device)
         self.rankings = RowRankings().to(device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -155,6 +155,12 @@ class LabelHistogram(Metric):
     def greatest(self, values: Tensor) -> None:
         self._fill()
         self._greatest = values
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> LabelHistogram:
+        """What `Metric` does to move the states; a move to where they are leaves empty bins without memory."""
+        if self._filled is None or fn(self.rows).device != self.rows.device:
+            super()._apply(fn, exclude_state)
+        return self
 
     def _fill(self) -> None:
         if self._filled is not None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mlclf.data.arrays import Recycler, one_array, transpose
-from mlclf.data.labels import UNOBSERVED, LabelColumns, TagList
+from mlclf.data.labels import UNOBSERVED, LabelColumns, TagList, bits_of
 from mlclf.data.rows import row_weights
 from mlclf.decisions.cells import value_identities
 from mlclf.decisions.score_columns import CellColumns, Place, list_rows
@@ -128,9 +128,7 @@ def _plain_codes(column: pa.ChunkedArray) -> NDArray[np.uint8] | None:
         return None
     kind = column.type
     if pa.types.is_boolean(kind):
-        array = one_array(column)
-        bits = np.frombuffer(array.buffers()[1] or b"", np.uint8)
-        return np.unpackbits(bits, count=array.offset + len(array), bitorder="little")[array.offset :]
+        return bits_of(one_array(column))
     if pa.types.is_int8(kind) or pa.types.is_uint8(kind):
         values = one_array(column).to_numpy().view(np.uint8)
         return values if values.max(initial=0) <= 1 else None
