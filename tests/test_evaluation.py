@@ -11,6 +11,7 @@ import torch
 from sklearn.metrics import average_precision_score, brier_score_loss, f1_score, log_loss, roc_auc_score
 from torch import Tensor
 
+from mlclf.decisions.cell_slices import SLICE_CELLS
 from mlclf.decisions.evaluation import Evaluation
 from mlclf.errors import DataError
 
@@ -54,6 +55,18 @@ def evaluated(*batches: dict[str, Tensor]) -> Evaluation:
 
 def report(*batches: dict[str, Tensor]) -> dict[str, Any]:
     return evaluated(*batches).report(NAMES, PREVALENCES)
+
+
+def test_any_number_of_threads_gives_the_same_document() -> None:
+    data, before = batch(rows=200_000), torch.get_num_threads()
+    found = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        found.append(evaluated(data))
+    torch.set_num_threads(before)
+    assert len(data["labels"]) > 4 * SLICE_CELLS // len(NAMES)  # several slices
+    for other in found[1:]:
+        assert other.report(NAMES, PREVALENCES) == found[0].report(NAMES, PREVALENCES)
 
 
 def test_the_document_has_the_keys_of_the_contract_and_is_json() -> None:

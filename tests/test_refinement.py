@@ -174,6 +174,19 @@ def test_other_rows_are_refused() -> None:
     assert float(step.auroc()[0]) == 0.75
 
 
+def test_rows_of_the_same_bins_but_other_logits_are_refused() -> None:
+    logits = torch.tensor([[0.01], [0.02], [0.03], [0.04]])
+    labels = torch.tensor([[0], [1], [0], [1]])
+    histogram = LabelHistogram(1, 256)
+    histogram.update(logits, labels)
+    for strange in (0.001, 0.05):
+        step = Refinement.needed(histogram)
+        assert step is not None
+        step.update(torch.tensor([[0.01], [0.02], [0.03], [strange]]), labels)
+        with pytest.raises(DataError, match=r"must see the rows of the first, where label 0 had no logit of 0\.0"):
+            step.ranking()
+
+
 def test_ranks_sync_to_the_whole() -> None:
     logits, labels = drawn("one tied mass", 300)
     histogram = LabelHistogram(2, 64)

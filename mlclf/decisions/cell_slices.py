@@ -114,7 +114,8 @@ def _row_slices(num_rows: int, width: int) -> Iterator[slice]:
 
 
 def _sliced(cells: Cells, scores: Tensor, rows: slice) -> CellSlice:
-    labels = cells.labels[rows] != 0
+    labels = cells.labels[rows]
+    labels = labels if labels.dtype == torch.bool else labels != 0
     seen = None if cells.mask is None else cells.mask[rows]
     label_weights = None if cells.label_weights is None else cells.label_weights[rows].double()
     if label_weights is not None:
@@ -141,10 +142,11 @@ def _check_weights(name: str, weights: Tensor) -> None:
 
 
 def _check_logits(part: CellSlice) -> None:
-    least, greatest = part.observed(part.logits).aminmax()
-    if bool(least.isfinite() & greatest.isfinite()):
+    if bool(part.observed(part.logits).sum().isfinite()):  # that of finite ones may overflow
         return
     bad = part.observed(~part.logits.isfinite())
+    if not bool(bad.any()):
+        return
     row, label = (int(index) for index in bad.nonzero()[0])
     raise DataError(
         f"logits must be finite where a label is observed, got {float(part.logits[row, label])!r} for label {label} "
@@ -153,8 +155,8 @@ def _check_logits(part: CellSlice) -> None:
 
 
 def _check_scores(part: CellSlice) -> None:
-    least, greatest = part.observed(part.scores).aminmax()
-    if bool((least >= 0) & (greatest <= 1)):  # both are NaN where one score is
+    scores = part.observed(part.scores)
+    if bool((scores.amin() >= 0) & (scores.amax() <= 1)):  # both are NaN where one score is; aminmax is far slower
         return
     bad = part.observed(~((part.scores >= 0) & (part.scores <= 1)))
     row, label = (int(index) for index in bad.nonzero()[0])

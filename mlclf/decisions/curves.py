@@ -97,4 +97,7 @@ def _cuts(counted: LabelHistogram | Refinement, label: int, scores_of: Scores) -
     usable = torch.ones_like(scores, dtype=torch.bool)
     usable[:-1] = scores[:-1] > below
     true, false = bins.positives.cumsum(0), bins.negatives.cumsum(0)
-    return _Cuts(scores[usable], true[usable], false[usable], true[-1:].sum(), false[-1:].sum())
+    positives, negatives = true[-1:].sum(), false[-1:].sum()
+    if not bool(usable.all()):
+        scores, true, false = scores[usable], true[usable], false[usable]
+    return _Cuts(scores, true, false, positives, negatives)

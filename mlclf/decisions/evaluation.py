@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,17 +16,25 @@ from mlclf.decisions.cell_slices import CellSlice, cell_slices
 from mlclf.decisions.cells import Cells
 from mlclf.decisions.histograms import LabelHistogram
 from mlclf.decisions.intervals import Replicates
-from mlclf.decisions.metrics import DecisionCounts, decision_metrics
-from mlclf.decisions.ranking import auroc, average_precision, has_both_classes
+from mlclf.decisions.metrics import DecisionCounts, DecisionSums, decision_metrics, decision_sums
+from mlclf.decisions.ranking import Ranking, has_both_classes, ranking
 from mlclf.decisions.row_rankings import RANKINGS, RowRankings, row_rankings
-from mlclf.decisions.score_losses import LossSums
+from mlclf.decisions.score_losses import LossSums, loss_sums
+from mlclf.decisions.workers import in_order
 
 FORMAT_VERSION = 1
 INTERVAL_BYTES = 128 << 20
 
 
-Ranking = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""AUROC and average precision: values and bounds of their errors, float64."""
+class _Judged(NamedTuple):
+    """A slice of rows, what was decided, how it ranks its labels, and what it adds to the sums."""
+
+    part: CellSlice
+    decisions: Tensor  # [b, K] bool
+    rankings: Tensor  # [b, 9] float64
+    losses: Tensor
+    counts: DecisionSums
+    ranking_sums: Tensor
 
 
 class Evaluation:
@@ -70,14 +79,14 @@ class Evaluation:
         self._ranking: Ranking | None = None
         self._micro_ranking: Ranking | None = None
 
-    def rank_by(self, ranking: Ranking | None, micro: Ranking | None = None) -> None:
+    def rank_by(self, labels: Ranking | None, micro: Ranking | None = None) -> None:
         """Report these AUROC and average precisions, not those of the histogram, unless they are None.
 
         Args:
-            ranking: of the labels, [K] each.
-            micro: of all cells pooled, [1] each.
+            labels: of each label, [K].
+            micro: of all cells pooled, [1].
         """
-        self._ranking, self._micro_ranking = ranking, micro
+        self._ranking, self._micro_ranking = labels, micro
 
     def _at_least(self, scores: Tensor) -> Tensor:
         return scores >= self.thresholds
@@ -125,18 +134,28 @@ class Evaluation:
         self.histogram.update(cells.logits, cells.labels, cells.mask, cells.cell_weights())
         if first is None:
             return
-        self._count(first)
-        for part in parts:
-            self._count(part)
+        num_parts = -(-len(cells) // len(first.labels)) if scores.device.type == "cpu" else 1
+        for found in in_order(self._judged, chain([first], parts), num_parts):
+            self._add(found)
 
-    def _count(self, part: CellSlice) -> None:
+    def _judged(self, part: CellSlice) -> _Judged:
         decisions, rankings = self.decide(part.scores), row_rankings(part)
-        self.losses.update(part)
-        self.decisions.update(part, decisions)
-        self.rankings.update(part, rankings)
-        self.rows.update(len(part.labels))
+        return _Judged(
+            part,
+            decisions,
+            rankings,
+            loss_sums(part),
+            decision_sums(part, decisions),
+            part.row_sums(rankings),
+        )
+
+    def _add(self, found: _Judged) -> None:
+        self.losses.add(found.losses)
+        self.decisions.add(found.counts)
+        self.rankings.add(found.ranking_sums, found.counts.labelled_rows)
+        self.rows.update(len(found.part.labels))
         if self.replicates is not None:
-            self.replicates.update(part, decisions, rankings)
+            self.replicates.update(found.part, found.decisions, found.rankings)
 
     def metrics(self) -> list[Metric]:
         """Return the parts, for whoever moves or gathers their states."""
@@ -215,16 +234,12 @@ class Evaluation:
         return {"scored_labels": sum(defined), "undefined_labels": missing}
 
     def _per_label(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        ranking = self._ranking or (auroc(self.histogram), average_precision(self.histogram))
-        (areas, area_bounds), (precisions, precision_bounds) = ranking
+        (areas, area_bounds), (precisions, precision_bounds) = self._ranking or ranking(self.histogram)
         per_label = {"auroc": areas, "average_precision": precisions, **decision_metrics(self.decisions.counts)}
         return per_label, {"auroc": area_bounds, "average_precision": precision_bounds}
 
     def _micro(self, pooled: LabelHistogram) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        (area, area_bound), (precision, precision_bound) = self._micro_ranking or (
-            auroc(pooled),
-            average_precision(pooled),
-        )
+        (area, area_bound), (precision, precision_bound) = self._micro_ranking or ranking(pooled)
         decisions = decision_metrics(self.decisions.counts.sum(-1))
         bounds = {"auroc": area_bound, "average_precision": precision_bound}
         return {"auroc": area, "average_precision": precision, **decisions}, bounds

@@ -67,8 +67,8 @@ class Filled:
             return slice(0, 1)
         return slice(int(ranges[:, 0].min()), min(num_bins, int(ranges[:, 1].max()) + 1))
 
-    def known(self, labels: slice, bins: slice) -> Tensor:
-        """[k, t] bool, whether the ends of a bin have been filled."""
+    def known(self, labels: slice, bins: slice | Tensor) -> Tensor:
+        """[k, t] bool, whether the ends of a bin, one of a slice or of [t] int64, have been filled."""
         start, stop = (torch.from_numpy(column)[:, None] for column in self.ranges[labels].T)
-        places = torch.arange(bins.start, bins.stop)
+        places = bins if isinstance(bins, Tensor) else torch.arange(bins.start, bins.stop)
         return (places >= start) & (places < stop)

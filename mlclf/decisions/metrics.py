@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from mlclf.decisions.cell_slices import CellSlice
+
+
+class DecisionSums(NamedTuple):
+    """What some rows add to the states of `DecisionCounts`."""
+
+    counts: Tensor
+    right_rows: Tensor
+    labelled_rows: Tensor
 
 
 class DecisionCounts(Metric):
@@ -32,13 +42,13 @@ class DecisionCounts(Metric):
 
     def update(self, part: CellSlice, decisions: Tensor) -> None:
         """Add a slice of rows and the decisions taken on it, [b, K] bool; those of unseen cells do not count."""
-        positives, weights = part.label_sums(part.labels), part.weight_sums()
-        for index, flags in enumerate((decisions, at_half(part.scores))):
-            flagged, hits = part.label_sums(part.observed(flags)), part.label_sums(flags & part.labels)
-            self.counts[index] += confusion(flagged, hits, positives, weights)
-        labelled = part.labelled()
-        self.right_rows += part.row_sums(right_rows(part, decisions) & labelled)
-        self.labelled_rows += part.row_sums(labelled)
+        self.add(decision_sums(part, decisions))
+
+    def add(self, sums: DecisionSums) -> None:
+        """Add what `decision_sums` says of a slice of rows."""
+        self.counts += sums.counts
+        self.right_rows += sums.right_rows
+        self.labelled_rows += sums.labelled_rows
 
     def compute(self) -> dict[str, Tensor]:
         """Return `subset_accuracy` and `hamming_loss`, each [] float64."""
@@ -51,6 +61,17 @@ class DecisionCounts(Metric):
     def hamming_loss(self) -> Tensor:
         """Return [] float64, the share of observed cells decided wrongly; NaN without one."""
         return hamming_loss(self.counts[0])
+
+
+def decision_sums(part: CellSlice, decisions: Tensor) -> DecisionSums:
+    """Count the decisions [b, K] bool taken on a slice of rows, and those at 0.5."""
+    positives, weights, labelled = part.label_sums(part.labels), part.weight_sums(), part.labelled()
+    counts = [
+        confusion(part.label_sums(part.observed(flags)), part.label_sums(flags & part.labels), positives, weights)
+        for flags in (decisions, at_half(part.scores))
+    ]
+    right = part.row_sums(right_rows(part, decisions) & labelled)
+    return DecisionSums(torch.stack(counts), right, part.row_sums(labelled))
 
 
 def at_half(scores: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -10,13 +11,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlclf.decisions.histograms import LabelHistogram
+from mlclf.decisions.histograms import LabelHistogram, take_bins
 from mlclf.errors import DataError
 
 _BYTES_PER_BIN = 80
 
 LabelRows = tuple[Tensor, Tensor, Tensor | None]
 """The observed rows of one label: logits [n] floating, labels [n] bool or uint8, weights [n] floating or None."""
+
+
+Bounded = tuple[Tensor, Tensor]
+"""Values of a metric and bounds of their errors, [K] float64 each."""
+
+Ranking = tuple[Bounded, Bounded]
+"""AUROC and average precision."""
 
 
 class FilledBins(NamedTuple):
@@ -42,7 +50,7 @@ class Steps(NamedTuple):
     errors: Tensor  # how far each value may be off, to either side
     total: Tensor
 
-    def totals(self) -> tuple[Tensor, Tensor]:
+    def totals(self) -> Bounded:
         """The metric and the bound on its error, each [k] float64."""
         total = self.total[:, 0]
         return self.values.sum(1) / total, self.errors.sum(1) / total
@@ -55,13 +63,14 @@ class Steps(NamedTuple):
 def filled_bins(histogram: LabelHistogram, labels: slice) -> FilledBins:
     """Return the bins of a slice of labels without those that are empty for all of them."""
     bins = histogram.window(labels)
-    least, greatest = histogram.ends(labels, bins)
-    kept = (greatest >= least).any(0).nonzero()[:, 0]
-    positives, negatives = histogram.positives[labels, bins], histogram.negatives[labels, bins]
-    return FilledBins(positives[:, kept], negatives[:, kept], least[:, kept], greatest[:, kept])
+    counts = histogram.counts[labels, :, bins]
+    kept = (counts.amax((0, 1)) > 0).nonzero()[:, 0]
+    counts = take_bins(counts, kept).double()
+    least, greatest = histogram.ends(labels, kept + bins.start)
+    return FilledBins(counts[:, 1], counts[:, 0], least, greatest)
 
 
-def auroc(histogram: LabelHistogram) -> tuple[Tensor, Tensor]:
+def auroc(histogram: LabelHistogram) -> Bounded:
     """Return the area under the ROC curve of each label, and a bound on its error.
 
     It is the probability that a positive row has a larger logit than a negative one, ties counting half (Mann and
@@ -72,13 +81,10 @@ def auroc(histogram: LabelHistogram) -> tuple[Tensor, Tensor]:
         values and bounds, each [K] float64; NaN for a label without both classes. ``histogram.pooled()`` gives the
         micro average.
     """
-    values, bounds = _empty(histogram), _empty(histogram)
-    for labels in histogram.label_slices(_BYTES_PER_BIN):
-        values[labels], bounds[labels] = auroc_steps(filled_bins(histogram, labels)).totals()
-    return _where_defined(histogram, values, bounds)
+    return _over_labels(histogram, auroc_steps)[0]
 
 
-def average_precision(histogram: LabelHistogram) -> tuple[Tensor, Tensor]:
+def average_precision(histogram: LabelHistogram) -> Bounded:
     """Return the average precision of each label, and a bound on its error.
 
     It is Σ (R_t − R_{t−1}) P_t over the distinct logits, without interpolation, as scikit-learn has it; bins of one
@@ -92,11 +98,32 @@ def average_precision(histogram: LabelHistogram) -> tuple[Tensor, Tensor]:
         values and bounds, each [K] float64; NaN for a label without both classes. ``histogram.pooled()`` gives the
         micro average.
     """
-    values, bounds = _empty(histogram), _empty(histogram)
+    return _over_labels(histogram, _precision_steps(histogram))[0]
+
+
+def ranking(histogram: LabelHistogram) -> Ranking:
+    """Return `auroc` and `average_precision`, for which the bins are looked for once."""
+    areas, precisions = _over_labels(histogram, auroc_steps, _precision_steps(histogram))
+    return areas, precisions
+
+
+def _precision_steps(histogram: LabelHistogram) -> Callable[[FilledBins], Steps]:
+    return partial(average_precision_steps, least_weight=histogram.least_weight)
+
+
+def _over_labels(histogram: LabelHistogram, *metrics: Callable[[FilledBins], Steps]) -> list[Bounded]:
+    """Values and bounds of some metrics of all labels; NaN for a label without both classes."""
+    found = torch.empty((len(metrics), 2, histogram.num_labels), dtype=torch.float64, device=histogram.rows.device)
+
+    def measure(labels: slice) -> None:
+        bins = filled_bins(histogram, labels)
+        for index, steps_of in enumerate(metrics):
+            found[index, :, labels] = torch.stack(steps_of(bins).totals())
+
     for labels in histogram.label_slices(_BYTES_PER_BIN):
-        steps = average_precision_steps(filled_bins(histogram, labels), histogram.least_weight)
-        values[labels], bounds[labels] = steps.totals()
-    return _where_defined(histogram, values, bounds)
+        measure(labels)
+    values, bounds = found.where(has_both_classes(histogram), torch.nan).unbind(1)
+    return list(zip(values, bounds, strict=True))
 
 
 def auroc_steps(bins: FilledBins) -> Steps:
@@ -208,15 +235,6 @@ def _check_finite(values: NDArray[np.float32]) -> None:
 
 def _from_the_top(counts: Tensor) -> Tensor:
     return counts.flip(1).cumsum(1).flip(1)
-
-
-def _empty(histogram: LabelHistogram) -> Tensor:
-    return torch.empty(histogram.num_labels, dtype=torch.float64, device=histogram.rows.device)
-
-
-def _where_defined(histogram: LabelHistogram, values: Tensor, bounds: Tensor) -> tuple[Tensor, Tensor]:
-    defined = has_both_classes(histogram)
-    return values.where(defined, torch.nan), bounds.where(defined, torch.nan)
 
 
 def has_both_classes(histogram: LabelHistogram) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -16,6 +18,8 @@ RANKINGS = (
 )
 _NUM_TOP = len(TOP_COUNTS)
 _ALL_BUT_LOWEST = 0x7FFFFFFE
+_OF_ZERO = _ALL_BUT_LOWEST - 2
+"""The key of a score of 0, next to that of cells that are not seen."""
 
 
 class RowRankings(Metric):
@@ -37,8 +41,12 @@ class RowRankings(Metric):
 
     def update(self, part: CellSlice, rankings: Tensor) -> None:
         """Add a slice of rows and what `row_rankings` says of it, [b, 9] float64."""
-        self.sums += part.row_sums(rankings)
-        self.labelled_rows += part.row_sums(part.labelled())
+        self.add(part.row_sums(rankings), part.row_sums(part.labelled()))
+
+    def add(self, sums: Tensor, labelled_rows: Tensor) -> None:
+        """Add weighted sums over rows: of their rankings, [9] float64, and of those with an observed label, []."""
+        self.sums += sums
+        self.labelled_rows += labelled_rows
 
     def compute(self) -> Tensor:
         """Return `means()`."""
@@ -68,20 +76,18 @@ def row_rankings(part: CellSlice) -> Tensor:
         [b, 9] float64, in the order of `RANKINGS`; 0 for a row without an observed label.
     """
     keys = _falling_keys(part)
-    positive = keys & 1
-    hits = positive.cumsum(1, dtype=torch.int32)
-    values = _of_distinct(positive, hits)
-    tied = _tied_rows(keys)
+    hits = _hits_of(keys)
+    values = _of_distinct(hits, keys)
+    tied = _tied_rows(hits, keys)
     if len(tied):
         scores, labels = part.scores[tied], part.labels[tied]
-        values[tied] = _of_tied(keys[tied], positive[tied], hits[tied])
+        values[tied] = _of_tied(keys[tied])
         top = labels.gather(1, _top_labels(scores, None if part.seen is None else part.seen[tied]))
-        values[tied, : 2 * _NUM_TOP] = _at_top(top, hits[tied, -1])
-    num_seen = positive.shape[1] if part.seen is None else part.seen.sum(1)
-    positives = hits[:, -1]
-    one_class = (positives == 0) | (positives == num_seen)
+        values[tied, : 2 * _NUM_TOP] = _at_top(top, hits.positives[tied])
+    num_seen = keys.shape[1] if part.seen is None else part.seen.sum(1)
+    one_class = (hits.positives == 0) | (hits.positives == num_seen)
     values[:, -3] = values[:, -3].masked_fill(one_class, 1.0)
-    pairs = positives * (num_seen - positives)
+    pairs = hits.positives * (num_seen - hits.positives)
     values[:, -1] /= pairs.clamp(min=1)
     return values if part.seen is None else values * part.labelled()[:, None]
 
@@ -89,10 +95,10 @@ def row_rankings(part: CellSlice) -> Tensor:
 def _falling_keys(part: CellSlice) -> Tensor:
     """[b, K] int32, sorted: from the largest score to the least, among equal ones positives last, then the unseen.
 
-    The lowest bit says whether the cell is positive, the bits above fall as the score grows.
+    The lowest bit says whether the cell is positive, the bits above fall as the score grows. Those of -0.0, doubled,
+    are those of 0.0.
     """
-    bits = (part.scores + 0.0).view(torch.int32) + 1  # + 0.0 turns -0.0 into 0.0; + 1 sets 0.0 apart from the unseen
-    keys = (((bits << 1) ^ _ALL_BUT_LOWEST) | part.labels).contiguous()
+    keys = torch.rsub(part.scores.view(torch.int32), _OF_ZERO, alpha=2).bitwise_or_(part.labels).contiguous()
     if part.seen is not None:
         keys = keys.masked_fill(~part.seen, _ALL_BUT_LOWEST)
     if keys.device.type != "cpu":
@@ -101,38 +107,60 @@ def _falling_keys(part: CellSlice) -> Tensor:
     return keys
 
 
-def _tied_rows(keys: Tensor) -> Tensor:
-    """The rows with a positive that ties, [t] int64, and perhaps others.
+class _Hits(NamedTuple):
+    """The p positives of b rows of sorted keys, row by row, from the largest score down."""
+
+    places: Tensor  # [p] int64, among all keys
+    ranks: Tensor  # [p] int64, from 1 up
+    counts: Tensor  # [p] int64, the positives of its row down to this one
+    positives: Tensor  # [b] int64, all those of a row
+
+    def row_sums(self, values: Tensor) -> Tensor:
+        """Sums of values [p] float64 over the positives of each row: [b] float64."""
+        return torch.segment_reduce(values, "sum", lengths=self.positives)
+
+
+def _hits_of(keys: Tensor) -> _Hits:
+    positive = keys & 1
+    places = positive.view(-1).nonzero()[:, 0]
+    positives = positive.sum(1, dtype=torch.int32).long()
+    rows = torch.repeat_interleave(positives, output_size=len(places))
+    ranks = places - rows * keys.shape[1] + 1
+    before = positives.cumsum(0) - positives
+    counts = torch.arange(1, len(places) + 1, device=keys.device) - before.index_select(0, rows)
+    return _Hits(places, ranks, counts, positives)
+
+
+def _tied_rows(hits: _Hits, keys: Tensor) -> Tensor:
+    """The rows with a positive that ties, [t] int64.
 
     Among ties a positive comes last, so its key differs from the one before by no more than the lowest bit.
     """
-    flat = keys.view(-1)
-    tied = ((flat[1:] ^ flat[:-1]) & -2 == 0) & (flat[1:] & 1).bool()
-    if not bool(tied.any()):
-        return flat.new_empty(0, dtype=torch.int64)
-    rows: Tensor = (tied.nonzero()[:, 0] + 1) // keys.shape[1]
-    return torch.unique_consecutive(rows)  # type: ignore[no-any-return]  # torch has no type
+    flat, later = keys.view(-1), hits.places[hits.ranks > 1]
+    tied = later[(flat.index_select(0, later) ^ flat.index_select(0, later - 1)) < 2]
+    return torch.unique_consecutive(tied // keys.shape[1])  # type: ignore[no-any-return]  # torch has no type
 
 
-def _of_distinct(positive: Tensor, hits: Tensor) -> Tensor:
+def _of_distinct(hits: _Hits, keys: Tensor) -> Tensor:
     """Measures of rows without ties, the loss as a count of pairs: [b, 9] float64."""
-    ranks = torch.arange(1, positive.shape[1] + 1, device=positive.device, dtype=torch.int32)
-    flags, positives = positive.double(), hits[:, -1]
-    average = (positive * hits).double() @ ranks.double().reciprocal() / positives.clamp(min=1)
-    coverage = (positive * ranks).amax(1)
-    wrong_pairs = flags @ ranks.double() - positives.double() * (positives + 1) / 2
-    across = torch.stack([average, coverage.double(), wrong_pairs], 1)
-    return torch.cat([_at_top(positive[:, : max(TOP_COUNTS)], positives), across], 1)
+    positives = hits.positives
+    ranks = hits.ranks.double()
+    average = hits.row_sums(hits.counts / ranks) / positives.clamp(min=1)
+    lowest = (positives.cumsum(0) - 1).clamp(min=0)
+    coverage = ranks.index_select(0, lowest).where(positives > 0, 0.0) if len(ranks) else torch.zeros_like(average)
+    wrong_pairs = hits.row_sums(ranks) - (positives * (positives + 1) / 2).double()
+    across = torch.stack([average, coverage, wrong_pairs], 1)
+    return torch.cat([_at_top(keys[:, : max(TOP_COUNTS)] & 1, positives), across], 1)
 
 
-def _of_tied(keys: Tensor, positive: Tensor, hits: Tensor) -> Tensor:
+def _of_tied(keys: Tensor) -> Tensor:
     """The same for rows with ties, whose labels all rank as the last of them; precision and nDCG at k are left 0."""
-    num_labels = keys.shape[1]
+    num_labels, positive = keys.shape[1], keys & 1
     last = torch.ones_like(keys, dtype=torch.bool)
     last[:, :-1] = (keys[:, 1:] ^ keys[:, :-1]) > 1
     places = torch.arange(num_labels, device=keys.device).where(last, num_labels)
     ends = places.flip(1).cummin(1).values.flip(1)
-    hits = hits.gather(1, ends)
+    hits = positive.cumsum(1).gather(1, ends)
     ranks = ends + 1
     average = (positive * hits / ranks.double()).sum(1) / hits[:, -1].clamp(min=1)
     coverage = (positive * ranks).amax(1)
@@ -143,17 +171,13 @@ def _of_tied(keys: Tensor, positive: Tensor, hits: Tensor) -> Tensor:
 
 def _at_top(top: Tensor, positives: Tensor) -> Tensor:
     """Precision and nDCG at 1, 3 and 5 of rows with the labels [b, ≤ 5] at their top: [b, 6] float64."""
-    top = top.double()
-    width = top.shape[1]
-    discounts = (torch.arange(2, max(TOP_COUNTS) + 2, device=top.device, dtype=torch.float64)).log2().reciprocal()
-    best = torch.cat([discounts.new_zeros(1), discounts.cumsum(0)])
-    values = top.new_empty(len(top), 2 * _NUM_TOP)
-    for index, count in enumerate(TOP_COUNTS):
-        taken = min(count, width)
-        values[:, index] = top[:, :taken].sum(1) / count
-        ideal = best[positives.clamp(max=count).long()]
-        values[:, _NUM_TOP + index] = (top[:, :taken] @ discounts[:taken] / ideal).nan_to_num(0.0)
-    return values
+    places = torch.tensor(TOP_COUNTS, device=top.device)
+    discounts = torch.arange(2, max(TOP_COUNTS) + 2, device=top.device, dtype=torch.float64).log2().reciprocal()
+    ideal = torch.cat([discounts.new_ones(1), discounts.cumsum(0)])
+    gains = torch.stack([top.double(), top * discounts[: top.shape[1]]]).cumsum(2)
+    at_counts = gains.index_select(2, places.clamp(max=top.shape[1]) - 1)
+    most = ideal[torch.minimum(positives[:, None], places)]
+    return torch.cat([at_counts[0] / places, at_counts[1] / most], 1)
 
 
 def _top_labels(scores: Tensor, seen: Tensor | None) -> Tensor:

@@ -9,6 +9,7 @@ from torchmetrics import Metric
 
 from mlclf.decisions.cell_slices import CellSlice
 
+_SUMS = ("loss", "squared_error", "expected", "positives", "weights", "squared_weights")
 _LINEAR_FROM = 40.0
 """Where log(1 + e^z) is z in float64."""
 
@@ -30,19 +31,18 @@ class LossSums(Metric):
 
     def __init__(self, num_labels: int) -> None:
         super().__init__(sync_on_compute=False, compute_with_cache=False)
-        for name in ("loss", "squared_error", "expected", "positives", "weights", "squared_weights"):
+        for name in _SUMS:
             self.add_state(name, torch.zeros(num_labels, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, part: CellSlice) -> None:
         """Add a slice of rows."""
-        probability = part.scores.double()
-        self.loss += part.label_sums(cell_losses(part))
-        self.squared_error += part.label_sums(part.observed((probability - part.labels.double()).square_()))
-        self.expected += part.label_sums(part.observed(probability))
-        self.positives += part.label_sums(part.labels)
-        weights = part.weight_sums()
-        self.weights += weights
-        self.squared_weights += _squared_weights(part) if _weighted(part) else weights
+        self.add(loss_sums(part))
+
+    def add(self, sums: Tensor) -> None:
+        """Add what `loss_sums` says of a slice of rows."""
+        for name, values in zip(_SUMS, sums, strict=True):
+            state: Tensor = getattr(self, name)
+            state += values
 
     def compute(self) -> dict[str, Tensor]:
         """Return `log_loss` and `brier`, each [K] float64."""
@@ -69,13 +69,28 @@ class LossSums(Metric):
         return self.weights.square() / self.squared_weights
 
 
+def loss_sums(part: CellSlice) -> Tensor:
+    """What a slice of rows adds to the states of `LossSums`, in their order: [6, K] float64."""
+    probability, weights = part.scores.double(), part.weight_sums()
+    return torch.stack(
+        [
+            part.label_sums(cell_losses(part)),
+            part.label_sums(part.observed((probability - part.labels.double()).square_())),
+            part.label_sums(part.observed(probability)),
+            part.label_sums(part.labels),
+            weights,
+            _squared_weights(part) if _weighted(part) else weights,
+        ]
+    )
+
+
 def cell_losses(part: CellSlice) -> Tensor:
     """Log-loss of each cell, [b, K] float64, 0 where it is not seen.
 
     It is log(1 + e^z) − y z in float64, unclipped, so within 1e-15 |z| of the truth.
     """
     z = part.logits.double()
-    return part.observed(softplus(z, threshold=_LINEAR_FROM).sub_(z.mul_(part.labels)))
+    return part.observed(softplus(z, threshold=_LINEAR_FROM).sub_(z.mul_(part.labels.double())))
 
 
 def constant_log_loss(positives: Tensor, weights: Tensor, prevalences: Tensor) -> Tensor:

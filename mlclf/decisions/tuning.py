@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -15,6 +14,7 @@ from mlclf.decisions.joint import solve_joint
 from mlclf.decisions.objectives import Objective
 from mlclf.decisions.ranking import auroc, has_both_classes
 from mlclf.decisions.thresholds import Thresholds, fallback_thresholds
+from mlclf.decisions.workers import on_threads
 from mlclf.errors import ConfigError
 
 INFORMATIVE_DEVIATIONS = 1.645
@@ -87,7 +87,7 @@ def tune_thresholds(
         cuts = cuts_of(histogram, labels, scores_of, probabilities, histogram.window(labels))
         return _chosen(cuts, objective, joint, histogram.positive_rows[labels], prior, labels, probabilities)
 
-    slices = _on_threads(chosen_of, list(histogram.label_slices(2 * CUT_BYTES)))
+    slices = on_threads(chosen_of, list(histogram.label_slices(2 * CUT_BYTES)), MAX_THREADS)
     chosen = ChosenCuts(*(torch.cat(column).cpu() for column in zip(*slices, strict=True)))
     tunable = has_both_classes(histogram).cpu()
     if objective.is_f and joint is None:
@@ -105,15 +105,6 @@ def tune_thresholds(
         objective=str(objective),
         method="shrinkage" if prior > 0 else "empirical",
     )
-
-
-def _on_threads(work: Callable[[slice], ChosenCuts], slices: Sequence[slice]) -> list[ChosenCuts]:
-    """The work on each slice of labels; several at once, since within one the threads of torch wait for each other."""
-    threads = min(MAX_THREADS, torch.get_num_threads(), len(slices))
-    if threads <= 1:
-        return [work(labels) for labels in slices]
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        return list(pool.map(work, slices))
 
 
 def _joint(

@@ -15,9 +15,9 @@ from torch import Tensor
 from mlclf.data.shards import Plan
 from mlclf.data.steps import Progress
 from mlclf.decisions.cells import Cells
-from mlclf.decisions.evaluation import Evaluation, Ranking
+from mlclf.decisions.evaluation import Evaluation
 from mlclf.decisions.histograms import LabelHistogram
-from mlclf.decisions.ranking import LabelRows, exact_rankings
+from mlclf.decisions.ranking import LabelRows, Ranking, exact_rankings
 from mlclf.decisions.refinement import MOST_PASSES, TOLERANCE, Refinement
 from mlclf.decisions.scores import scores_of
 from mlclf.decisions.slices import SlicedEvaluation
