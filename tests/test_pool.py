@@ -16,6 +16,7 @@ from mlclf.data.labels import UNOBSERVED
 from mlclf.data.pool import (
     DECODED_COPIES,
     LANES,
+    MAX_SLAB_ROWS,
     MAX_SLABS,
     MIN_SLABS,
     OVERHEAD,
@@ -88,6 +89,13 @@ def test_a_unit_of_larger_rows_is_cut_into_shorter_spans() -> None:
     assert pool.rows_of(Unit(0, (0,), 5000, 0, row_bytes=50.0)) == 1024
     assert pool.rows_of(Unit(0, (0,), 5000, 0, row_bytes=400.0)) == 256
     assert pool.rows_of(Unit(0, (0,), 5000, 0, row_bytes=1e9)) == SPAN_ROWS
+
+
+def test_a_unit_of_hardly_larger_rows_is_not_cut() -> None:
+    pool = pool_shape(512 << 20, 420.0, 402.92, unit_rows=MAX_SLAB_ROWS)
+    assert pool.slab_rows == MAX_SLAB_ROWS
+    assert pool.rows_of(Unit(0, (0,), MAX_SLAB_ROWS, 0, row_bytes=402.93)) == MAX_SLAB_ROWS
+    assert pool.rows_of(Unit(0, (0,), MAX_SLAB_ROWS, 0, row_bytes=450.0)) < MAX_SLAB_ROWS
 
 
 def test_the_smallest_budget_that_the_refusal_names_works() -> None:

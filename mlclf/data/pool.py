@@ -28,6 +28,9 @@ LANES = (8, 4, 2, 1)
 OVERHEAD = 1.1
 """What allocators and batches in flight take on top."""
 
+SPREAD = 1.05
+"""How much larger the rows of a unit may be than those of the others, and it is not cut; OVERHEAD has room for it."""
+
 DECODED_COPIES = 2
 """Decoded columns of a slab, and what the allocator keeps of the slab before."""
 
@@ -143,7 +146,7 @@ def pool_shape(
         )
     left = budget_bytes / OVERHEAD - lanes * reader_of(rows)
     slabs = max(MIN_SLABS, min(MAX_SLABS, int((left / rows - in_flight(lanes)) / row_bytes)))
-    return PoolShape(slabs, rows, bytes_of(slabs, rows, lanes), lanes, rows * decoded_row_bytes)
+    return PoolShape(slabs, rows, bytes_of(slabs, rows, lanes), lanes, SPREAD * rows * decoded_row_bytes)
 
 
 @dataclass(frozen=True)
