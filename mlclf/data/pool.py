@@ -169,6 +169,11 @@ class RowLayout:
     numbered: bool = False
     grouped: bool = False
 
+    @property
+    def row_bytes(self) -> float:
+        """Bytes of an encoded row, without ids of rows that differ in number."""
+        return float(ORDER_BYTES + sum(array.nbytes for array in self.arrays(1).values()))
+
     def arrays(self, rows: int) -> dict[str, NDArray[Any]]:
         """Memory for `rows` rows by field; nothing is touched yet."""
         kinds: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {

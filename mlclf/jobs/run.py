@@ -46,7 +46,10 @@ from mlclf.jobs.shifted import read_prevalences, shifted_thresholds
 from mlclf.jobs.tuned import DEFAULT_CONFIDENCE, make_tuner
 from mlclf.runs import RunFolder
 
-BATCH_CELLS = 1 << 22
+ID_BYTES = 12
+"""Of encoded ids for each byte of a decoded row, at most: an id of 4 bytes and its value, an end of 4."""
+
+BATCH_ROWS, BATCH_CELLS = 32_768, 1 << 22
 
 
 @dataclass
@@ -349,10 +352,14 @@ class Run:
         keys = tuple(carried) if with_labels else tuple(name for name in (schema.key,) if name)
         weight = schema.weight if with_labels else None
         encoder = RowEncoder(schema, self.features, labels, len(self.label_names), weight=weight, key_columns=keys)
-        row_bytes = 4 * self.features.num_dense + 12 * plan.row_bytes + len(self.label_names) + 64
+        row_bytes = encoder.layout.row_bytes
+        if encoder.layout.num_tokens is None:
+            row_bytes += ID_BYTES * plan.row_bytes
+        elif keys:
+            row_bytes += plan.row_bytes
         budget = max(self.settings.runtime.memory_budget, int(row_bytes) << 12)
         pool = pool_shape(budget, row_bytes, plan.row_bytes, unit_rows=plan.largest_unit_rows)
-        batch_rows = max(1, min(pool.slab_rows, BATCH_CELLS // len(self.label_names)))
+        batch_rows = max(1, min(pool.slab_rows, BATCH_ROWS, BATCH_CELLS // len(self.label_names)))
         done = 0
         for batch in BatchStream(plan, encoder, pool, batch_rows=batch_rows, shuffle=False):
             done += len(batch)
