@@ -68,7 +68,7 @@ def main() -> int:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="All thresholds from Parquet scores, against a bare scan of them.")
-    parser.add_argument("--rows", type=int, default=200_000, help="rows (10,000,000 x 1,000 labels take 40 GB)")
+    parser.add_argument("--rows", type=int, default=200_000, help="rows (10,000,000 x 1,000 labels take 60 GB)")
     parser.add_argument("--labels", type=int, default=1000, help="labels")
     parser.add_argument("--objective", default="f1", help="objective of calibrate")
     parser.add_argument("--repeats", type=int, default=3, help="times that both are run, in turns")

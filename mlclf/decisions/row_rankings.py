@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -17,6 +19,10 @@ RANKINGS = (
     *("label_ranking_average_precision", "coverage_error", "label_ranking_loss"),
 )
 _NUM_TOP = len(TOP_COUNTS)
+_DISCOUNTS = [1 / math.log2(1 + rank) for rank in range(1, max(TOP_COUNTS) + 1)]
+_IDEAL = [1.0, *accumulate(_DISCOUNTS)]
+"""The most that the discounts of so many positives can add up to; of none 1, to be divided by."""
+
 _ALL_BUT_LOWEST = 0x7FFFFFFE
 _OF_ZERO = _ALL_BUT_LOWEST - 2
 """The key of a score of 0, next to that of cells that are not seen."""
@@ -136,9 +142,11 @@ def _tied_rows(hits: _Hits, keys: Tensor) -> Tensor:
 
     Among ties a positive comes last, so its key differs from the one before by no more than the lowest bit.
     """
-    flat, later = keys.view(-1), hits.places[hits.ranks > 1]
-    tied = later[(flat.index_select(0, later) ^ flat.index_select(0, later - 1)) < 2]
-    return torch.unique_consecutive(tied // keys.shape[1])  # type: ignore[no-any-return]  # torch has no type
+    flat, before = keys.view(-1), (hits.places - 1).clamp_(min=0)
+    ties = ((flat.index_select(0, hits.places) ^ flat.index_select(0, before)) < 2) & (hits.ranks > 1)
+    if not bool(ties.any()):
+        return hits.places[:0]
+    return torch.unique_consecutive(hits.places[ties] // keys.shape[1])  # type: ignore[no-any-return]  # torch has no type
 
 
 def _of_distinct(hits: _Hits, keys: Tensor) -> Tensor:
@@ -172,8 +180,8 @@ def _of_tied(keys: Tensor) -> Tensor:
 def _at_top(top: Tensor, positives: Tensor) -> Tensor:
     """Precision and nDCG at 1, 3 and 5 of rows with the labels [b, ≤ 5] at their top: [b, 6] float64."""
     places = torch.tensor(TOP_COUNTS, device=top.device)
-    discounts = torch.arange(2, max(TOP_COUNTS) + 2, device=top.device, dtype=torch.float64).log2().reciprocal()
-    ideal = torch.cat([discounts.new_ones(1), discounts.cumsum(0)])
+    discounts = torch.tensor(_DISCOUNTS, device=top.device, dtype=torch.float64)
+    ideal = torch.tensor(_IDEAL, device=top.device, dtype=torch.float64)
     gains = torch.stack([top.double(), top * discounts[: top.shape[1]]]).cumsum(2)
     at_counts = gains.index_select(2, places.clamp(max=top.shape[1]) - 1)
     most = ideal[torch.minimum(positives[:, None], places)]
