@@ -12,7 +12,10 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 import mlclf
+from mlclf.data import statistics
 from mlclf.data.cache import SlabCache
+from mlclf.data.shards import make_plan
+from mlclf.data.where import parse_where
 from mlclf.errors import ConfigError, CorruptDataError, DataError
 
 ROWS = 3000
@@ -90,7 +93,12 @@ def test_states_go_to_another_loader(folder: Path) -> None:
     assert [batch.rows.tolist() for batch in other] == first + rest
 
 
-def test_where(folder: Path) -> None:
+@pytest.mark.parametrize("pruned", [True, False], ids=["by the footers", "small data, all read"])
+def test_where(folder: Path, pruned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if pruned:
+        monkeypatch.setattr(statistics, "PRUNED_BYTES", 0)
+    plan = make_plan(str(folder))
+    assert (len(statistics.matching_units(plan, parse_where("number < 100"))) < len(plan.units)) == pruned
     condition = "number < 1500 AND kind = 'k1'"
     loader = mlclf.ParquetLoader(str(folder), labels="label_*", batch_rows=100, where=condition)
     expected = [number for number in range(1500) if number % 3 == 1]

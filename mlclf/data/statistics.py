@@ -28,6 +28,8 @@ PIECE_BYTES = 32 << 20
 PIECE_ROWS = 65_536
 TIME_SAMPLE = 1_000_000
 SAMPLE_ROWS = 4096
+PRUNED_BYTES = 64 << 20
+"""Decoded data that is read sooner than the process starts that looks at its footers."""
 
 
 @dataclass
@@ -132,8 +134,8 @@ def count_rows(plan: Plan, split: Split, where: Where | None, threads: int) -> C
 
 
 def matching_units(plan: Plan, where: Where | None) -> list[int]:
-    """The units that may hold a row that `where` keeps, by the footers."""
-    if where is None:
+    """The units that may hold a row that `where` keeps: by the footers, or all where there is little to read."""
+    if where is None or sum(unit.rows * unit.row_bytes for unit in plan.units) < PRUNED_BYTES:
         return list(range(len(plan.units)))
     groups = matching_groups(plan.shards, where)
     return [index for index, unit in enumerate(plan.units) if not set(unit.groups).isdisjoint(groups[unit.shard])]
