@@ -49,6 +49,9 @@ from mlclf.runs import RunFolder
 ID_BYTES = 12
 """Of encoded ids for each byte of a decoded row, at most: an id of 4 bytes and its value, an end of 4."""
 
+IN_ORDER = 4
+"""Rows that are read in order need few slabs of a pool; where their bytes are known, larger ones are no faster."""
+
 BATCH_ROWS, BATCH_CELLS = 32_768, 1 << 22
 
 
@@ -352,12 +355,14 @@ class Run:
         keys = tuple(carried) if with_labels else tuple(name for name in (schema.key,) if name)
         weight = schema.weight if with_labels else None
         encoder = RowEncoder(schema, self.features, labels, len(self.label_names), weight=weight, key_columns=keys)
-        row_bytes = encoder.layout.row_bytes
+        row_bytes, budget = encoder.layout.row_bytes, self.settings.runtime.memory_budget
         if encoder.layout.num_tokens is None:
             row_bytes += ID_BYTES * plan.row_bytes
-        elif keys:
+        else:
+            budget //= IN_ORDER
+        if keys:
             row_bytes += plan.row_bytes
-        budget = max(self.settings.runtime.memory_budget, int(row_bytes) << 12)
+        budget = max(budget, int(row_bytes) << 12)
         pool = pool_shape(budget, row_bytes, plan.row_bytes, unit_rows=plan.largest_unit_rows)
         batch_rows = max(1, min(pool.slab_rows, BATCH_ROWS, BATCH_CELLS // len(self.label_names)))
         done = 0
