@@ -362,7 +362,7 @@ class Run:
             budget //= IN_ORDER
         if keys:
             row_bytes += plan.row_bytes
-        budget = max(budget, int(row_bytes) << 12)
+        budget = max(budget, int(row_bytes + plan.row_bytes) << 12)
         pool = pool_shape(budget, row_bytes, plan.row_bytes, unit_rows=plan.largest_unit_rows)
         batch_rows = max(1, min(pool.slab_rows, BATCH_ROWS, BATCH_CELLS // len(self.label_names)))
         done = 0
