@@ -201,13 +201,18 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--only", default="", help=f"figures, with commas between them, of {', '.join(keys)}")
     parser.add_argument("--fused", action="store_true", help="train ours by mlclf's fused layer and loss")
     arguments = parser.parse_args()
-    arguments.only = [key for key in arguments.only.split(",") if key]
-    unknown = sorted(set(arguments.only) - set(keys))
-    if unknown:
-        parser.error(f"no figure {', '.join(unknown)}; there are {', '.join(keys)}")
+    arguments.only = names_in(arguments.only, "figure", keys, parser)
     if arguments.folder:
         arguments.folder.mkdir(parents=True, exist_ok=True)
     return arguments
+
+
+def names_in(text: str, kind: str, known: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
+    """The names in an option's text, with commas between them; ends the process where there is no such one."""
+    names = [name for name in text.split(",") if name]
+    if unknown := sorted(set(names) - set(known)):
+        parser.error(f"no {kind} {', '.join(unknown)}; there are {', '.join(known)}")
+    return names
 
 
 def made(data: str, folder: Path, rows: int) -> Path:

@@ -26,7 +26,7 @@ from statistics import median
 from typing import Any, TypeVar
 
 from checks import Check, concluded
-from loader import made, measured
+from loader import made, measured, names_in
 
 DATA = ("plain", "checksums", "mixed", "tagged")
 FROM_FILES = ("decode", "numbers", "ids", "labels", "order", "gather", "step")
@@ -72,10 +72,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, help="where the data is made and kept (default: a temporary folder)")
     parser.add_argument("--stages", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    arguments.data = arguments.data.split(",")
-    unknown = sorted(set(arguments.data) - set(DATA))
-    if unknown:
-        parser.error(f"no data set {', '.join(unknown)}; there are {', '.join(DATA)}")
+    arguments.data = names_in(arguments.data, "data set", DATA, parser)
     if arguments.folder:
         arguments.folder.mkdir(parents=True, exist_ok=True)
     return arguments

@@ -57,7 +57,9 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, A
         x, y = drawn()
         folder = tmp_path_factory.mktemp("plain")
         data = write(folder / "plain.parquet", x=x, label=y)
-        return mlclf.fit(data, "label", folder / "run", settings=settings).evaluate(data)
+        run = mlclf.fit(data, "label", folder / "run", settings=settings)
+        assert all(torch.isfinite(tensor).all() for tensor in load_file(run.path / "model.safetensors").values())
+        return run.evaluate(data)
 
     return report
 

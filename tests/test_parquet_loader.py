@@ -96,7 +96,7 @@ def test_states_go_to_another_loader(folder: Path) -> None:
 @pytest.mark.parametrize("pruned", [True, False], ids=["by the footers", "small data, all read"])
 def test_where(folder: Path, pruned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if pruned:
-        monkeypatch.setattr(statistics, "PRUNED_BYTES", 0)
+        monkeypatch.setattr(statistics, "CHILD_BYTES", 0)
     plan = make_plan(str(folder))
     assert (len(statistics.matching_units(plan, parse_where("number < 100"))) < len(plan.units)) == pruned
     condition = "number < 1500 AND kind = 'k1'"

@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 PAGE_HEADER_BYTES = 64
 THREADS = 16
+CHILD_BYTES = 64 << 20
+"""Data that decodes to less is read sooner than a process of its own has looked at the footers."""
 
 
 @dataclass

@@ -333,7 +333,7 @@ def _memory(plan: Plan, row_bytes: float, settings: Settings) -> dict[str, Any]:
     budget = settings.runtime.memory_budget
     encoded = int(plan.rows * row_bytes)
     return {
-        "decoded_bytes": int(sum(shard.rows * shard.row_bytes for shard in plan.shards)),
+        "decoded_bytes": int(plan.decoded_bytes),
         "encoded_bytes": encoded,
         "budget_bytes": budget,
         "fit_bytes": LIBRARY_BYTES + min(budget, encoded),

@@ -14,12 +14,9 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from mlclf.data.footers import has_checksum, in_child, leaves_of
+from mlclf.data.footers import CHILD_BYTES, has_checksum, in_child, leaves_of
 from mlclf.data.shards import DECODE_ERRORS, Plan, Shard
 from mlclf.data.sources import Source
-
-LEAST_BYTES = 64 << 20
-"""Data that decodes to less is read before the footers have been looked at."""
 
 LEAST_BUDGET_BYTES = 1 << 30
 """polars keeps some 100 MB of memory for later, which is too much beside a small pool."""
@@ -42,8 +39,7 @@ PHYSICAL = {
 
 def with_plain_columns(plan: Plan, columns: Sequence[str], budget_bytes: int) -> Plan:
     """The plan with the plain ones among `columns` marked in every shard; unchanged for small data or small budgets."""
-    decoded_bytes = sum(shard.rows * shard.row_bytes for shard in plan.shards)
-    if decoded_bytes < LEAST_BYTES or budget_bytes < LEAST_BUDGET_BYTES:
+    if plan.decoded_bytes < CHILD_BYTES or budget_bytes < LEAST_BUDGET_BYTES:
         return plan
     local = [shard for shard in plan.shards if _may_be_plain(shard)]
     requests = [(shard.source, shard.schema, [name for name in columns if _is_stored(shard, name)]) for shard in local]

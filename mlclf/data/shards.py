@@ -150,6 +150,11 @@ class Plan:
         return sum(shard.rows for shard in self.shards)
 
     @property
+    def decoded_bytes(self) -> float:
+        """All rows decoded, by the footers."""
+        return sum(shard.rows * shard.row_bytes for shard in self.shards)
+
+    @property
     def row_bytes(self) -> float:
         """Largest mean size of a decoded row among the shards, in bytes."""
         return max((shard.row_bytes for shard in self.shards), default=0.0)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mlclf.data.decode import damage_of
 from mlclf.data.features.table import Features
+from mlclf.data.footers import CHILD_BYTES
 from mlclf.data.labels import ColumnCounter, LabelColumns, LabelCounts, Labels, TagCounter, TagList, make_labels
 from mlclf.data.pruning import matching_groups
 from mlclf.data.readers import decoded_pieces, located
@@ -28,8 +29,6 @@ PIECE_BYTES = 32 << 20
 PIECE_ROWS = 65_536
 TIME_SAMPLE = 1_000_000
 SAMPLE_ROWS = 4096
-PRUNED_BYTES = 64 << 20
-"""Decoded data that is read sooner than the process starts that looks at its footers."""
 
 
 @dataclass
@@ -135,7 +134,7 @@ def count_rows(plan: Plan, split: Split, where: Where | None, threads: int) -> C
 
 def matching_units(plan: Plan, where: Where | None) -> list[int]:
     """The units that may hold a row that `where` keeps: by the footers, or all where there is little to read."""
-    if where is None or sum(unit.rows * unit.row_bytes for unit in plan.units) < PRUNED_BYTES:
+    if where is None or plan.decoded_bytes < CHILD_BYTES:
         return list(range(len(plan.units)))
     groups = matching_groups(plan.shards, where)
     return [index for index, unit in enumerate(plan.units) if not set(unit.groups).isdisjoint(groups[unit.shard])]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mlclf.decisions.lazy_bins import Filled
+from mlclf.decisions.workers import on_threads
 
 LIMIT = 30.0
 """The bins are uniform on ±LIMIT."""
@@ -96,8 +96,7 @@ def count_cells(bins: Bins, scored: Scored) -> tuple[Tensor, Tensor]:
         return _count_labels(bins, scored, slice(0, num_labels))
     step = -(-num_labels // workers)
     parts = [slice(start, min(start + step, num_labels)) for start in range(0, num_labels, step)]
-    with ThreadPoolExecutor(len(parts)) as pool:
-        found = list(pool.map(lambda part: _count_labels(bins, scored, part), parts))
+    found = on_threads(lambda part: _count_labels(bins, scored, part), parts, workers)
     positives, rows = (torch.cat(column).to(device) for column in zip(*found, strict=True))
     return positives, rows
 

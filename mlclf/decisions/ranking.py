@@ -114,14 +114,10 @@ def _precision_steps(histogram: LabelHistogram) -> Callable[[FilledBins], Steps]
 def _over_labels(histogram: LabelHistogram, *metrics: Callable[[FilledBins], Steps]) -> list[Bounded]:
     """Values and bounds of some metrics of all labels; NaN for a label without both classes."""
     found = torch.empty((len(metrics), 2, histogram.num_labels), dtype=torch.float64, device=histogram.rows.device)
-
-    def measure(labels: slice) -> None:
+    for labels in histogram.label_slices(_BYTES_PER_BIN):
         bins = filled_bins(histogram, labels)
         for index, steps_of in enumerate(metrics):
             found[index, :, labels] = torch.stack(steps_of(bins).totals())
-
-    for labels in histogram.label_slices(_BYTES_PER_BIN):
-        measure(labels)
     values, bounds = found.where(has_both_classes(histogram), torch.nan).unbind(1)
     return list(zip(values, bounds, strict=True))
 
