@@ -25,7 +25,7 @@ from mlclf.training.candidates import (
     joined_curves,
     l2_grid,
 )
-from mlclf.training.solvers import Chunk
+from mlclf.training.chunks import Chunk
 
 GRID_C = (1e-4, 1e3)
 

@@ -14,7 +14,9 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from mlclf.data.batch import Batch
-from mlclf.training.solvers import Chunk, Problems, Solution, input_squares, label_groups, lbfgs, smooth_objective
+from mlclf.training.chunks import Chunk, Problems
+from mlclf.training.preconditioner import InputMoments
+from mlclf.training.solvers import Solution, label_groups, lbfgs, smooth_objective
 
 TOLERANCE = 1e-13
 ROWS, INPUTS, LABELS = 300, 6, 3
@@ -49,7 +51,7 @@ def problems_of(
 
 def solved(chunks: Callable[[], list[Chunk]], problems: Problems, inputs: int = INPUTS) -> Solution:
     start = torch.zeros(inputs + 1, len(problems), dtype=torch.float64)
-    return lbfgs(chunks, problems, start, input_squares(chunks), tolerance=TOLERANCE, max_passes=5000)
+    return lbfgs(chunks, problems, start, InputMoments.of(chunks), tolerance=TOLERANCE, max_passes=5000)
 
 
 def reference(
@@ -198,7 +200,7 @@ def test_separated_classes_end_without_a_number_that_is_not_finite() -> None:
     batch = made_batch(x, (x > 0).astype(int))
     start = torch.zeros(2, 1, dtype=torch.float64)
     chunks = chunks_of(batch)
-    solution = lbfgs(chunks, problems_of(batch, 0.0), start, input_squares(chunks), tolerance=TOLERANCE)
+    solution = lbfgs(chunks, problems_of(batch, 0.0), start, InputMoments.of(chunks), tolerance=TOLERANCE)
     assert torch.isfinite(solution.columns).all()
     assert float(solution.values[0]) < 1e-3
 

@@ -18,8 +18,8 @@ from mlclf.decisions.calibration import calibrated_loss
 from mlclf.fitting.prepared import PreparedData
 from mlclf.fitting.trained import Trained, log_epoch
 from mlclf.training.candidates import FullBatchFit, l2_grid
+from mlclf.training.chunks import Chunk
 from mlclf.training.models import head_from_columns
-from mlclf.training.solvers import Chunk
 
 
 def train_full_batch(

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from mlclf.training.chunks import Chunks, Problems
 from mlclf.training.models import FAR
-from mlclf.training.solvers import Chunks, Problems, input_squares, label_groups, lbfgs, smooth_objective
+from mlclf.training.preconditioner import InputMoments
+from mlclf.training.solvers import label_groups, lbfgs, smooth_objective
 
 SHRINKAGE_POSITIVES = 100
 """Positives at which a label's own curve of held-out loss counts as much as that of all labels."""
@@ -192,7 +194,7 @@ class FullBatchFit:
         self.chunks, self.totals, self.hold_out = chunks, totals, hold_out
         self.pos_weight, self.num_inputs, self.l1 = pos_weight, num_inputs, l1
         self.loss_of = loss_of
-        self.squares = input_squares(chunks)
+        self.moments = InputMoments.of(chunks)
         self.num_labels = totals.totals.shape[1]
         self.result: Fit | None = None
 
@@ -298,7 +300,14 @@ class FullBatchFit:
         index = (~fixed).nonzero()[:, 0]
         result = start.clone()
         if len(index):
-            solution = lbfgs(self.chunks, problems.chosen(index), start[:, index], self.squares, tolerance=tolerance)
+            solution = lbfgs(
+                self.chunks,
+                problems.chosen(index),
+                start[:, index],
+                self.moments,
+                tolerance=tolerance,
+                newton=tolerance == FINAL_TOLERANCE,
+            )
             result[:, index] = solution.columns
             if tolerance == FINAL_TOLERANCE:
                 self._converged = self._converged and bool(solution.converged.all())

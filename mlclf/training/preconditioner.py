@@ -1,0 +1,125 @@
+"""Preconditioner: an inverse Hessian as far as it is cheap to have, which gives a solver its first steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mlclf.training.chunks import Chunks, Problems, cell_weights, problem_slices
+
+MOST_AXES = 256
+"""Inputs that are taken together where a Hessian is approximated."""
+
+LEAST_RATIO = 1e-9
+"""Of an input's mean square to the largest; below it, the axes would be lost in rounding."""
+
+HESSIAN_PRODUCTS, HESSIAN_BYTES = 1 << 37, 64 << 20
+"""Multiplications and memory up to which Hessians are found."""
+
+
+@dataclass(frozen=True)
+class InputMoments:
+    """Second moments of the inputs over all rows, for the first metric of `lbfgs`.
+
+    Attributes:
+        rows: how many.
+        squares: [D + V + 1], mean square of every input and of the bias's 1.
+        kept: [A] int64, rising: the dense inputs and those of the others with the largest mean squares, MOST_AXES in
+            all. None where there are more dense ones, or none (sparse rows alone gain less than it costs), or one whose
+            mean square is below LEAST_RATIO.
+        axes: [A, A], principal axes of these inputs, as columns.
+        spread: [A], mean square along each axis.
+    """
+
+    rows: int
+    squares: Tensor
+    kept: Tensor
+    axes: Tensor
+    spread: Tensor
+
+    @classmethod
+    def of(cls, chunks: Chunks) -> InputMoments:
+        totals, rows, num_dense, weight = [], 0, 0, 0.0
+        for chunk in chunks():
+            totals.append(chunk.squares(chunk.weights[:, None])[:, 0])
+            rows += len(chunk)
+            num_dense = chunk.dense.shape[1]
+            weight += float(chunk.weights.sum())
+        squares = torch.stack(totals).sum(0) / max(weight, 1e-300)
+        enough = squares >= LEAST_RATIO * squares.max()
+        order = squares[num_dense:-1].argsort(descending=True, stable=True)[: max(0, MOST_AXES - num_dense)] + num_dense
+        kept = torch.cat([torch.arange(num_dense), order[enough[order]].sort().values])
+        if not 0 < num_dense <= MOST_AXES or not bool(enough[:num_dense].all()):
+            kept = kept[:0]
+        products = torch.zeros(len(kept), len(kept), dtype=torch.float64)
+        if len(kept):
+            for chunk in chunks():
+                products += chunk.products(chunk.weights, kept)
+        spread, axes = torch.linalg.eigh(products / max(weight, 1e-300))
+        return cls(rows, squares, kept, axes, spread.clamp_min(0))
+
+    def allow_hessians(self, count: int) -> bool:
+        """Whether so many whole Hessians of the kept inputs are cheap enough."""
+        cells = count * (len(self.kept) + 1) ** 2
+        return len(self.kept) > 0 and 8 * cells <= HESSIAN_BYTES and self.rows * cells <= HESSIAN_PRODUCTS
+
+
+class Preconditioner:
+    """The inverse of a Hessian, as far as it is cheap to have: diagonal but for the inputs kept by `InputMoments`.
+
+    Attributes:
+        inverse: [D + V + 1, P], of the diagonal.
+        kept: [A] int64, inputs that are taken together.
+        axes, along: [A, A] and [A, P], their axes, and the inverse along each.
+        factors: [P, A, A], Cholesky factors, in place of axes; None without.
+    """
+
+    def __init__(self, inverse: Tensor, kept: Tensor, axes: Tensor, along: Tensor, factors: Tensor | None) -> None:
+        self.inverse, self.kept, self.axes, self.along, self.factors = inverse, kept, axes, along, factors
+
+    @classmethod
+    def at_prior(cls, moments: InputMoments, biases: Tensor, problems: Problems) -> Preconditioner:
+        """Of mean(input · inputᵀ)·p(1 − p) + l2 with p from the biases [P]; with l1 the diagonal alone."""
+        share = torch.sigmoid(biases)
+        variance = (share * (1 - share)).clamp_min(1e-6)
+        curvature = moments.squares[:, None] * variance
+        curvature[:-1] += problems.l2
+        kept = moments.kept[:0] if problems.l1 else moments.kept
+        along = moments.spread[:, None] * variance + problems.l2
+        return cls(1 / curvature.clamp_min(1e-12), kept, moments.axes, 1 / along.clamp_min(1e-12), None)
+
+    def at(self, chunks: Chunks, problems: Problems, columns: Tensor) -> Preconditioner:
+        """At some columns; this one where there is no inverse."""
+        kept = torch.cat([self.kept, torch.tensor([len(columns) - 1])])
+        found = torch.zeros(len(problems), len(kept), len(kept), dtype=torch.float64)
+        diagonal = torch.zeros_like(columns)
+        for chunk in chunks():
+            for part in problem_slices(chunk, problems):
+                share = torch.sigmoid(chunk.logits(columns[:, part]))
+                cells = cell_weights(chunk, problems, part).mul_(share * (1 - share))
+                cells *= torch.where(chunk.labels[:, problems.labels[part]] > 0, problems.pos_weight[part], 1.0)
+                diagonal[:, part] += chunk.squares(cells)
+                for hessian, weights in zip(found[part], cells.T, strict=True):
+                    hessian += chunk.products(weights, kept)
+        found.diagonal(dim1=1, dim2=2)[:, :-1] += problems.l2[:, None]
+        diagonal[:-1] += problems.l2
+        factors, failed = torch.linalg.cholesky_ex(found)
+        if failed.any():
+            return self
+        return Preconditioner(1 / diagonal.clamp_min(1e-12), kept, self.axes, self.along, factors)
+
+    def __call__(self, columns: Tensor) -> Tensor:
+        """The metric times each column of [D + V + 1, P]."""
+        result = columns * self.inverse
+        if self.factors is not None:
+            result[self.kept] = torch.cholesky_solve(columns[self.kept].T[:, :, None], self.factors)[:, :, 0].T
+        elif len(self.kept):
+            result[self.kept] = self.axes @ ((self.axes.T @ columns[self.kept]) * self.along)
+        return result
+
+    def chosen(self, keep: Tensor) -> Preconditioner:
+        """The metric of some of the problems."""
+        factors = None if self.factors is None else self.factors[keep]
+        return Preconditioner(self.inverse[:, keep], self.kept, self.axes, self.along[:, keep], factors)
