@@ -104,6 +104,9 @@ class Features(Section):
     """How columns become inputs."""
 
     standardize: bool = Field(default=True, description="scale numeric and embedding columns to mean 0 and deviation 1")
+    knots: Literal["auto", "none"] = Field(
+        default="auto", description="let the lines of numeric columns bend where held-out rows say that it pays"
+    )
     roles: dict[str, Role] = Field(default={}, description="column name or glob -> role, where the one found is wrong")
     vocabulary_levels: Count = Field(
         default=100_000, description="most frequent levels kept per column, the rest is 'other'"

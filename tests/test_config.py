@@ -46,6 +46,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         "data": {"where": None, "on_corrupt": "error", "label_values": {}},
         "features": {
             "standardize": True,
+            "knots": "auto",
             "roles": {},
             "vocabulary_levels": 100_000,
             "hash_limit": 1_000_000,
@@ -71,7 +72,7 @@ def test_defaults_are_those_of_the_contract() -> None:
 def test_every_field_has_one_line_of_help() -> None:
     models: list[type[BaseModel]] = [Arguments, *(type(section) for _, section in Settings())]
     fields = [field for model in models for field in model.model_fields.values()]
-    assert len(fields) == 12 + 29
+    assert len(fields) == 12 + 30
     for field in fields:
         assert field.description
         assert "\n" not in field.description

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,44 +17,104 @@ from mlclf.data.steps import Progress
 from mlclf.decisions.calibration import calibrated_loss
 from mlclf.fitting.prepared import PreparedData
 from mlclf.fitting.trained import Trained, log_epoch
-from mlclf.training.candidates import FullBatchFit, l2_grid
+from mlclf.training.candidates import Fit, FullBatchFit, l2_grid
 from mlclf.training.chunks import Chunk
 from mlclf.training.models import head_from_columns
+
+LEAST_GAIN = 0.01
+"""Share of the held-out log-loss that knots must save."""
+
+
+@dataclass(frozen=True)
+class _Solved:
+    """The optimum for some inputs.
+
+    Attributes:
+        used: [U] int64, the ids that the solution has rows for.
+        losses: [5], of fifths of the held-out rows; None where nobody asked.
+        records: seconds, train_loss and valid_loss of each line of the log.
+    """
+
+    fit: Fit
+    used: Tensor
+    losses: Tensor | None
+    records: list[tuple[float, float, float]]
 
 
 def train_full_batch(
     data: PreparedData, settings: Settings, pos_weight: Tensor, log: Path
 ) -> Generator[Progress, None, Trained]:
-    """Solve the convex problem; `log` gets a line for every amount of l2 that is solved, and one for the end."""
+    """Solve the convex problem, and once more with knots where these may pay.
+
+    `log` gets a line for every amount of l2 that is solved, and one for the end.
+    """
     log.unlink(missing_ok=True)
+    bends = settings.features.knots == "auto" and settings.optimizer.l2 == "auto" and data.may_bend
+    solved = yield from _solve(data, settings, pos_weight, log, by_fifth=bends)
+    if bends and data.add_knots():
+        bent = yield from _solve(data, settings, pos_weight, None, by_fifth=True)
+        assert solved.losses is not None
+        assert bent.losses is not None
+        pays = _pays(solved.losses, bent.losses)
+        yield Progress("training", note=_knots_line(data, solved.losses, bent.losses, pays))
+        if pays:
+            solved = bent
+            log.unlink(missing_ok=True)
+            for number, record in enumerate(bent.records):
+                log_epoch(log, number, number, data.plan.rows, *record)
+        else:
+            data.drop_knots()
+    fit = solved.fit
+    if not fit.converged:
+        note = "some labels stopped short of the optimum: inputs separate their classes, and optimizer.l2 is too small"
+        yield Progress("training", note=note)
+    dense, vocabulary = data.statistics.features.num_dense, data.statistics.features.vocabulary_size
+    held_out = [head_from_columns(model, dense, vocabulary, solved.used) for model in fit.models]
+    return Trained(held_out, head_from_columns(fit.final, dense, vocabulary, solved.used), pos_weight, "lbfgs")
+
+
+def _solve(
+    data: PreparedData, settings: Settings, pos_weight: Tensor, log: Path | None, *, by_fifth: bool
+) -> Generator[Progress, None, _Solved]:
+    """Choose l2 and find the optimum, for the inputs as they are now."""
     features = data.statistics.features
-    dense = features.num_dense
     used = _used_ids(data, features.vocabulary_size)
-    vocabulary = len(used)
-    fit = FullBatchFit(
+    problem = FullBatchFit(
         _chunks(data, used, features.vocabulary_size),
         data.totals,
         data.hold_out,
         pos_weight,
-        dense + vocabulary + 1,
+        features.num_dense + len(used) + 1,
         calibrated_loss,
         l1=settings.optimizer.l1,
     )
+    records = []
     started = time.perf_counter()
-    for number, progress in enumerate(fit.run(_l2s(data, settings))):
+    for number, progress in enumerate(problem.run(_l2s(data, settings))):
         note = f"l2 {progress.l2:.3g}"
         note += f", held-out log-loss {progress.valid_loss:.5f}" if math.isfinite(progress.valid_loss) else ""
         yield Progress("training", note=note)
-        seconds = time.perf_counter() - started
-        log_epoch(log, number, number, data.plan.rows, seconds, progress.train_loss, progress.valid_loss)
+        records.append((time.perf_counter() - started, progress.train_loss, progress.valid_loss))
+        if log is not None:
+            log_epoch(log, number, number, data.plan.rows, *records[-1])
         started = time.perf_counter()
-    assert fit.result is not None
-    if not fit.result.converged:
-        note = "some labels stopped short of the optimum: inputs separate their classes, and optimizer.l2 is too small"
-        yield Progress("training", note=note)
-    held_out = [head_from_columns(model, dense, features.vocabulary_size, used) for model in fit.result.models]
-    final = head_from_columns(fit.result.final, dense, features.vocabulary_size, used)
-    return Trained(held_out, final, pos_weight, "lbfgs")
+    assert problem.result is not None
+    return _Solved(problem.result, used, problem.losses_of_fifths() if by_fifth else None, records)
+
+
+def _pays(lines: Tensor, curves: Tensor) -> bool:
+    """Whether knots save LEAST_GAIN of the held-out loss, and twice the standard error of what they save."""
+    saved = lines - curves
+    error = float(saved.std()) / math.sqrt(len(saved))
+    return float(saved.mean()) >= max(LEAST_GAIN * float(lines.mean()), 2 * error)
+
+
+def _knots_line(data: PreparedData, lines: Tensor, curves: Tensor, pays: bool) -> str:
+    count = len(data.statistics.features.knots or ())
+    return (
+        f"{count:,} knots in numeric columns: held-out log-loss {float(curves.mean()):.5f}, without them "
+        f"{float(lines.mean()):.5f}; {'kept' if pays else 'left out'}"
+    )
 
 
 def _used_ids(data: PreparedData, vocabulary: int) -> Tensor:

@@ -7,10 +7,14 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from mlclf.config import Arguments, Settings
 from mlclf.data.batch import Batch
+from mlclf.data.features.knots import Knots
 from mlclf.data.loader import BatchStream
 from mlclf.data.plain import with_plain_columns
 from mlclf.data.pool import ReaderBytes, lanes_for, pool_shape, reader_bytes
@@ -33,6 +37,9 @@ DEFAULT_FRACTION = 0.1
 CHUNK_ROWS = 65_536
 PASSING_ROWS = 16_384
 """Rows of a batch in a pass that keeps nothing: some such batches are on their way at a time."""
+
+KNOTS = 5
+"""Of a numeric column whose line may bend."""
 
 RESIDENT_SHARE = 4
 """Data is held in memory where its encoded rows take less than the budget divided by this."""
@@ -224,6 +231,53 @@ class PreparedData:
         if rows * self.statistics.row_bytes <= self.budget / RESIDENT_SHARE:
             self.resident = list(self._stream(self.chunk_rows))
             self._in_order.clear()
+
+    @property
+    def may_bend(self) -> bool:
+        """Whether knots can be tried: numeric columns, in memory that has room for them, and rows to judge by."""
+        features = self.statistics.features
+        columns = sum(1 for _ in features.bendable())
+        rows = sum(len(batch) for batch in self.resident or ())
+        wider = rows * (self.statistics.row_bytes + 4 * KNOTS * columns)
+        standard = self.settings.features.standardize
+        return bool(columns and rows and standard and self.hold_out.chooses) and wider <= self.budget / RESIDENT_SHARE
+
+    def add_knots(self) -> bool:
+        """Add knots to the inputs of the rows in memory; False where no column has a value to bend at."""
+        assert self.resident is not None
+        features = self.statistics.features
+        trained = self.hold_out.final()[0] > 0
+        rows = [trained[batch.parts.long()] for batch in self.resident]
+        weights = torch.cat([batch.weights[row] for batch, row in zip(self.resident, rows, strict=True)]).double()
+
+        def values(index: int) -> Tensor:
+            parts = zip(self.resident or (), rows, strict=True)
+            return torch.cat([batch.dense[row, index] for batch, row in parts])
+
+        def columns() -> Iterator[tuple[int, NDArray[np.float32]]]:
+            for index, feature in features.bendable():
+                column = values(index)
+                if feature.has_indicator:
+                    column[values(index + 1) > 0] = torch.nan
+                yield index, column.numpy()
+
+        knots = Knots.of(columns(), weights.numpy(), KNOTS)
+        if not len(knots):
+            return False
+        for number, batch in enumerate(self.resident):
+            dense = torch.cat([batch.dense, torch.empty(len(batch), len(knots))], dim=1)
+            knots.fill(dense.numpy())
+            self.resident[number] = replace(batch, dense=dense)
+        features.knots = knots
+        return True
+
+    def drop_knots(self) -> None:
+        """Take the inputs of `add_knots` away again."""
+        assert self.resident is not None
+        features = self.statistics.features
+        features.knots = None
+        for number, batch in enumerate(self.resident):
+            self.resident[number] = replace(batch, dense=batch.dense[:, : features.num_dense].clone())
 
     def hold_on(self, device: torch.device) -> Generator[Progress, None, DevicePool | None]:
         """Copy all rows to the memory of a GPU, where they fit, and say whether they do."""

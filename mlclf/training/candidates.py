@@ -16,8 +16,8 @@ from mlclf.training.solvers import label_groups, lbfgs, smooth_objective
 SHRINKAGE_POSITIVES = 100
 """Positives at which a label's own curve of held-out loss counts as much as that of all labels."""
 
-SEARCH_TOLERANCE = 1e-6
-FINAL_TOLERANCE = 1e-13
+SEARCH_TOLERANCE, HELD_OUT_TOLERANCE, FINAL_TOLERANCE = 1e-6, 1e-8, 1e-13
+"""Of a step along the path of l2, of the held-out models at its end, and of the final model."""
 SOLVER_BYTES = 256 << 20
 MAX_RISES = 2
 STEEP_RISE = 1.02
@@ -259,7 +259,7 @@ class FullBatchFit:
     def _finish(self, labels: Tensor, start: Tensor, l2: Tensor) -> Fit:
         """Solve at the chosen l2: the held-out models, then the final one."""
         hold_out, count = self.hold_out, len(labels)
-        tolerance = SEARCH_TOLERANCE if hold_out.refit else FINAL_TOLERANCE
+        tolerance = HELD_OUT_TOLERANCE if hold_out.refit else FINAL_TOLERANCE
         models = self._solve(self._problems(labels, hold_out.trained, l2), start, tolerance)
         loss = float(self.held_out_loss(labels, models).nanmean()) if hold_out.chooses else float("nan")
         final = models[:, :count]
@@ -313,18 +313,36 @@ class FullBatchFit:
                 self._converged = self._converged and bool(solution.converged.all())
         return result
 
-    def held_out_loss(self, labels: Tensor, columns: Tensor) -> Tensor:
-        """Mean held-out log-loss of each label after calibration: [k] float64; NaN where nothing is observed."""
-        kept = []
+    def held_out_loss(self, labels: Tensor, columns: Tensor, fifth: int | None = None) -> Tensor:
+        """Mean held-out log-loss of each label after calibration: [k] float64; NaN where nothing is observed.
+
+        Args:
+            fifth: 0 to 4 for every fifth of the held-out rows, from that one on; None for all.
+        """
+        kept, before = [], 0
         for chunk in self.chunks():
             model = self.hold_out.judge[chunk.parts]
             rows = (model >= 0).nonzero()[:, 0]
+            if fifth is not None:
+                before, rows = before + len(rows), rows[(fifth - before) % 5 :: 5]
             logits = chunk.logits(columns).reshape(len(chunk), self.hold_out.num_models, len(labels))
             truth = chunk.labels[rows][:, labels]
             mask = torch.ones_like(truth) if chunk.mask is None else chunk.mask[rows][:, labels]
             cells = chunk.weights[rows, None] * mask
             kept.append(HeldOutCells(logits[rows, model[rows]].clamp(-FAR, FAR).float(), truth, cells))
         return self.loss_of(kept, self.pos_weight[labels].log())
+
+    def losses_of_fifths(self) -> Tensor:
+        """Held-out loss of the result, mean over labels, of every fifth row from the first on, the second, ...: [5]."""
+        assert self.result is not None
+        models = self.result.models.permute(1, 0, 2)
+        losses: list[list[Tensor]] = [[] for _ in range(5)]
+        for group in label_groups(self.num_labels, self.num_inputs, self.hold_out.num_models + 1, SOLVER_BYTES):
+            labels = torch.tensor(group)
+            columns = models[:, :, labels].flatten(1)
+            for number, found in enumerate(losses):
+                found.append(self.held_out_loss(labels, columns, number))
+        return torch.stack([torch.cat(found).nanmean() for found in losses])
 
     def _data_term(self, labels: Tensor, columns: Tensor) -> Tensor:
         trained = self.hold_out.final()

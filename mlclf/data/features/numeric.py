@@ -120,6 +120,10 @@ class NumericFeature:
         """The deviation of a plain column in training."""
         return float(self._deviation[0])
 
+    def unscaled(self, value: float) -> float:
+        """The value of a plain column whose input is `value`."""
+        return value * self.deviation + self.mean if self.standardize else value
+
     def is_plain_in(self, table: pa.Table) -> bool:
         """Whether the column is one input of float32 without nulls, which scaling in float32 does not harm."""
         column = table.column(self.name)

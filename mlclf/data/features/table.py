@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mlclf.data.arrays import Recycler, tensor_of, transpose
 from mlclf.data.batch import Tokens, join_tokens
+from mlclf.data.features.knots import Knots
 from mlclf.data.features.numeric import NumericFeature
 from mlclf.data.features.sparse import SparseFeature
 from mlclf.data.features.vocabulary import LevelFeature
@@ -36,10 +37,12 @@ class Features:
     Attributes:
         dense: columns that give dense inputs, D of them in all.
         tokens: columns that give ids, V of them in all.
+        knots: dense inputs more, after the others, where the lines of numeric columns may bend; None for none.
     """
 
     dense: list[NumericFeature]
     tokens: list[IdFeature]
+    knots: Knots | None = None
     _scratch: Recycler = field(default_factory=Recycler, compare=False, repr=False)
 
     @classmethod
@@ -80,7 +83,28 @@ class Features:
 
     @property
     def num_dense(self) -> int:
+        return self.num_lines + (0 if self.knots is None else len(self.knots))
+
+    @property
+    def num_lines(self) -> int:
+        """Dense inputs without knots."""
         return sum(len(feature.dense_names()) for feature in self.dense)
+
+    def bendable(self) -> Iterator[tuple[int, NumericFeature]]:
+        """The dense inputs that may have knots: numeric columns, with their index."""
+        start = 0
+        for feature in self.dense:
+            if feature.has_value and not feature.is_embedding:
+                yield start, feature
+            start += len(feature.dense_names())
+
+    def _dense_names(self) -> list[str]:
+        names = [name for feature in self.dense for name in feature.dense_names()]
+        if self.knots is not None:
+            columns = dict(self.bendable())
+            for index, knot in zip(self.knots.inputs.tolist(), self.knots.at.tolist(), strict=True):
+                names.append(f"{columns[index].name} above {columns[index].unscaled(knot):g}")
+        return names
 
     @property
     def vocabulary_size(self) -> int:
@@ -100,9 +124,12 @@ class Features:
         rows = block_rows(out.shape[1])
         plain = self._plain_blocks(table, rows)
         for number, start in enumerate(range(0, table.num_rows, rows)):
-            into = out[start : min(start + rows, table.num_rows)]
+            block = out[start : min(start + rows, table.num_rows)]
+            into = block[:, : self.num_lines]
             if plain is None or not self._encode_plain(plain[number], into):
                 self._encode_block(table.slice(start, rows), where, into)
+            if self.knots is not None:
+                self.knots.fill(block)
 
     def _encode_block(self, table: pa.Table, where: str, out: NDArray[np.float32]) -> None:
         """Encode columns of any kind, one after the other."""
@@ -173,7 +200,7 @@ class Features:
         """The document of `features.json`: D names, V names, and the state of each column."""
         return {
             "format_version": FORMAT_VERSION,
-            "dense": [name for feature in self.dense for name in feature.dense_names()],
+            "dense": self._dense_names(),
             "vocabulary": [name for feature in self.tokens for name in feature.vocabulary_names()],
             "dense_columns": [
                 {
@@ -196,6 +223,8 @@ class Features:
         for index, feature in enumerate(self.tokens):
             if isinstance(feature, TextFeature):
                 result.update({f"tokens.{index}.{field}": value for field, value in feature.arrays().items()})
+        if self.knots is not None:
+            result.update({f"knots.{field}": value for field, value in self.knots.arrays().items()})
         return result
 
     @classmethod
@@ -212,9 +241,10 @@ class Features:
                 _restore_tokens(column, _fields(arrays, f"tokens.{index}."))
                 for index, column in enumerate(value["token_columns"])
             ]
+            knots = Knots.restore(_fields(arrays, "knots."))
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"features.json is damaged ({error!r}); fit the run again") from error
-        return cls(dense, tokens)
+        return cls(dense, tokens, knots)
 
 
 def block_rows(num_dense: int) -> int:

@@ -1,0 +1,84 @@
+"""Knots: where the line of a numeric input may bend, so that a linear model can follow curves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+LARGEST = np.finfo(np.float32).max
+
+
+@dataclass(frozen=True)
+class Knots:
+    """H inputs more: how far an input is above a knot, 0 below it, standardized. The model stays linear in its inputs.
+
+    With x itself among the inputs, a sum over the knots of a column is any line that bends at them (Hastie, Tibshirani
+    and Friedman, The Elements of Statistical Learning, section 5.2).
+
+    Attributes:
+        inputs: [H] int64, which of the dense inputs each belongs to, in rising order.
+        at: [H] float32, the knot, on the scale of that input.
+        mean, scale: [H] float32, so that (max(x − at, 0) − mean) · scale has mean 0 and deviation 1 in training.
+    """
+
+    inputs: NDArray[np.int64]
+    at: NDArray[np.float32]
+    mean: NDArray[np.float32]
+    scale: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, values: Iterable[tuple[int, NDArray[np.float32]]], weights: NDArray[np.float64], count: int) -> Knots:
+        """Up to so many knots for each input, at even quantiles of its values, or of distinct ones if these are few.
+
+        Args:
+            values: index among the dense inputs and values [n] of each input that may bend, NaN where missing.
+            weights: [n], row weights, of which mean and deviation are taken.
+        """
+        found: list[tuple[int, float, float, float]] = []
+        for index, column in values:
+            for knot in quantile_knots(column[~np.isnan(column)], count):
+                above = np.maximum(np.nan_to_num(column, nan=0.0) - knot, 0).astype(np.float64)
+                mean = float(np.average(above, weights=weights))
+                deviation = float(np.sqrt(np.average((above - mean) ** 2, weights=weights)))
+                if deviation > 0:
+                    found.append((index, float(knot), mean, 1 / deviation))
+        inputs, at, means, scales = np.array(found, np.float64).reshape(-1, 4).T
+        return cls(inputs.astype(np.int64), at.astype(np.float32), means.astype(np.float32), scales.astype(np.float32))
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def fill(self, rows: NDArray[np.float32]) -> None:
+        """Write the last H inputs of rows [n, D + H] float32 from the first D."""
+        out = rows[:, rows.shape[1] - len(self) :]
+        with np.errstate(over="ignore"):
+            np.subtract(rows[:, self.inputs], self.at, out=out)
+            np.maximum(out, 0, out=out)
+            np.subtract(out, self.mean, out=out)
+            np.multiply(out, self.scale, out=out)
+        np.minimum(out, LARGEST, out=out)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What `restore` takes."""
+        return dict(vars(self))
+
+    @classmethod
+    def restore(cls, arrays: Mapping[str, NDArray[Any]]) -> Knots | None:
+        """Knots from their arrays; None from none."""
+        return cls(arrays["inputs"], arrays["at"], arrays["mean"], arrays["scale"]) if arrays else None
+
+
+def quantile_knots(values: NDArray[np.float32], count: int) -> Sequence[np.float32]:
+    """Up to so many numbers between the least and the greatest value, rising."""
+    distinct = np.unique(values)
+    for among in (values, distinct):
+        steps = np.arange(1, count + 1) / (count + 1)
+        knots = np.unique(np.quantile(among, steps, method="lower")) if len(among) else among
+        knots = knots[(knots > distinct[0]) & (knots < distinct[-1])] if len(knots) else knots
+        if len(knots) == count:
+            break
+    return list(knots)

@@ -1,0 +1,126 @@
+"""Fits whose numeric columns may bend: kept where held-out rows gain by it, and left out where not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from made_tables import document, lines_of, plain_table, with_column, write
+
+import mlclf
+from mlclf.fitting import prepared
+
+
+def valley(rows: int, seed: int = 0) -> pa.Table:
+    """Positive far from the middle of `x`, whatever the string; some of `x` is missing."""
+    rng = np.random.default_rng(seed)
+    x, place = rng.normal(size=rows), rng.choice(["rome", "oslo"], rows)
+    chance = 1 / (1 + np.exp(-(4 * np.abs(x) - 3 + (place == "rome"))))
+    label = pa.array((rng.random(rows) < chance).astype(np.int8))
+    return pa.table({"x": pa.array(x, mask=rng.random(rows) < 0.1), "place": place, "label": label})
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write(tmp_path_factory.mktemp("data") / "train.parquet", valley(1_500), row_group_size=400)
+
+
+@pytest.fixture(scope="module")
+def bent(data: str, tmp_path_factory: pytest.TempPathFactory) -> mlclf.Run:
+    return mlclf.fit(data, "label", tmp_path_factory.mktemp("runs") / "bent")
+
+
+def dense_names(run: mlclf.Run) -> list[str]:
+    names: list[str] = document(run.path / "features.json")["dense"]
+    return names
+
+
+def test_a_valley_is_followed(bent: mlclf.Run, data: str, tmp_path: Path) -> None:
+    names = dense_names(bent)
+    assert names[:2] == ["x", "x:missing"]
+    assert len(names) == 7
+    assert all(name.startswith("x above ") for name in names[2:])
+    test = write(tmp_path / "test.parquet", valley(1_500, seed=1))
+    straight = mlclf.fit(data, "label", tmp_path / "straight", settings={"features.knots": "none"})
+    assert dense_names(straight) == ["x", "x:missing"]
+    found, before = (run.evaluate(test)["labels"]["label"] for run in (bent, straight))
+    assert found["auroc"] > before["auroc"] + 0.2
+    assert found["log_loss"] < 0.8 * before["log_loss"]
+
+
+def test_the_log_is_that_of_the_model_kept(bent: mlclf.Run) -> None:
+    lines = lines_of(bent.path / "log.jsonl")
+    assert [line["epoch"] for line in lines] == list(range(len(lines)))
+    assert lines[-1]["valid_loss"] < 0.55
+    assert lines[-1]["train_loss"] < 0.55
+
+
+def test_scores_of_files_are_those_of_the_weights(bent: mlclf.Run, tmp_path: Path) -> None:
+    """x of a file, standardized by hand, above knots by hand, times the weights of the run."""
+    table = valley(200, seed=2)
+    bent.predict(write(tmp_path / "new.parquet", table), tmp_path / "scores")
+    scores = pq.read_table(tmp_path / "scores")["score_label"].to_numpy()
+    features, weights = bent.features, bent.scorer.model.linear.weight[0].detach().double().numpy()
+    x = table["x"].to_numpy()
+    z = (x - features.dense[0].mean) / features.dense[0].deviation
+    missing = np.isnan(z)
+    z = np.nan_to_num(z, nan=0.0)
+    assert features.knots is not None
+    above = [
+        (np.maximum(z - at, 0) - mean) * scale
+        for at, mean, scale in zip(features.knots.at, features.knots.mean, features.knots.scale, strict=True)
+    ]
+    logits = np.stack([z, missing, *above], 1) @ weights + bent.scorer.model.linear.bias.item()
+    embedding = bent.scorer.model.embedding
+    assert embedding is not None
+    levels = document(bent.path / "features.json")["vocabulary"]
+    by_level = {level: embedding.weight[index, 0].item() for index, level in enumerate(levels)}
+    logits += [
+        next(value for level, value in by_level.items() if place in level) for place in table["place"].to_pylist()
+    ]
+    np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits)), atol=1e-5)
+
+
+def test_validation_data_can_judge_too(data: str, tmp_path: Path) -> None:
+    valid = write(tmp_path / "valid.parquet", valley(800, seed=3))
+    assert len(dense_names(mlclf.fit(data, "label", tmp_path / "run", valid=valid))) == 7
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"settings": {"optimizer.l2": 0.01}},
+        {"settings": {"features.standardize": False}},
+        {"settings": {"model.hidden": [4], "training.epochs": 1}},
+        {"valid_fraction": 0},
+    ],
+)
+def test_knots_are_not_tried_where_the_model_is_fixed_or_nothing_judges(
+    data: str, tmp_path: Path, arguments: dict[str, Any]
+) -> None:
+    assert dense_names(mlclf.fit(data, "label", tmp_path / "run", **arguments)) == ["x", "x:missing"]
+
+
+def test_knots_are_not_tried_where_they_would_not_fit(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepared, "KNOTS", 1 << 20)
+    assert dense_names(mlclf.fit(data, "label", tmp_path / "run")) == ["x", "x:missing"]
+
+
+def test_lines_stay_lines(tmp_path: Path, mlclf_command: Any) -> None:
+    data = write(tmp_path / "lines.parquet", plain_table(2_000))
+    done = mlclf_command("fit", data, "--labels", "label_*", "--exclude", "id", "--out", tmp_path / "run")
+    assert "15 knots in numeric columns" in done.err
+    assert "left out" in done.err
+    assert dense_names(mlclf.Run.open(tmp_path / "run")) == ["a", "b", "c"]
+
+
+def test_columns_with_nowhere_to_bend(tmp_path: Path) -> None:
+    table = with_column(plain_table(300).select(["city", "label_a"]), "flag", np.arange(300) % 2)
+    run = mlclf.fit(write(tmp_path / "flags.parquet", table), "label_a", tmp_path / "run")
+    assert dense_names(run) == ["flag"]
