@@ -207,8 +207,6 @@ class Settings(Section):
         if name not in ("lbfgs", "newton"):
             return
         steppers = "choose adam, adamw, adagrad or sgd"
-        if name == "newton":
-            yield "optimizer.name", "'newton' is not in this release; choose 'lbfgs', which reaches the same optimum"
         if self.optimizer.lr is not None:
             yield "optimizer.lr", f"must be null with optimizer.name {name!r}, which finds its step; {steppers}"
         if self.training.batch_rows not in (None, "all"):

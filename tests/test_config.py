@@ -316,13 +316,6 @@ def test_what_a_file_must_not_hold(file: Path, text: str, message: str) -> None:
     ("sets", "message"),
     [
         (
-            ["optimizer.name=newton"],
-            (
-                "--set optimizer.name: optimizer.name 'newton' is not in this release; "
-                "choose 'lbfgs', which reaches the same optimum"
-            ),
-        ),
-        (
             ["optimizer.name=lbfgs", "optimizer.lr=0.1"],
             (
                 "--set optimizer.lr: optimizer.lr must be null with optimizer.name 'lbfgs', which finds its step; "

@@ -69,8 +69,9 @@ def train_full_batch(
         note = "some labels stopped short of the optimum: inputs separate their classes, and optimizer.l2 is too small"
         yield Progress("training", note=note)
     dense, vocabulary = data.statistics.features.num_dense, data.statistics.features.vocabulary_size
+    algorithm = "newton" if settings.optimizer.name == "newton" else "lbfgs"
     held_out = [head_from_columns(model, dense, vocabulary, solved.used) for model in fit.models]
-    return Trained(held_out, head_from_columns(fit.final, dense, vocabulary, solved.used), pos_weight, "lbfgs")
+    return Trained(held_out, head_from_columns(fit.final, dense, vocabulary, solved.used), pos_weight, algorithm)
 
 
 def _solve(
@@ -87,6 +88,7 @@ def _solve(
         features.num_dense + len(used) + 1,
         calibrated_loss,
         l1=settings.optimizer.l1,
+        newton=settings.optimizer.name == "newton",
     )
     records = []
     started = time.perf_counter()

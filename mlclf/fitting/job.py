@@ -101,7 +101,7 @@ class FitJob:
         data.hold()
         algorithm = self._algorithm()
         yield Progress("training", note=data.summary(algorithm))
-        if algorithm == "lbfgs":
+        if algorithm in ("lbfgs", "newton"):
             return (yield from train_full_batch(data, settings, pos_weight, self.folder.file("log.jsonl")))
         fit = MiniBatchFit(
             data, settings, pos_weight, self.folder, algorithm=algorithm, device=self.device, resume=self.resume

@@ -178,7 +178,10 @@ class Progress:
 
 
 class FullBatchFit:
-    """Finds l2 and the optimum for all labels, group by group so that solver state stays in bounds."""
+    """Finds l2 and the optimum for all labels, group by group so that solver state stays in bounds.
+
+    With `newton` every solve begins with the Hessian of its start, and not the last one alone.
+    """
 
     def __init__(
         self,
@@ -190,9 +193,10 @@ class FullBatchFit:
         loss_of: HeldOutLoss,
         *,
         l1: float = 0.0,
+        newton: bool = False,
     ) -> None:
         self.chunks, self.totals, self.hold_out = chunks, totals, hold_out
-        self.pos_weight, self.num_inputs, self.l1 = pos_weight, num_inputs, l1
+        self.pos_weight, self.num_inputs, self.l1, self.newton = pos_weight, num_inputs, l1, newton
         self.loss_of = loss_of
         self.moments = InputMoments.of(chunks)
         self.num_labels = totals.totals.shape[1]
@@ -306,7 +310,7 @@ class FullBatchFit:
                 start[:, index],
                 self.moments,
                 tolerance=tolerance,
-                newton=tolerance == FINAL_TOLERANCE,
+                newton=self.newton or tolerance == FINAL_TOLERANCE,
             )
             result[:, index] = solution.columns
             if tolerance == FINAL_TOLERANCE:

@@ -27,8 +27,8 @@ class InputMoments:
         rows: how many.
         squares: [D + V + 1], mean square of every input and of the bias's 1.
         kept: [A] int64, rising: the dense inputs and those of the others with the largest mean squares, MOST_AXES in
-            all. None where there are more dense ones, or none (sparse rows alone gain less than it costs), or one whose
-            mean square is below LEAST_RATIO.
+            all. None where there are more dense ones, or none and more others (for wide sparse rows it costs what it
+            saves), or a dense one whose mean square is below LEAST_RATIO.
         axes: [A, A], principal axes of these inputs, as columns.
         spread: [A], mean square along each axis.
     """
@@ -51,7 +51,8 @@ class InputMoments:
         enough = squares >= LEAST_RATIO * squares.max()
         order = squares[num_dense:-1].argsort(descending=True, stable=True)[: max(0, MOST_AXES - num_dense)] + num_dense
         kept = torch.cat([torch.arange(num_dense), order[enough[order]].sort().values])
-        if not 0 < num_dense <= MOST_AXES or not bool(enough[:num_dense].all()):
+        sparse_alone = num_dense == 0 and len(squares) - 1 > MOST_AXES
+        if sparse_alone or num_dense > MOST_AXES or not bool(enough[:num_dense].all()):
             kept = kept[:0]
         products = torch.zeros(len(kept), len(kept), dtype=torch.float64)
         if len(kept):

@@ -210,7 +210,7 @@ def test_a_handful_of_rows_is_enough(tmp_path: Path, rows: int) -> None:
 # ── the objective ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("optimizer", ["auto", "lbfgs"])
+@pytest.mark.parametrize("optimizer", ["auto", "lbfgs", "newton"])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_an_explicit_l2_gives_the_coefficients_of_scikit_learn(tmp_path: Path, optimizer: str, weighted: bool) -> None:
     table = plain_table(500)
