@@ -71,7 +71,7 @@ def fitted(X: np.ndarray, y: np.ndarray) -> tuple[list[float], float, np.ndarray
     with tempfile.TemporaryDirectory() as name:
         data, folder = f"{name}/customers.parquet", Path(name)
         pq.write_table(pa.table({"charge": X[:, 0], "calls": X[:, 1], "left": y}), data)
-        run = mlclf.fit(data, "left", folder / "run")
+        run = mlclf.fit(data, "left", folder / "run", settings={"features.knots": "none"})
         scores = pq.read_table(run.predict(data, folder / "scores"))["score_left"].to_numpy()
     linear = run.scorer.model.linear  # its inputs are (x − mean) ÷ deviation
     weights = [w / f.deviation for w, f in zip(linear.weight[0].tolist(), run.features.dense, strict=True)]

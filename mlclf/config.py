@@ -105,7 +105,7 @@ class Features(Section):
 
     standardize: bool = Field(default=True, description="scale numeric and embedding columns to mean 0 and deviation 1")
     knots: Literal["auto", "none"] = Field(
-        default="auto", description="let the lines of numeric columns bend where held-out rows say that it pays"
+        default="auto", description="auto: numeric columns in memory may bend, if the exact solver finds that it pays"
     )
     roles: dict[str, Role] = Field(default={}, description="column name or glob -> role, where the one found is wrong")
     vocabulary_levels: Count = Field(
@@ -133,7 +133,8 @@ class Optimizer(Section):
     """How it is minimized."""
 
     name: Literal["auto", "lbfgs", "newton", "adam", "adamw", "adagrad", "sgd"] = Field(
-        default="auto", description="the algorithm; auto chooses by the size of the problem"
+        default="auto",
+        description="auto chooses by the size of the problem; newton is lbfgs with a Hessian in each solve",
     )
     lr: Positive | None = Field(
         default=None, description="constant learning rate: no warm-up, decay, averaging or momentum"
@@ -211,6 +212,8 @@ class Settings(Section):
             yield "optimizer.lr", f"must be null with optimizer.name {name!r}, which finds its step; {steppers}"
         if self.training.batch_rows not in (None, "all"):
             yield "training.batch_rows", f"must be null or 'all' with optimizer.name {name!r}; {steppers}"
+        if name == "newton" and self.optimizer.l1:
+            yield "optimizer.l1", "must be 0 with optimizer.name 'newton', whose objective is smooth; choose lbfgs"
         if self.model.hidden:
             yield "model.hidden", f"must be empty with optimizer.name {name!r}, for convex problems; {steppers}"
 

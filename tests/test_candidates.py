@@ -19,6 +19,7 @@ from mlclf.decisions.calibration import calibrated_loss
 from mlclf.training.candidates import (
     Fit,
     FullBatchFit,
+    HeldOutCells,
     HoldOut,
     LabelTotals,
     choose_by_label,
@@ -26,6 +27,7 @@ from mlclf.training.candidates import (
     l2_grid,
 )
 from mlclf.training.chunks import Chunk
+from mlclf.training.preconditioner import Preconditioner
 
 GRID_C = (1e-4, 1e3)
 
@@ -51,6 +53,7 @@ def fitted(batch: Batch, hold_out: HoldOut, l2: float | Sequence[float], **optio
         options.get("pos_weight", torch.ones(num_labels, dtype=torch.float64)),
         batch.dense.shape[1] + 1,
         calibrated_loss,
+        newton=options.get("newton", False),
     )
     for _ in fit.run(l2):
         pass
@@ -105,6 +108,52 @@ def test_halves_train_on_the_first_part_only_and_do_not_refit() -> None:
     model = LogisticRegression(C=1.0, tol=1e-10, max_iter=10_000, solver="newton-cholesky").fit(x[:100], y[:100, 0])
     np.testing.assert_allclose(fit.final[:-1, 0].numpy(), model.coef_[0], rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(fit.models[0], fit.final)
+
+
+def test_newton_has_the_hessian_of_every_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = noisy(400)
+    batch = made_batch(x, y, parts=np.arange(400) % 4)
+    inside = Preconditioner.at
+    calls: list[int] = []
+
+    def counted(*arguments: Any) -> Preconditioner:
+        calls.append(1)
+        return inside(*arguments)
+
+    monkeypatch.setattr(Preconditioner, "at", counted)
+    found = {}
+    for newton in (False, True):
+        calls.clear()
+        found[newton] = fitted(batch, HoldOut.folds(4), l2_grid(400, *GRID_C, 2), newton=newton), len(calls)
+    assert found[False][1] == 2  # the held-out models and the final one, at the chosen l2
+    assert found[True][1] > 5
+    torch.testing.assert_close(found[True][0].l2, found[False][0].l2)
+    torch.testing.assert_close(found[True][0].final, found[False][0].final, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("hold_out", "parts"), [(HoldOut.folds(3), 3), (HoldOut.halves(), 5), (HoldOut.given(), 5)])
+def test_parts_of_the_held_out_rows_have_each_of_them_once(hold_out: HoldOut, parts: int) -> None:
+    x, y = correlated(303, 5, 4)
+    batch = made_batch(x, y, parts=np.arange(303) % hold_out.trained.shape[1])
+    pieces = [Chunk.of(batch.slice(start, min(start + 40, 303)), 0) for start in range(0, 303, 40)]
+    seen: list[torch.Tensor] = []
+
+    def recorded(rows: Sequence[HeldOutCells], log_weights: torch.Tensor) -> torch.Tensor:
+        seen.append(torch.cat([part.logits for part in rows]))
+        return torch.zeros_like(log_weights)
+
+    ones = torch.ones(4, dtype=torch.float64)
+    totals = totals_of(batch, hold_out.trained.shape[1])
+    fit = FullBatchFit(lambda: pieces, totals, hold_out, ones, 6, recorded)
+    for _ in fit.run(0.01):
+        pass
+    everything = seen[-1]
+    seen.clear()
+    assert fit.held_out_parts().tolist() == [0.0] * parts
+    assert [len(part) for part in seen] == [
+        len(everything) // parts + (i < len(everything) % parts) for i in range(parts)
+    ]
+    torch.testing.assert_close(torch.cat(seen).sort(0).values, everything.sort(0).values)
 
 
 @pytest.mark.parametrize("hold_out", [HoldOut.folds(3), HoldOut.nothing(), HoldOut.halves()])

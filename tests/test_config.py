@@ -316,6 +316,13 @@ def test_what_a_file_must_not_hold(file: Path, text: str, message: str) -> None:
     ("sets", "message"),
     [
         (
+            ["optimizer.name=newton", "optimizer.l1=0.1"],
+            (
+                "--set optimizer.l1: optimizer.l1 must be 0 with optimizer.name 'newton', whose objective is smooth; "
+                "choose lbfgs"
+            ),
+        ),
+        (
             ["optimizer.name=lbfgs", "optimizer.lr=0.1"],
             (
                 "--set optimizer.lr: optimizer.lr must be null with optimizer.name 'lbfgs', which finds its step; "

@@ -154,11 +154,50 @@ def test_passes_over_inputs_that_hang_together(monkeypatch: pytest.MonkeyPatch) 
     assert solutions["newton"].passes < 25
 
 
-def test_a_hessian_without_an_inverse_is_not_used() -> None:
-    x, y = correlated(ROWS, 2, LABELS)
-    x[:, 1] = x[:, 0]
+def test_a_hessian_without_an_inverse_leaves_the_others_theirs() -> None:
+    x, y = correlated(ROWS, 3, LABELS)
+    x[:, 1] = 0
     batch = made_batch(x, y)
     chunks, problems = chunks_of(batch), problems_of(batch, 0.0)
-    columns = torch.zeros(2 + VOCABULARY + 1, LABELS, dtype=torch.float64)
-    prior = Preconditioner.at_prior(InputMoments.of(chunks), columns[-1], problems)
-    assert prior.at(chunks, problems, columns).factors is None
+    problems.l2[1] = 0.1
+    columns = torch.zeros(3 + VOCABULARY + 1, LABELS, dtype=torch.float64)
+    metric = Preconditioner.at_prior(InputMoments.of(chunks), columns[-1], problems).at(chunks, problems, columns)
+    found = metric(torch.ones_like(columns))
+    together = torch.tensor([0, 1, 2, len(columns) - 1])  # no row has a token
+    hessian = hessian_of(chunks, problems, columns, 1)[together[:, None], together]
+    expected = torch.linalg.solve(hessian, torch.ones(4, dtype=torch.float64))
+    torch.testing.assert_close(found[together, 1], expected, rtol=1e-5, atol=1e-6)
+    alone = hessian_of(chunks, problems, columns, 0).diagonal()[[0, 2, -1]]
+    torch.testing.assert_close(found[[0, 2, -1], 0], 1 / alone, rtol=1e-5, atol=1e-6)
+    assert torch.isfinite(found).all()
+
+
+def test_an_input_that_is_always_zero_is_harmless() -> None:
+    x, y = correlated(ROWS, 4, LABELS)
+    chunks = chunks_of(made_batch(np.append(x, np.zeros((ROWS, 1)), 1), y))
+    moments = InputMoments.of(chunks)
+    assert moments.kept.tolist() == [0, 1, 2, 3, 4]
+    problems = problems_of(made_batch(x, y), 0.1)
+    columns = torch.zeros(5 + VOCABULARY + 1, LABELS, dtype=torch.float64)
+    prior = Preconditioner.at_prior(moments, columns[-1], problems)
+    for metric in (prior, prior.at(chunks, problems, columns)):
+        assert torch.isfinite(metric(torch.ones_like(columns))).all()
+
+
+def test_more_rows_have_fewer_inputs_taken_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    chunks = chunks_of(mixed_batch())
+    monkeypatch.setattr(preconditioner, "AXES_PRODUCTS", ROWS * 7**2)
+    assert len(InputMoments.of(chunks).kept) == 7
+    monkeypatch.setattr(preconditioner, "AXES_PRODUCTS", ROWS * 3**2)
+    assert len(InputMoments.of(chunks).kept) == 0
+
+
+def test_hessians_are_taken_within_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    moments = InputMoments.of(chunks_of(mixed_batch()))
+    cells = LABELS * (4 + VOCABULARY + 1) ** 2
+    assert moments.allow_hessians(LABELS)
+    monkeypatch.setattr(preconditioner, "HESSIAN_BYTES", 8 * cells - 1)
+    assert not moments.allow_hessians(LABELS)
+    monkeypatch.setattr(preconditioner, "HESSIAN_BYTES", 8 * cells)
+    monkeypatch.setattr(preconditioner, "HESSIAN_PRODUCTS", ROWS * cells - 1)
+    assert not moments.allow_hessians(LABELS)

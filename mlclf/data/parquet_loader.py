@@ -38,7 +38,7 @@ class FittedFeatures:
 
     Attributes:
         schema: roles of the columns.
-        inputs: means, scales and vocabularies.
+        inputs: means, scales, hinges and vocabularies.
         label_names: [K], in the order of `Batch.labels`.
     """
 

@@ -15,14 +15,15 @@ from mlclf.config import Settings
 from mlclf.data.batch import Batch
 from mlclf.data.steps import Progress
 from mlclf.decisions.calibration import calibrated_loss
+from mlclf.files import append_line, write_text
 from mlclf.fitting.prepared import PreparedData
-from mlclf.fitting.trained import Trained, log_epoch
+from mlclf.fitting.trained import Trained, epoch_line
 from mlclf.training.candidates import Fit, FullBatchFit, l2_grid
 from mlclf.training.chunks import Chunk
 from mlclf.training.models import head_from_columns
 
 LEAST_GAIN = 0.01
-"""Share of the held-out log-loss that knots must save."""
+"""Share of the held-out log-loss that hinges must save."""
 
 
 @dataclass(frozen=True)
@@ -31,43 +32,41 @@ class _Solved:
 
     Attributes:
         used: [U] int64, the ids that the solution has rows for.
-        losses: [5], of fifths of the held-out rows; None where nobody asked.
-        records: seconds, train_loss and valid_loss of each line of the log.
+        losses: of parts of the held-out rows, see `FullBatchFit.held_out_parts`; None where nobody asked.
+        records: lines of the log.
     """
 
     fit: Fit
     used: Tensor
     losses: Tensor | None
-    records: list[tuple[float, float, float]]
+    records: list[str]
 
 
 def train_full_batch(
     data: PreparedData, settings: Settings, pos_weight: Tensor, log: Path
 ) -> Generator[Progress, None, Trained]:
-    """Solve the convex problem, and once more with knots where these may pay.
+    """Solve the convex problem, and once more with hinges where these may pay.
 
     `log` gets a line for every amount of l2 that is solved, and one for the end.
     """
     log.unlink(missing_ok=True)
     bends = settings.features.knots == "auto" and settings.optimizer.l2 == "auto" and data.may_bend
-    solved = yield from _solve(data, settings, pos_weight, log, by_fifth=bends)
-    if bends and data.add_knots():
-        bent = yield from _solve(data, settings, pos_weight, None, by_fifth=True)
+    solved = yield from _solve(data, settings, pos_weight, log, compares=bends)
+    if bends and data.add_hinges():
+        bent = yield from _solve(data, settings, pos_weight, None, compares=True)
         assert solved.losses is not None
         assert bent.losses is not None
         pays = _pays(solved.losses, bent.losses)
-        yield Progress("training", note=_knots_line(data, solved.losses, bent.losses, pays))
+        yield Progress("training", note=_hinges_line(data, solved.losses, bent.losses, pays))
         if pays:
             solved = bent
-            log.unlink(missing_ok=True)
-            for number, record in enumerate(bent.records):
-                log_epoch(log, number, number, data.plan.rows, *record)
+            write_text(log, "".join(f"{record}\n" for record in bent.records))
         else:
-            data.drop_knots()
+            data.drop_hinges()
     fit = solved.fit
     if not fit.converged:
-        note = "some labels stopped short of the optimum: inputs separate their classes, and optimizer.l2 is too small"
-        yield Progress("training", note=note)
+        note = "some labels stopped short of the optimum: inputs separate their classes, or nearly repeat each other"
+        yield Progress("training", note=f"{note}; a larger optimizer.l2 has one that can be reached")
     dense, vocabulary = data.statistics.features.num_dense, data.statistics.features.vocabulary_size
     algorithm = "newton" if settings.optimizer.name == "newton" else "lbfgs"
     held_out = [head_from_columns(model, dense, vocabulary, solved.used) for model in fit.models]
@@ -75,7 +74,7 @@ def train_full_batch(
 
 
 def _solve(
-    data: PreparedData, settings: Settings, pos_weight: Tensor, log: Path | None, *, by_fifth: bool
+    data: PreparedData, settings: Settings, pos_weight: Tensor, log: Path | None, *, compares: bool
 ) -> Generator[Progress, None, _Solved]:
     """Choose l2 and find the optimum, for the inputs as they are now."""
     features = data.statistics.features
@@ -96,26 +95,27 @@ def _solve(
         note = f"l2 {progress.l2:.3g}"
         note += f", held-out log-loss {progress.valid_loss:.5f}" if math.isfinite(progress.valid_loss) else ""
         yield Progress("training", note=note)
-        records.append((time.perf_counter() - started, progress.train_loss, progress.valid_loss))
+        seconds = time.perf_counter() - started
+        records.append(epoch_line(number, number, data.plan.rows, seconds, progress.train_loss, progress.valid_loss))
         if log is not None:
-            log_epoch(log, number, number, data.plan.rows, *records[-1])
+            append_line(log, records[-1])
         started = time.perf_counter()
     assert problem.result is not None
-    return _Solved(problem.result, used, problem.losses_of_fifths() if by_fifth else None, records)
+    return _Solved(problem.result, used, problem.held_out_parts() if compares else None, records)
 
 
-def _pays(lines: Tensor, curves: Tensor) -> bool:
-    """Whether knots save LEAST_GAIN of the held-out loss, and twice the standard error of what they save."""
-    saved = lines - curves
+def _pays(without: Tensor, hinged: Tensor) -> bool:
+    """Whether hinges save LEAST_GAIN of the held-out loss, and twice the standard error of what they save."""
+    saved = without - hinged
     error = float(saved.std()) / math.sqrt(len(saved))
-    return float(saved.mean()) >= max(LEAST_GAIN * float(lines.mean()), 2 * error)
+    return float(saved.mean()) >= max(LEAST_GAIN * float(without.mean()), 2 * error)
 
 
-def _knots_line(data: PreparedData, lines: Tensor, curves: Tensor, pays: bool) -> str:
-    count = len(data.statistics.features.knots or ())
+def _hinges_line(data: PreparedData, without: Tensor, hinged: Tensor, pays: bool) -> str:
+    count = len(data.statistics.features.hinges or ())
     return (
-        f"{count:,} knots in numeric columns: held-out log-loss {float(curves.mean()):.5f}, without them "
-        f"{float(lines.mean()):.5f}; {'kept' if pays else 'left out'}"
+        f"{count:,} knots in numeric columns: held-out log-loss {float(hinged.mean()):.5f}, without them "
+        f"{float(without.mean()):.5f}; {'kept' if pays else 'left out'}"
     )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mlclf.config import Arguments, Settings
 from mlclf.data.batch import Batch
-from mlclf.data.features.knots import Knots
+from mlclf.data.features.hinges import Hinges
 from mlclf.data.loader import BatchStream
 from mlclf.data.plain import with_plain_columns
 from mlclf.data.pool import ReaderBytes, lanes_for, pool_shape, reader_bytes
@@ -234,7 +234,7 @@ class PreparedData:
 
     @property
     def may_bend(self) -> bool:
-        """Whether knots can be tried: numeric columns, in memory that has room for them, and rows to judge by."""
+        """Whether hinges can be tried: numeric columns, in memory that has room for them, and rows to judge by."""
         features = self.statistics.features
         columns = sum(1 for _ in features.bendable())
         rows = sum(len(batch) for batch in self.resident or ())
@@ -242,12 +242,12 @@ class PreparedData:
         standard = self.settings.features.standardize
         return bool(columns and rows and standard and self.hold_out.chooses) and wider <= self.budget / RESIDENT_SHARE
 
-    def add_knots(self) -> bool:
-        """Add knots to the inputs of the rows in memory; False where no column has a value to bend at."""
+    def add_hinges(self) -> bool:
+        """Add hinges to the inputs of the rows in memory; False where no column has a value to bend at."""
         assert self.resident is not None
         features = self.statistics.features
         trained = self.hold_out.final()[0] > 0
-        rows = [trained[batch.parts.long()] for batch in self.resident]
+        rows = [trained[batch.parts.long()] & (batch.weights > 0) for batch in self.resident]
         weights = torch.cat([batch.weights[row] for batch, row in zip(self.resident, rows, strict=True)]).double()
 
         def values(index: int) -> Tensor:
@@ -261,21 +261,21 @@ class PreparedData:
                     column[values(index + 1) > 0] = torch.nan
                 yield index, column.numpy()
 
-        knots = Knots.of(columns(), weights.numpy(), KNOTS)
-        if not len(knots):
+        hinges = Hinges.of(columns(), weights.numpy(), KNOTS)
+        if not len(hinges):
             return False
         for number, batch in enumerate(self.resident):
-            dense = torch.cat([batch.dense, torch.empty(len(batch), len(knots))], dim=1)
-            knots.fill(dense.numpy())
+            dense = torch.cat([batch.dense, torch.empty(len(batch), len(hinges))], dim=1)
+            hinges.fill(dense.numpy())
             self.resident[number] = replace(batch, dense=dense)
-        features.knots = knots
+        features.hinges = hinges
         return True
 
-    def drop_knots(self) -> None:
-        """Take the inputs of `add_knots` away again."""
+    def drop_hinges(self) -> None:
+        """Take the inputs of `add_hinges` away again."""
         assert self.resident is not None
         features = self.statistics.features
-        features.knots = None
+        features.hinges = None
         for number, batch in enumerate(self.resident):
             self.resident[number] = replace(batch, dense=batch.dense[:, : features.num_dense].clone())
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from torch import Tensor
 
-from mlclf.files import append_line
 from mlclf.runs import log_line
 from mlclf.training.models import LinearHead
 
@@ -31,8 +29,8 @@ class Trained:
     algorithm: str
 
 
-def log_epoch(path: Path, epoch: int, step: int, rows: int, seconds: float, train: float, valid: float) -> None:
-    """Append the line of an epoch to `log.jsonl`; a loss that is NaN is written as null."""
+def epoch_line(epoch: int, step: int, rows: int, seconds: float, train: float, valid: float) -> str:
+    """The line of an epoch in `log.jsonl`; a loss that is NaN is written as null."""
     record = {
         "epoch": epoch,
         "step": step,
@@ -41,4 +39,4 @@ def log_epoch(path: Path, epoch: int, step: int, rows: int, seconds: float, trai
         "train_loss": train if math.isfinite(train) else None,
         "valid_loss": valid if math.isfinite(valid) else None,
     }
-    append_line(path, log_line(record))
+    return log_line(record)

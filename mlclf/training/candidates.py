@@ -18,6 +18,9 @@ SHRINKAGE_POSITIVES = 100
 
 SEARCH_TOLERANCE, HELD_OUT_TOLERANCE, FINAL_TOLERANCE = 1e-6, 1e-8, 1e-13
 """Of a step along the path of l2, of the held-out models at its end, and of the final model."""
+ROW_PARTS = 5
+"""Parts of held-out rows that belong to one part of the split."""
+
 SOLVER_BYTES = 256 << 20
 MAX_RISES = 2
 STEEP_RISE = 1.02
@@ -180,7 +183,7 @@ class Progress:
 class FullBatchFit:
     """Finds l2 and the optimum for all labels, group by group so that solver state stays in bounds.
 
-    With `newton` every solve begins with the Hessian of its start, and not the last one alone.
+    With `newton` every solve begins with the Hessian of its start, and not only those at the chosen l2.
     """
 
     def __init__(
@@ -310,25 +313,28 @@ class FullBatchFit:
                 start[:, index],
                 self.moments,
                 tolerance=tolerance,
-                newton=self.newton or tolerance == FINAL_TOLERANCE,
+                newton=self.newton or tolerance < SEARCH_TOLERANCE,
             )
             result[:, index] = solution.columns
             if tolerance == FINAL_TOLERANCE:
                 self._converged = self._converged and bool(solution.converged.all())
         return result
 
-    def held_out_loss(self, labels: Tensor, columns: Tensor, fifth: int | None = None) -> Tensor:
+    def held_out_loss(self, labels: Tensor, columns: Tensor, part: int | None = None) -> Tensor:
         """Mean held-out log-loss of each label after calibration: [k] float64; NaN where nothing is observed.
 
         Args:
-            fifth: 0 to 4 for every fifth of the held-out rows, from that one on; None for all.
+            part: the number of the only part of the held-out rows to look at, see `held_out_parts`; None for all.
         """
         kept, before = [], 0
+        judging = (self.hold_out.judge >= 0).nonzero()[:, 0]
         for chunk in self.chunks():
             model = self.hold_out.judge[chunk.parts]
             rows = (model >= 0).nonzero()[:, 0]
-            if fifth is not None:
-                before, rows = before + len(rows), rows[(fifth - before) % 5 :: 5]
+            if part is not None and len(judging) > 1:
+                rows = (chunk.parts == judging[part]).nonzero()[:, 0]
+            elif part is not None:
+                before, rows = before + len(rows), rows[(part - before) % ROW_PARTS :: ROW_PARTS]
             logits = chunk.logits(columns).reshape(len(chunk), self.hold_out.num_models, len(labels))
             truth = chunk.labels[rows][:, labels]
             mask = torch.ones_like(truth) if chunk.mask is None else chunk.mask[rows][:, labels]
@@ -336,11 +342,16 @@ class FullBatchFit:
             kept.append(HeldOutCells(logits[rows, model[rows]].clamp(-FAR, FAR).float(), truth, cells))
         return self.loss_of(kept, self.pos_weight[labels].log())
 
-    def losses_of_fifths(self) -> Tensor:
-        """Held-out loss of the result, mean over labels, of every fifth row from the first on, the second, ...: [5]."""
+    def held_out_parts(self) -> Tensor:
+        """Held-out loss of the result in parts of the rows, mean over labels: [parts] float64.
+
+        The parts are the folds, which keep groups together; where one part alone is held out, every fifth of its rows
+        from the first on, from the second on, and so on.
+        """
         assert self.result is not None
         models = self.result.models.permute(1, 0, 2)
-        losses: list[list[Tensor]] = [[] for _ in range(5)]
+        judging = int((self.hold_out.judge >= 0).sum())
+        losses: list[list[Tensor]] = [[] for _ in range(judging if judging > 1 else ROW_PARTS)]
         for group in label_groups(self.num_labels, self.num_inputs, self.hold_out.num_models + 1, SOLVER_BYTES):
             labels = torch.tensor(group)
             columns = models[:, :, labels].flatten(1)

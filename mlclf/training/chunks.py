@@ -79,12 +79,15 @@ class Chunk:
         parts.append(weights.sum(0, keepdim=True))
         return torch.cat(parts)
 
-    def products(self, weights: Tensor, kept: Tensor) -> Tensor:
-        """Σ weight · input · inputᵀ of some inputs, [A, A]; weights [n], kept [A]: all dense ones, then others."""
+    def add_products(self, weights: Tensor, kept: Tensor, out: Tensor) -> None:
+        """Add Σ weight · input · inputᵀ of some inputs to `out` [P, A, A]; weights [n, P].
+
+        Args:
+            kept: [A] int64, all dense inputs, then others, rising.
+        """
         num_dense = self.dense.shape[1]
         places = torch.full((self.num_inputs,), -1)
         places[kept] = torch.arange(len(kept))
-        found = torch.zeros(len(kept), len(kept), dtype=torch.float64)
         for start in range(0, len(self), BLOCK_ROWS):
             end = min(start + BLOCK_ROWS, len(self))
             block = torch.zeros(end - start, len(kept), dtype=torch.float64)
@@ -93,8 +96,8 @@ class Chunk:
                 _add_rows(self.sparse, start, end, places[num_dense:-1], block)
             if places[-1] >= 0:
                 block[:, -1] = 1
-            found.addmm_(block.T, block * weights[start:end, None])
-        return found
+            for products, cells in zip(out, weights[start:end].T, strict=True):
+                products.addmm_(block.T, block * cells[:, None])
 
     @property
     def num_inputs(self) -> int:

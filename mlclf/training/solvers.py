@@ -66,8 +66,8 @@ def lbfgs(
 ) -> Solution:
     """Minimize every problem by L-BFGS (Liu and Nocedal 1989), orthant-wise where l1 > 0 (Andrew and Gao 2007).
 
-    Problems share each pass over the rows but have their own history, step length and end. The first metric is the
-    inverse of the Hessian at the start, as far as it is cheap. A problem has ended when the decrease that its next
+    Problems share each pass over the rows but have their own history, step length and end. It begins with
+    the inverse Hessian at the start, as far as that is cheap. A problem has ended when the decrease that its next
     step predicts is below `tolerance`, or when no step decreases it (float64 has nothing left to give).
 
     Args:
@@ -98,6 +98,7 @@ class _Search:
         self.preconditioner = Preconditioner.at_prior(moments, self.columns[-1], problems)
         if newton and not problems.l1 and moments.allow_hessians(len(problems)):
             self.preconditioner = self.preconditioner.at(chunks, problems, start)
+            self.passes += 1
         self.scale = torch.ones_like(self.values)
         self.history: list[tuple[Tensor, Tensor, Tensor]] = []
         self.failed = torch.zeros_like(self.values, dtype=torch.bool)

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from made_tables import document, lines_of, plain_table, with_column, write
 
 import mlclf
@@ -69,10 +70,10 @@ def test_scores_of_files_are_those_of_the_weights(bent: mlclf.Run, tmp_path: Pat
     z = (x - features.dense[0].mean) / features.dense[0].deviation
     missing = np.isnan(z)
     z = np.nan_to_num(z, nan=0.0)
-    assert features.knots is not None
+    assert features.hinges is not None
     above = [
         (np.maximum(z - at, 0) - mean) * scale
-        for at, mean, scale in zip(features.knots.at, features.knots.mean, features.knots.scale, strict=True)
+        for at, mean, scale in zip(features.hinges.at, features.hinges.mean, features.hinges.scale, strict=True)
     ]
     logits = np.stack([z, missing, *above], 1) @ weights + bent.scorer.model.linear.bias.item()
     embedding = bent.scorer.model.embedding
@@ -88,6 +89,41 @@ def test_scores_of_files_are_those_of_the_weights(bent: mlclf.Run, tmp_path: Pat
 def test_validation_data_can_judge_too(data: str, tmp_path: Path) -> None:
     valid = write(tmp_path / "valid.parquet", valley(800, seed=3))
     assert len(dense_names(mlclf.fit(data, "label", tmp_path / "run", valid=valid))) == 7
+
+
+def test_rows_of_weight_zero_place_no_knot(data: str, bent: mlclf.Run, tmp_path: Path) -> None:
+    extra = pa.table({"x": np.full(900, 5.0), "place": ["rome"] * 900, "label": pa.array(np.ones(900, np.int8))})
+    tables = [pq.read_table(data), extra]
+    weighted = [with_column(table, "w", np.full(len(table), 1.0 - index)) for index, table in enumerate(tables)]
+    run = mlclf.fit(write(tmp_path / "w.parquet", pa.concat_tables(weighted)), "label", tmp_path / "run", weight="w")
+    assert run.features.hinges is not None
+    assert bent.features.hinges is not None
+    np.testing.assert_allclose(run.features.hinges.at, bent.features.hinges.at, atol=1e-4)
+
+
+def test_groups_are_not_taken_for_rows(tmp_path: Path) -> None:
+    """Each group has a value of its own, so hinges tell groups of the training folds apart, and no others."""
+    rng = np.random.default_rng(5)
+    group = np.repeat(np.arange(40), 40)
+    x = np.repeat(rng.normal(size=40), 40)
+    chance = 1 / (1 + np.exp(-x - 2 * np.repeat(rng.normal(size=40), 40)))
+    label = pa.array((rng.random(1_600) < chance).astype(np.int8))
+    data = write(tmp_path / "groups.parquet", pa.table({"x": x, "g": group, "label": label}))
+    assert dense_names(mlclf.fit(data, "label", tmp_path / "run", group="g")) == ["x"]
+
+
+def test_a_loader_of_the_run_has_its_inputs(bent: mlclf.Run, data: str) -> None:
+    fitted = mlclf.FittedFeatures(bent.schema, bent.features, bent.label_names)
+    loader = mlclf.ParquetLoader(data, features=fitted, batch_rows=400, shuffle=False)
+    assert loader.features.num_dense == 7
+    rows = torch.cat([batch.dense for batch in loader])
+    weights = bent.scorer.model.linear.weight.shape
+    assert weights == (1, rows.shape[1])
+    hinges = bent.features.hinges
+    assert hinges is not None
+    again = rows.numpy().copy()
+    hinges.fill(again)
+    assert (again == rows.numpy()).all()
 
 
 @pytest.mark.parametrize(

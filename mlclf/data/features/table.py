@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mlclf.data.arrays import Recycler, tensor_of, transpose
 from mlclf.data.batch import Tokens, join_tokens
-from mlclf.data.features.knots import Knots
+from mlclf.data.features.hinges import Hinges, shortest
 from mlclf.data.features.numeric import NumericFeature
 from mlclf.data.features.sparse import SparseFeature
 from mlclf.data.features.vocabulary import LevelFeature
@@ -37,12 +37,12 @@ class Features:
     Attributes:
         dense: columns that give dense inputs, D of them in all.
         tokens: columns that give ids, V of them in all.
-        knots: dense inputs more, after the others, where the lines of numeric columns may bend; None for none.
+        hinges: dense inputs more, after the others, for numeric columns whose lines bend; None for none.
     """
 
     dense: list[NumericFeature]
     tokens: list[IdFeature]
-    knots: Knots | None = None
+    hinges: Hinges | None = None
     _scratch: Recycler = field(default_factory=Recycler, compare=False, repr=False)
 
     @classmethod
@@ -83,15 +83,15 @@ class Features:
 
     @property
     def num_dense(self) -> int:
-        return self.num_lines + (0 if self.knots is None else len(self.knots))
+        return self.num_lines + (0 if self.hinges is None else len(self.hinges))
 
     @property
     def num_lines(self) -> int:
-        """Dense inputs without knots."""
+        """Dense inputs without hinges."""
         return sum(len(feature.dense_names()) for feature in self.dense)
 
     def bendable(self) -> Iterator[tuple[int, NumericFeature]]:
-        """The dense inputs that may have knots: numeric columns, with their index."""
+        """Numeric columns, whose lines may bend, with the index of their value among the dense inputs."""
         start = 0
         for feature in self.dense:
             if feature.has_value and not feature.is_embedding:
@@ -100,10 +100,10 @@ class Features:
 
     def _dense_names(self) -> list[str]:
         names = [name for feature in self.dense for name in feature.dense_names()]
-        if self.knots is not None:
-            columns = dict(self.bendable())
-            for index, knot in zip(self.knots.inputs.tolist(), self.knots.at.tolist(), strict=True):
-                names.append(f"{columns[index].name} above {columns[index].unscaled(knot):g}")
+        if self.hinges is not None:
+            for index, column in self.bendable():
+                knots = [column.unscaled(knot) for knot in self.hinges.knots_of(index)]
+                names += [f"{column.name} above {knot}" for knot in shortest(knots)]
         return names
 
     @property
@@ -128,8 +128,8 @@ class Features:
             into = block[:, : self.num_lines]
             if plain is None or not self._encode_plain(plain[number], into):
                 self._encode_block(table.slice(start, rows), where, into)
-            if self.knots is not None:
-                self.knots.fill(block)
+            if self.hinges is not None:
+                self.hinges.fill(block)
 
     def _encode_block(self, table: pa.Table, where: str, out: NDArray[np.float32]) -> None:
         """Encode columns of any kind, one after the other."""
@@ -174,7 +174,7 @@ class Features:
 
     def touch_memory(self, rows: int, threads: int) -> None:
         """Have the memory ready that so many threads need to encode tables of so many rows."""
-        self._scratch.touch((self.num_dense, min(rows, block_rows(self.num_dense))), np.float32, threads)
+        self._scratch.touch((self.num_lines, min(rows, block_rows(self.num_dense))), np.float32, threads)
 
     def encode_tokens(self, table: pa.Table, where: str) -> Tokens:
         """Ids of all columns beside each other, row by row."""
@@ -223,8 +223,8 @@ class Features:
         for index, feature in enumerate(self.tokens):
             if isinstance(feature, TextFeature):
                 result.update({f"tokens.{index}.{field}": value for field, value in feature.arrays().items()})
-        if self.knots is not None:
-            result.update({f"knots.{field}": value for field, value in self.knots.arrays().items()})
+        if self.hinges is not None:
+            result.update({f"hinges.{field}": value for field, value in self.hinges.arrays().items()})
         return result
 
     @classmethod
@@ -241,10 +241,10 @@ class Features:
                 _restore_tokens(column, _fields(arrays, f"tokens.{index}."))
                 for index, column in enumerate(value["token_columns"])
             ]
-            knots = Knots.restore(_fields(arrays, "knots."))
+            hinges = Hinges.restore(_fields(arrays, "hinges."))
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"features.json is damaged ({error!r}); fit the run again") from error
-        return cls(dense, tokens, knots)
+        return cls(dense, tokens, hinges)
 
 
 def block_rows(num_dense: int) -> int:

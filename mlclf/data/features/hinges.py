@@ -1,4 +1,4 @@
-"""Knots: where the line of a numeric input may bend, so that a linear model can follow curves."""
+"""Hinges: where the line of a numeric input may bend, so that a linear model can follow curves."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-LARGEST = np.finfo(np.float32).max
+from mlclf.data.features.numeric import LARGEST
 
 
 @dataclass(frozen=True)
-class Knots:
+class Hinges:
     """H inputs more: how far an input is above a knot, 0 below it, standardized. The model stays linear in its inputs.
 
-    With x itself among the inputs, a sum over the knots of a column is any line that bends at them (Hastie, Tibshirani
-    and Friedman, The Elements of Statistical Learning, section 5.2).
+    With x itself among the inputs, a sum of hinges is any line that bends at their knots (Hastie, Tibshirani and
+    Friedman, The Elements of Statistical Learning, section 5.2).
 
     Attributes:
-        inputs: [H] int64, which of the dense inputs each belongs to, in rising order.
-        at: [H] float32, the knot, on the scale of that input.
+        inputs: [H] int64, which of the dense inputs each belongs to, not falling.
+        at: [H] float32, the knot, on the scale of that input, rising for each.
         mean, scale: [H] float32, so that (max(x − at, 0) − mean) · scale has mean 0 and deviation 1 in training.
     """
 
@@ -31,12 +31,12 @@ class Knots:
     scale: NDArray[np.float32]
 
     @classmethod
-    def of(cls, values: Iterable[tuple[int, NDArray[np.float32]]], weights: NDArray[np.float64], count: int) -> Knots:
+    def of(cls, values: Iterable[tuple[int, NDArray[np.float32]]], weights: NDArray[np.float64], count: int) -> Hinges:
         """Up to so many knots for each input, at even quantiles of its values, or of distinct ones if these are few.
 
         Args:
             values: index among the dense inputs and values [n] of each input that may bend, NaN where missing.
-            weights: [n], row weights, of which mean and deviation are taken.
+            weights: [n], row weights, by which mean and deviation are taken; quantiles are those of the rows.
         """
         found: list[tuple[int, float, float, float]] = []
         for index, column in values:
@@ -51,6 +51,11 @@ class Knots:
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    def knots_of(self, index: int) -> list[float]:
+        """The knots of one of the dense inputs, on its scale."""
+        knots: list[float] = self.at[self.inputs == index].tolist()
+        return knots
 
     def fill(self, rows: NDArray[np.float32]) -> None:
         """Write the last H inputs of rows [n, D + H] float32 from the first D."""
@@ -67,8 +72,8 @@ class Knots:
         return dict(vars(self))
 
     @classmethod
-    def restore(cls, arrays: Mapping[str, NDArray[Any]]) -> Knots | None:
-        """Knots from their arrays; None from none."""
+    def restore(cls, arrays: Mapping[str, NDArray[Any]]) -> Hinges | None:
+        """Hinges from their arrays; None from none."""
         return cls(arrays["inputs"], arrays["at"], arrays["mean"], arrays["scale"]) if arrays else None
 
 
@@ -82,3 +87,12 @@ def quantile_knots(values: NDArray[np.float32], count: int) -> Sequence[np.float
         if len(knots) == count:
             break
     return list(knots)
+
+
+def shortest(numbers: Sequence[float]) -> list[str]:
+    """Numbers as text of as few digits as tell them apart, at least six."""
+    for digits in range(6, 18):
+        texts = [f"{number:.{digits}g}" for number in numbers]
+        if len(set(texts)) == len(texts):
+            return texts
+    return [repr(number) for number in numbers]

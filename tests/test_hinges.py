@@ -1,4 +1,4 @@
-"""Knots: where they lie, what the inputs above them are, and that rows from files get the same as rows in memory."""
+"""Hinges: where they lie, what the inputs above them are, and that rows from files get the same as rows in memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mlclf.data.features.knots import LARGEST, Knots, quantile_knots
+from mlclf.data.features.hinges import Hinges, quantile_knots, shortest
+from mlclf.data.features.numeric import LARGEST
 from mlclf.data.features.table import Features
 from mlclf.data.schema import FeatureColumn, Schema
 
@@ -37,7 +38,7 @@ def test_knots_are_quantiles_inside_the_values(values: np.ndarray, count: int, e
 def test_the_inputs_are_standardized_by_weight() -> None:
     rng = np.random.default_rng(0)
     x, weights = rng.normal(size=(500, 2)).astype(np.float32), rng.integers(0, 4, 500).astype(float)
-    knots = Knots.of([(0, x[:, 0]), (1, x[:, 1])], weights, 4)
+    knots = Hinges.of([(0, x[:, 0]), (1, x[:, 1])], weights, 4)
     assert knots.inputs.tolist() == [0] * 4 + [1] * 4
     rows = np.concatenate([x, np.zeros((500, 8), np.float32)], 1)
     knots.fill(rows)
@@ -51,13 +52,13 @@ def test_the_inputs_are_standardized_by_weight() -> None:
 
 def test_missing_values_place_no_knot_and_count_as_the_mean() -> None:
     x = floats(np.nan, np.nan, np.nan, -2, -1, 0, 1, 2)
-    knots = Knots.of([(0, x)], np.ones(8), 1)
+    knots = Hinges.of([(0, x)], np.ones(8), 1)
     assert knots.at.tolist() == [0]
     assert float(knots.mean[0]) == pytest.approx(3 / 8)
 
 
 def test_extreme_values_stay_finite() -> None:
-    knots = Knots.of([(0, np.linspace(-1, 1, 99, dtype=np.float32))], np.ones(99), 3)
+    knots = Hinges.of([(0, np.linspace(-1, 1, 99, dtype=np.float32))], np.ones(99), 3)
     rows = np.zeros((2, 4), np.float32)
     rows[:, 0] = LARGEST, -LARGEST
     knots.fill(rows)
@@ -79,9 +80,9 @@ def test_rows_of_a_table_get_what_rows_in_memory_get() -> None:
     assert [(index, column.name) for index, column in features.bendable()] == [(0, "age"), (4, "fee")]
     lines = np.zeros((300, 5), np.float32)
     features.encode_dense(table, WHERE, lines)
-    features.knots = Knots.of(((index, lines[:, index]) for index, _ in features.bendable()), np.ones(300), 2)
+    features.hinges = Hinges.of(((index, lines[:, index]) for index, _ in features.bendable()), np.ones(300), 2)
     expected = np.concatenate([lines, np.zeros((300, 4), np.float32)], 1)
-    features.knots.fill(expected)
+    features.hinges.fill(expected)
 
     document = features.to_json()
     assert document["dense"][:5] == ["age", "age:missing", "e[0]", "e[1]", "fee"]
@@ -97,3 +98,8 @@ def test_rows_of_a_table_get_what_rows_in_memory_get() -> None:
         each.encode_dense(table, WHERE, rows)
         assert (rows[:300] == expected).all()
         assert (rows[300:] == -9).all()
+
+
+def test_knots_are_written_as_shortly_as_tells_them_apart() -> None:
+    assert shortest([37.00000012, 41.5]) == ["37", "41.5"]
+    assert shortest([1_356_998_400.0, 1_357_002_000.0]) == ["1.356998e+09", "1.357002e+09"]
