@@ -15,9 +15,9 @@ from mlclf.config import Settings
 from mlclf.data.batch import Batch
 from mlclf.data.steps import Progress
 from mlclf.decisions.calibration import calibrated_loss
-from mlclf.files import append_line, write_text
+from mlclf.files import write_text
 from mlclf.fitting.prepared import PreparedData
-from mlclf.fitting.trained import Trained, epoch_line
+from mlclf.fitting.trained import Trained, epoch_line, log_epoch
 from mlclf.training.candidates import Fit, FullBatchFit, l2_grid
 from mlclf.training.chunks import Chunk
 from mlclf.training.models import head_from_columns
@@ -96,9 +96,10 @@ def _solve(
         note += f", held-out log-loss {progress.valid_loss:.5f}" if math.isfinite(progress.valid_loss) else ""
         yield Progress("training", note=note)
         seconds = time.perf_counter() - started
-        records.append(epoch_line(number, number, data.plan.rows, seconds, progress.train_loss, progress.valid_loss))
+        record = number, number, data.plan.rows, seconds, progress.train_loss, progress.valid_loss
+        records.append(epoch_line(*record))
         if log is not None:
-            append_line(log, records[-1])
+            log_epoch(log, *record)
         started = time.perf_counter()
     assert problem.result is not None
     return _Solved(problem.result, used, problem.held_out_parts() if compares else None, records)

@@ -18,7 +18,7 @@ from mlclf.data.steps import Progress
 from mlclf.errors import ConfigError
 from mlclf.files import append_line, write_text
 from mlclf.fitting.prepared import CHUNK_ROWS, PreparedData
-from mlclf.fitting.trained import Trained, epoch_line
+from mlclf.fitting.trained import Trained, log_epoch
 from mlclf.runs import RunFolder, log_line
 from mlclf.training.checkpoint import load_checkpoint, save_checkpoint
 from mlclf.training.device_pool import DevicePool
@@ -179,7 +179,7 @@ class MiniBatchFit:
             epoch = training.epoch - 1
             train_loss, valid_loss = float(training.train_loss.mean()), self._best_loss(losses)
             number = epoch + self.epochs_before
-            append_line(self.log, epoch_line(number, training.step, training.rows, seconds, train_loss, valid_loss))
+            log_epoch(self.log, number, training.step, training.rows, seconds, train_loss, valid_loss)
             self._save(training)
             note = f"epoch {epoch}: training loss {train_loss:.5f}"
             note += f", held-out log-loss {valid_loss:.5f}" if math.isfinite(valid_loss) else ""

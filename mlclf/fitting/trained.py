@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
+from mlclf.files import append_line
 from mlclf.runs import log_line
 from mlclf.training.models import LinearHead
 
@@ -27,6 +29,11 @@ class Trained:
     final: LinearHead
     pos_weight: Tensor
     algorithm: str
+
+
+def log_epoch(path: Path, epoch: int, step: int, rows: int, seconds: float, train: float, valid: float) -> None:
+    """Append the line of an epoch to `log.jsonl`."""
+    append_line(path, epoch_line(epoch, step, rows, seconds, train, valid))
 
 
 def epoch_line(epoch: int, step: int, rows: int, seconds: float, train: float, valid: float) -> str:
