@@ -544,3 +544,17 @@ def test_the_process_ends_while_a_request_does_not(proxy: FaultyProxy, tmp_path:
     )
     assert done.returncode == 7, done.stderr
     assert done.stdout.startswith(f"s3://{PATH}: reading bytes 0–99: must succeed within 0.5 seconds")
+
+
+def test_an_attempt_that_the_deadline_cuts_short_does_not_hide_the_reason() -> None:
+    calls = 0
+
+    def attempt() -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            time.sleep(5)
+        raise OSError("the cable is cut")
+
+    with pytest.raises(RemoteError, match=r"2 attempts did not, the last with: the cable is cut;"):
+        persist(attempt, "s3://bucket/a: reading", attempt_seconds=4, deadline_seconds=0.7)

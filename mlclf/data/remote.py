@@ -145,15 +145,18 @@ def persist(
     patience = ATTEMPT_SECONDS if attempt_seconds is None else attempt_seconds
     allowed = DEADLINE_SECONDS if deadline_seconds is None else deadline_seconds
     deadline = time.monotonic() + allowed
-    attempts = 0
+    attempts, said = 0, ""
     while True:
         attempts += 1
+        seconds = min(patience, deadline - time.monotonic())
         try:
-            return _within(min(patience, deadline - time.monotonic()), attempt)
+            return _within(seconds, attempt)
         except (DataError, MemoryError):
             raise
         except Exception as error:
-            final, said = _verdict(error), _said(error, secrets)
+            final = _verdict(error)
+            if not (said and isinstance(error, TimeoutError) and seconds < patience):  # the deadline says nothing new
+                said = _said(error, secrets)
         # The causes are not chained: their texts may hold credentials.
         if final is PermissionError:
             raise PermissionError(f"{what}: permission denied ({said}); check the credentials and who may read it")
