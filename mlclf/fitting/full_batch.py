@@ -22,7 +22,7 @@ from mlclf.training.candidates import Fit, FullBatchFit, l2_grid
 from mlclf.training.chunks import Chunk
 from mlclf.training.models import head_from_columns
 
-LEAST_GAIN = 0.01
+LEAST_GAIN = 0.005
 """Share of the held-out log-loss that hinges must save."""
 
 

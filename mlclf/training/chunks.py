@@ -69,7 +69,10 @@ class Chunk:
 
     def squares(self, weights: Tensor) -> Tensor:
         """Σ weight · input², [D + V + 1, P]; weights [n, P]."""
-        parts = [self.dense.square().T @ weights]
+        dense = torch.zeros(self.dense.shape[1], weights.shape[1], dtype=torch.float64)
+        for rows, cells in zip(torch.split(self.dense, BLOCK_ROWS), torch.split(weights, BLOCK_ROWS), strict=True):
+            dense += rows.square().T @ cells  # a square of all rows would take as much memory as they do
+        parts = [dense]
         if self.transposed is not None:
             values = self.transposed.values().square()
             squared = _csr_tensor(
