@@ -83,6 +83,9 @@ ValidBy = Annotated[str, Field(pattern=r"^(time|group):(.|\n)+$"), Says("'time:C
 Label = Annotated[Literal[0, 1] | None, BeforeValidator(_label_value)]
 Role = Literal["numeric", "categorical", "tokens", "sparse", "embedding", "text", "ignore"]
 
+FULL_BATCH = ("lbfgs", "newton")
+"""Optimizers that solve the convex problem on all rows at once."""
+
 
 class Section(BaseModel):
     """A frozen group of settings that refuses unknown keys."""
@@ -205,7 +208,7 @@ class Settings(Section):
 
     def _solver_rules(self) -> Iterator[tuple[str, str]]:
         name = self.optimizer.name
-        if name not in ("lbfgs", "newton"):
+        if name not in FULL_BATCH:
             return
         steppers = "choose adam, adamw, adagrad or sgd"
         if self.optimizer.lr is not None:

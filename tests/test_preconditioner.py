@@ -1,4 +1,4 @@
-"""The preconditioner is the inverse of autograd's Hessian, and saves most of the solver's passes."""
+"""The preconditioner is the inverse of the Hessian, and saves most of the solver's passes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from made_batches import correlated, made_batch
+from made_problems import chunks_of, problems_of
 from torch import Tensor
 
 from mlclf.data.batch import Batch
@@ -17,35 +18,17 @@ from mlclf.training.preconditioner import InputMoments, Preconditioner
 from mlclf.training.solvers import lbfgs, smooth_objective
 
 ROWS, VOCABULARY, LABELS = 300, 9, 3
+POS_WEIGHT = torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64)
 
 
-def chunks_of(batch: Batch) -> Callable[[], list[Chunk]]:
-    pieces = [batch.slice(start, min(start + 110, len(batch))) for start in range(0, len(batch), 110)]
-    chunks = [Chunk.of(piece, VOCABULARY) for piece in pieces]
-    return lambda: chunks
-
-
-def mixed_batch(num_dense: int = 4) -> Batch:
+def mixed_batch() -> Batch:
     """Weighted rows with dense inputs, tokens and values, and three labels, some not observed."""
-    x, y = correlated(ROWS, num_dense, LABELS)
+    x, y = correlated(ROWS, 4, LABELS)
     rng = np.random.default_rng(3)
     tokens = [sorted(rng.choice(VOCABULARY, rng.integers(0, 4), replace=False).tolist()) for _ in range(ROWS)]
     values = [rng.normal(size=len(row)).tolist() for row in tokens]
     mask = rng.random((ROWS, LABELS)) < 0.8
     return made_batch(x, y, tokens=tokens, values=values, weights=rng.integers(1, 4, ROWS) / 2, mask=mask)
-
-
-def problems_of(batch: Batch, l2: float, l1: float = 0.0) -> Problems:
-    observed = batch.label_mask if batch.label_mask is not None else torch.ones_like(batch.labels)
-    return Problems(
-        labels=torch.arange(LABELS),
-        candidates=torch.zeros(LABELS, dtype=torch.int64),
-        l2=torch.full((LABELS,), l2, dtype=torch.float64),
-        trained=torch.ones(1, 1, dtype=torch.float64),
-        totals=(batch.weights.double()[:, None] * observed).sum(0),
-        pos_weight=torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64),
-        l1=l1,
-    )
 
 
 def hessian_of(chunks: Callable[[], list[Chunk]], problems: Problems, columns: Tensor, label: int) -> Tensor:
@@ -64,7 +47,7 @@ def hessian_of(chunks: Callable[[], list[Chunk]], problems: Problems, columns: T
 
 def test_it_is_the_inverse_of_the_hessian() -> None:
     batch = mixed_batch()
-    chunks, problems = chunks_of(batch), problems_of(batch, 0.1)
+    chunks, problems = chunks_of(batch, VOCABULARY), problems_of(batch, 0.1, pos_weight=POS_WEIGHT)
     columns = 0.1 * torch.randn(4 + VOCABULARY + 1, LABELS, dtype=torch.float64, generator=torch.manual_seed(0))
     moments = InputMoments.of(chunks)
     assert len(moments.kept) == 4 + VOCABULARY
@@ -80,7 +63,7 @@ def test_it_is_the_inverse_of_the_hessian() -> None:
 def test_inputs_beyond_the_kept_ones_have_their_diagonal(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     monkeypatch.setattr(preconditioner, "MOST_AXES", most)
     batch = mixed_batch()
-    chunks, problems = chunks_of(batch), problems_of(batch, 0.1)
+    chunks, problems = chunks_of(batch, VOCABULARY), problems_of(batch, 0.1, pos_weight=POS_WEIGHT)
     columns = torch.zeros(4 + VOCABULARY + 1, LABELS, dtype=torch.float64)
     moments = InputMoments.of(chunks)
     assert moments.kept[:4].tolist() == [0, 1, 2, 3]
@@ -96,7 +79,7 @@ def test_inputs_beyond_the_kept_ones_have_their_diagonal(monkeypatch: pytest.Mon
 
 def test_at_the_prior_it_is_the_inverse_of_the_second_moments() -> None:
     batch = mixed_batch()
-    chunks, problems = chunks_of(batch), problems_of(batch, 0.1)
+    chunks, problems = chunks_of(batch, VOCABULARY), problems_of(batch, 0.1, pos_weight=POS_WEIGHT)
     biases = torch.tensor([-3.0, 0.0, 1.0], dtype=torch.float64)
     metric = Preconditioner.at_prior(InputMoments.of(chunks), biases, problems)
     rows = torch.cat(
@@ -114,23 +97,25 @@ def test_at_the_prior_it_is_the_inverse_of_the_second_moments() -> None:
 @pytest.mark.parametrize("squares", [1e-6, 1e6])
 def test_axes_are_left_out_where_rounding_would_lose_them(squares: float) -> None:
     x, y = correlated(ROWS, 4, LABELS)
-    moments = InputMoments.of(chunks_of(made_batch(x * np.array([1, 1, 1, squares]), y)))
+    moments = InputMoments.of(chunks_of(made_batch(x * np.array([1, 1, 1, squares]), y), VOCABULARY))
     assert not len(moments.kept)
 
 
 def test_l1_and_many_dense_inputs_take_the_diagonal(monkeypatch: pytest.MonkeyPatch) -> None:
     batch = mixed_batch()
-    chunks = chunks_of(batch)
+    chunks = chunks_of(batch, VOCABULARY)
     moments = InputMoments.of(chunks)
     biases = torch.zeros(LABELS, dtype=torch.float64)
     side = torch.ones(4 + VOCABULARY + 1, LABELS, dtype=torch.float64)
     diagonal = side / (moments.squares[:, None] * 0.25 + 0.1 * (torch.arange(len(side)) < len(side) - 1)[:, None])
-    lasso = Preconditioner.at_prior(moments, biases, problems_of(batch, 0.1, l1=0.01))
+    lasso = Preconditioner.at_prior(moments, biases, problems_of(batch, 0.1, l1=0.01, pos_weight=POS_WEIGHT))
     torch.testing.assert_close(lasso(side), diagonal)
     monkeypatch.setattr(preconditioner, "MOST_AXES", 3)
     wide = InputMoments.of(chunks)
     assert not len(wide.kept)
-    torch.testing.assert_close(Preconditioner.at_prior(wide, biases, problems_of(batch, 0.1))(side), diagonal)
+    torch.testing.assert_close(
+        Preconditioner.at_prior(wide, biases, problems_of(batch, 0.1, pos_weight=POS_WEIGHT))(side), diagonal
+    )
 
 
 def test_passes_over_inputs_that_hang_together(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +124,7 @@ def test_passes_over_inputs_that_hang_together(monkeypatch: pytest.MonkeyPatch) 
     x = np.stack([np.maximum(line - knot, 0) for knot in np.linspace(-2, 1, 12)], 1)
     y = (rng.random((ROWS, LABELS)) < 1 / (1 + np.exp(-np.sin(3 * line)))[:, None]).astype(np.int64)
     batch = made_batch(x, y)
-    chunks, problems = chunks_of(batch), problems_of(batch, 1e-4)
+    chunks, problems = chunks_of(batch, VOCABULARY), problems_of(batch, 1e-4, pos_weight=POS_WEIGHT)
     start = torch.zeros(12 + VOCABULARY + 1, LABELS, dtype=torch.float64)
     solutions = {}
     for name, most, newton in (("diagonal", 0, False), ("axes", 64, False), ("newton", 64, True)):
@@ -158,7 +143,7 @@ def test_a_hessian_without_an_inverse_leaves_the_others_theirs() -> None:
     x, y = correlated(ROWS, 3, LABELS)
     x[:, 1] = 0
     batch = made_batch(x, y)
-    chunks, problems = chunks_of(batch), problems_of(batch, 0.0)
+    chunks, problems = chunks_of(batch, VOCABULARY), problems_of(batch, 0.0, pos_weight=POS_WEIGHT)
     problems.l2[1] = 0.1
     columns = torch.zeros(3 + VOCABULARY + 1, LABELS, dtype=torch.float64)
     metric = Preconditioner.at_prior(InputMoments.of(chunks), columns[-1], problems).at(chunks, problems, columns)
@@ -174,10 +159,10 @@ def test_a_hessian_without_an_inverse_leaves_the_others_theirs() -> None:
 
 def test_an_input_that_is_always_zero_is_harmless() -> None:
     x, y = correlated(ROWS, 4, LABELS)
-    chunks = chunks_of(made_batch(np.append(x, np.zeros((ROWS, 1)), 1), y))
+    chunks = chunks_of(made_batch(np.append(x, np.zeros((ROWS, 1)), 1), y), VOCABULARY)
     moments = InputMoments.of(chunks)
     assert moments.kept.tolist() == [0, 1, 2, 3, 4]
-    problems = problems_of(made_batch(x, y), 0.1)
+    problems = problems_of(made_batch(x, y), 0.1, pos_weight=POS_WEIGHT)
     columns = torch.zeros(5 + VOCABULARY + 1, LABELS, dtype=torch.float64)
     prior = Preconditioner.at_prior(moments, columns[-1], problems)
     for metric in (prior, prior.at(chunks, problems, columns)):
@@ -185,7 +170,7 @@ def test_an_input_that_is_always_zero_is_harmless() -> None:
 
 
 def test_more_rows_have_fewer_inputs_taken_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    chunks = chunks_of(mixed_batch())
+    chunks = chunks_of(mixed_batch(), VOCABULARY)
     monkeypatch.setattr(preconditioner, "AXES_PRODUCTS", ROWS * 7**2)
     assert len(InputMoments.of(chunks).kept) == 7
     monkeypatch.setattr(preconditioner, "AXES_PRODUCTS", ROWS * 3**2)
@@ -193,7 +178,7 @@ def test_more_rows_have_fewer_inputs_taken_together(monkeypatch: pytest.MonkeyPa
 
 
 def test_hessians_are_taken_within_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    moments = InputMoments.of(chunks_of(mixed_batch()))
+    moments = InputMoments.of(chunks_of(mixed_batch(), VOCABULARY))
     cells = LABELS * (4 + VOCABULARY + 1) ** 2
     assert moments.allow_hessians(LABELS)
     monkeypatch.setattr(preconditioner, "HESSIAN_BYTES", 8 * cells - 1)

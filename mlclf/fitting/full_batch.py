@@ -31,29 +31,29 @@ class _Solved:
     """The optimum for some inputs.
 
     Attributes:
-        used: [U] int64, the ids that the solution has rows for.
         losses: of parts of the held-out rows, see `FullBatchFit.held_out_parts`; None where nobody asked.
         records: lines of the log.
     """
 
     fit: Fit
-    used: Tensor
     losses: Tensor | None
     records: list[str]
 
 
 def train_full_batch(
-    data: PreparedData, settings: Settings, pos_weight: Tensor, log: Path
+    data: PreparedData, settings: Settings, pos_weight: Tensor, log: Path, *, algorithm: str
 ) -> Generator[Progress, None, Trained]:
     """Solve the convex problem, and once more with hinges where these may pay.
 
     `log` gets a line for every amount of l2 that is solved, and one for the end.
     """
     log.unlink(missing_ok=True)
+    features = data.statistics.features
+    used = _used_ids(data, features.vocabulary_size)
     bends = settings.features.knots == "auto" and settings.optimizer.l2 == "auto" and data.may_bend
-    solved = yield from _solve(data, settings, pos_weight, log, compares=bends)
+    solved = yield from _solve(data, settings, pos_weight, used, algorithm, log, compares=bends)
     if bends and data.add_hinges():
-        bent = yield from _solve(data, settings, pos_weight, None, compares=True)
+        bent = yield from _solve(data, settings, pos_weight, used, algorithm, None, compares=True)
         assert solved.losses is not None
         assert bent.losses is not None
         pays = _pays(solved.losses, bent.losses)
@@ -67,18 +67,23 @@ def train_full_batch(
     if not fit.converged:
         note = "some labels stopped short of the optimum: inputs separate their classes, or nearly repeat each other"
         yield Progress("training", note=f"{note}; a larger optimizer.l2 has one that can be reached")
-    dense, vocabulary = data.statistics.features.num_dense, data.statistics.features.vocabulary_size
-    algorithm = "newton" if settings.optimizer.name == "newton" else "lbfgs"
-    held_out = [head_from_columns(model, dense, vocabulary, solved.used) for model in fit.models]
-    return Trained(held_out, head_from_columns(fit.final, dense, vocabulary, solved.used), pos_weight, algorithm)
+    dense, vocabulary = features.num_dense, features.vocabulary_size
+    held_out = [head_from_columns(model, dense, vocabulary, used) for model in fit.models]
+    return Trained(held_out, head_from_columns(fit.final, dense, vocabulary, used), pos_weight, algorithm)
 
 
 def _solve(
-    data: PreparedData, settings: Settings, pos_weight: Tensor, log: Path | None, *, compares: bool
+    data: PreparedData,
+    settings: Settings,
+    pos_weight: Tensor,
+    used: Tensor,
+    algorithm: str,
+    log: Path | None,
+    *,
+    compares: bool,
 ) -> Generator[Progress, None, _Solved]:
     """Choose l2 and find the optimum, for the inputs as they are now."""
     features = data.statistics.features
-    used = _used_ids(data, features.vocabulary_size)
     problem = FullBatchFit(
         _chunks(data, used, features.vocabulary_size),
         data.totals,
@@ -87,7 +92,7 @@ def _solve(
         features.num_dense + len(used) + 1,
         calibrated_loss,
         l1=settings.optimizer.l1,
-        newton=settings.optimizer.name == "newton",
+        newton=algorithm == "newton",
     )
     records = []
     started = time.perf_counter()
@@ -102,7 +107,7 @@ def _solve(
             log_epoch(log, *record)
         started = time.perf_counter()
     assert problem.result is not None
-    return _Solved(problem.result, used, problem.held_out_parts() if compares else None, records)
+    return _Solved(problem.result, problem.held_out_parts() if compares else None, records)
 
 
 def _pays(without: Tensor, hinged: Tensor) -> bool:

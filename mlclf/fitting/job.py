@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from mlclf.config import RunFile
+from mlclf.config import FULL_BATCH, RunFile
 from mlclf.data.steps import Progress
 from mlclf.decisions.objectives import parse_objective
 from mlclf.errors import ConfigError, MlclfError
@@ -101,8 +101,9 @@ class FitJob:
         data.hold()
         algorithm = self._algorithm()
         yield Progress("training", note=data.summary(algorithm))
-        if algorithm in ("lbfgs", "newton"):
-            return (yield from train_full_batch(data, settings, pos_weight, self.folder.file("log.jsonl")))
+        if algorithm in FULL_BATCH:
+            log = self.folder.file("log.jsonl")
+            return (yield from train_full_batch(data, settings, pos_weight, log, algorithm=algorithm))
         fit = MiniBatchFit(
             data, settings, pos_weight, self.folder, algorithm=algorithm, device=self.device, resume=self.resume
         )

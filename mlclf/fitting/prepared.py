@@ -228,9 +228,13 @@ class PreparedData:
     def hold(self) -> None:
         """Hold all rows in memory from here on, where they take little of the budget."""
         rows = self.plan.readable_rows + (self.valid_plan.rows if self.valid_plan else 0)
-        if rows * self.statistics.row_bytes <= self.budget / RESIDENT_SHARE:
+        if self._fits(rows, self.statistics.row_bytes):
             self.resident = list(self._stream(self.chunk_rows))
             self._in_order.clear()
+
+    def _fits(self, rows: int, row_bytes: float) -> bool:
+        """Whether so many rows may be held in memory."""
+        return rows * row_bytes <= self.budget / RESIDENT_SHARE
 
     @property
     def may_bend(self) -> bool:
@@ -238,9 +242,8 @@ class PreparedData:
         features = self.statistics.features
         columns = sum(1 for _ in features.bendable())
         rows = sum(len(batch) for batch in self.resident or ())
-        wider = rows * (self.statistics.row_bytes + 4 * KNOTS * columns)
-        standard = self.settings.features.standardize
-        return bool(columns and rows and standard and self.hold_out.chooses) and wider <= self.budget / RESIDENT_SHARE
+        allowed = self.settings.features.standardize and self.hold_out.chooses
+        return bool(columns and rows and allowed) and self._fits(rows, self.statistics.row_bytes + 4 * KNOTS * columns)
 
     def add_hinges(self) -> bool:
         """Add hinges to the inputs of the rows in memory; False where no column has a value to bend at."""

@@ -34,6 +34,10 @@ class HeldOutCells:
     labels: Tensor
     cells: Tensor
 
+    def chosen(self, rows: Tensor) -> HeldOutCells:
+        """Some of the rows."""
+        return HeldOutCells(self.logits[rows], self.labels[rows], self.cells[rows])
+
 
 HeldOutLoss = Callable[[Sequence[HeldOutCells], Tensor], Tensor]
 """(held-out rows, log pos_weight [k]) → mean loss of each label after calibration [k]; NaN where unobserved."""
@@ -320,27 +324,9 @@ class FullBatchFit:
                 self._converged = self._converged and bool(solution.converged.all())
         return result
 
-    def held_out_loss(self, labels: Tensor, columns: Tensor, part: int | None = None) -> Tensor:
-        """Mean held-out log-loss of each label after calibration: [k] float64; NaN where nothing is observed.
-
-        Args:
-            part: the number of the only part of the held-out rows to look at, see `held_out_parts`; None for all.
-        """
-        kept, before = [], 0
-        judging = (self.hold_out.judge >= 0).nonzero()[:, 0]
-        for chunk in self.chunks():
-            model = self.hold_out.judge[chunk.parts]
-            rows = (model >= 0).nonzero()[:, 0]
-            if part is not None and len(judging) > 1:
-                rows = (chunk.parts == judging[part]).nonzero()[:, 0]
-            elif part is not None:
-                before, rows = before + len(rows), rows[(part - before) % ROW_PARTS :: ROW_PARTS]
-            logits = chunk.logits(columns).reshape(len(chunk), self.hold_out.num_models, len(labels))
-            truth = chunk.labels[rows][:, labels]
-            mask = torch.ones_like(truth) if chunk.mask is None else chunk.mask[rows][:, labels]
-            cells = chunk.weights[rows, None] * mask
-            kept.append(HeldOutCells(logits[rows, model[rows]].clamp(-FAR, FAR).float(), truth, cells))
-        return self.loss_of(kept, self.pos_weight[labels].log())
+    def held_out_loss(self, labels: Tensor, columns: Tensor) -> Tensor:
+        """Mean held-out log-loss of each label after calibration: [k] float64; NaN where nothing is observed."""
+        return self.loss_of([cells for cells, _ in self._held_out(labels, columns)], self.pos_weight[labels].log())
 
     def held_out_parts(self) -> Tensor:
         """Held-out loss of the result in parts of the rows, mean over labels: [parts] float64.
@@ -350,14 +336,32 @@ class FullBatchFit:
         """
         assert self.result is not None
         models = self.result.models.permute(1, 0, 2)
-        judging = int((self.hold_out.judge >= 0).sum())
-        losses: list[list[Tensor]] = [[] for _ in range(judging if judging > 1 else ROW_PARTS)]
+        folds = (self.hold_out.judge >= 0).nonzero()[:, 0].tolist()
+        numbers = folds if len(folds) > 1 else range(ROW_PARTS)
+        losses: list[list[Tensor]] = [[] for _ in numbers]
         for group in label_groups(self.num_labels, self.num_inputs, self.hold_out.num_models + 1, SOLVER_BYTES):
             labels = torch.tensor(group)
-            columns = models[:, :, labels].flatten(1)
-            for number, found in enumerate(losses):
-                found.append(self.held_out_loss(labels, columns, number))
+            held_out = list(self._held_out(labels, models[:, :, labels].flatten(1)))
+            lengths = [len(parts) for _, parts in held_out]
+            every = torch.cat([parts for _, parts in held_out])
+            if len(folds) == 1:
+                every = torch.arange(len(every)) % ROW_PARTS
+            pieces = [(cells, parts) for (cells, _), parts in zip(held_out, torch.split(every, lengths), strict=True)]
+            for number, found in zip(numbers, losses, strict=True):
+                rows = [cells.chosen(parts == number) for cells, parts in pieces]
+                found.append(self.loss_of(rows, self.pos_weight[labels].log()))
         return torch.stack([torch.cat(found).nanmean() for found in losses])
+
+    def _held_out(self, labels: Tensor, columns: Tensor) -> Iterator[tuple[HeldOutCells, Tensor]]:
+        """The held-out rows of each chunk, scored by the models that have not seen them, and their parts [m]."""
+        for chunk in self.chunks():
+            model = self.hold_out.judge[chunk.parts]
+            rows = (model >= 0).nonzero()[:, 0]
+            logits = chunk.logits(columns).reshape(len(chunk), self.hold_out.num_models, len(labels))
+            truth = chunk.labels[rows][:, labels]
+            mask = torch.ones_like(truth) if chunk.mask is None else chunk.mask[rows][:, labels]
+            cells = chunk.weights[rows, None] * mask
+            yield HeldOutCells(logits[rows, model[rows]].clamp(-FAR, FAR).float(), truth, cells), chunk.parts[rows]
 
     def _data_term(self, labels: Tensor, columns: Tensor) -> Tensor:
         trained = self.hold_out.final()

@@ -54,12 +54,13 @@ class InputMoments:
             weight += float(chunk.weights.sum())
         assert total is not None
         squares = total / max(weight, 1e-300)
-        enough = (squares == 0) | (squares >= LEAST_RATIO * squares.max())
+        large = squares >= LEAST_RATIO * squares.max()
         most = min(MOST_AXES, math.isqrt(AXES_PRODUCTS // max(1, rows)))
         order = squares[num_dense:-1].argsort(descending=True, stable=True)[: max(0, most - num_dense)] + num_dense
-        kept = torch.cat([torch.arange(num_dense), order[enough[order] & (squares[order] > 0)].sort().values])
+        kept = torch.cat([torch.arange(num_dense), order[large[order]].sort().values])
         sparse_alone = num_dense == 0 and len(squares) - 1 > most
-        if sparse_alone or num_dense > most or not bool(enough[:num_dense].all()):
+        lost = ~large & (squares > 0)
+        if sparse_alone or num_dense > most or bool(lost[:num_dense].any()):
             kept = kept[:0]
         products = torch.zeros(len(kept), len(kept), dtype=torch.float64)
         if len(kept):

@@ -203,12 +203,8 @@ class _Search:
         """Go on with some of the problems."""
         self.index, self.problems = self.index[keep], self.problems.chosen(keep)
         self.columns, self.values, self.gradient = self.columns[:, keep], self.values[keep], self.gradient[:, keep]
-        self.preconditioner, self.scale, self.failed = (
-            self.preconditioner.chosen(keep),
-            self.scale[keep],
-            self.failed[keep],
-        )
-        self.ended = self.ended[keep]
+        self.preconditioner = self.preconditioner.chosen(keep)
+        self.scale, self.failed, self.ended = self.scale[keep], self.failed[keep], self.ended[keep]
         self.history = [(a[:, keep], b[:, keep], c[keep]) for a, b, c in self.history]
 
     def finish(self) -> Solution:

@@ -80,10 +80,12 @@ class Hinges:
 def quantile_knots(values: NDArray[np.float32], count: int) -> Sequence[np.float32]:
     """Up to so many numbers between the least and the greatest value, rising."""
     distinct = np.unique(values)
+    if len(distinct) < 3:
+        return []
+    steps = np.arange(1, count + 1) / (count + 1)
     for among in (values, distinct):
-        steps = np.arange(1, count + 1) / (count + 1)
-        knots = np.unique(np.quantile(among, steps, method="lower")) if len(among) else among
-        knots = knots[(knots > distinct[0]) & (knots < distinct[-1])] if len(knots) else knots
+        knots = np.unique(np.quantile(among, steps, method="lower"))
+        knots = knots[(knots > distinct[0]) & (knots < distinct[-1])]
         if len(knots) == count:
             break
     return list(knots)
@@ -94,5 +96,5 @@ def shortest(numbers: Sequence[float]) -> list[str]:
     for digits in range(6, 18):
         texts = [f"{number:.{digits}g}" for number in numbers]
         if len(set(texts)) == len(texts):
-            return texts
-    return [repr(number) for number in numbers]
+            break
+    return texts

@@ -121,11 +121,11 @@ class Features:
         """Fill out[:n] of a row-major [capacity, D] float32 array, a block of rows after the other."""
         if not out.shape[1]:
             return
-        rows = block_rows(out.shape[1])
+        rows, num_lines = block_rows(out.shape[1]), self.num_lines
         plain = self._plain_blocks(table, rows)
         for number, start in enumerate(range(0, table.num_rows, rows)):
             block = out[start : min(start + rows, table.num_rows)]
-            into = block[:, : self.num_lines]
+            into = block[:, :num_lines]
             if plain is None or not self._encode_plain(plain[number], into):
                 self._encode_block(table.slice(start, rows), where, into)
             if self.hinges is not None:
