@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from mlclf.decisions.cells import Cells, row_identities, value_identities
+from mlclf.decisions.cutoffs import best_cuts, cuts_of
 from mlclf.decisions.folds import FoldHistograms, summed
 from mlclf.decisions.histograms import LabelHistogram
 from mlclf.decisions.objectives import parse_objective
 from mlclf.decisions.scores import scores_of
-from mlclf.decisions.shrinkage import PRIOR_POSITIVES, choose_prior_positives, drawn_to, value_of
+from mlclf.decisions.shrinkage import LEAST_SHARE, PRIOR_POSITIVES, drawn_to, value_of, weigh_prior_positives
 from mlclf.decisions.tuner import Tuner
 from mlclf.decisions.tuning import tune_thresholds
 from mlclf.errors import ConfigError
@@ -64,10 +65,44 @@ def test_calibrated_scores_of_rare_labels_are_shrunk_far_and_misleading_ones_are
     f1 = parse_objective("f1")
     honest = FoldHistograms(60, num_bins=1024)
     honest.update(cells(*drawn(2000, 60, -7, 1, 0)))
-    assert choose_prior_positives(honest.histograms, f1, scores_of, [as_they_are] * 10) >= 30
+    weights = weigh_prior_positives(honest.histograms, f1, scores_of, [as_they_are] * 10)
+    assert next(iter(weights)) >= 30
+    assert weights.get(0.0, 0.0) < 0.5
     liars = FoldHistograms(5, num_bins=1024)
     liars.update(cells(*drawn(6000, 5, 2, 0.3, 1)))  # plenty of positives, promises far too bold
-    assert choose_prior_positives(liars.histograms, f1, scores_of, [as_they_are] * 10) <= 1000
+    weights = weigh_prior_positives(liars.histograms, f1, scores_of, [as_they_are] * 10)
+    assert next(iter(weights)) <= 1000
+    assert math.inf not in weights
+
+
+def test_weights_fall_with_the_standard_errors_that_separate_a_choice_from_the_best() -> None:
+    f1 = parse_objective("f1")
+    logits, labels = drawn(1500, 8, -4, 0.8, 2)
+    folds = FoldHistograms(8, num_bins=1024)
+    folds.update(cells(logits, labels))
+    weights = weigh_prior_positives(folds.histograms, f1, scores_of, [as_they_are] * 10)
+    found = list(weights.values())
+    assert found[0] == 1
+    assert found == sorted(found, reverse=True)
+    assert found[-1] >= LEAST_SHARE
+
+    sums = torch.zeros(len(PRIOR_POSITIVES), 10, 4, 8, dtype=torch.float64)
+    for index, fold in enumerate(folds.histograms):
+        for which, prior in enumerate(PRIOR_POSITIVES):
+            rest = summed(folds.histograms).without(fold)
+            cuts = cuts_of(rest, slice(0, 8), scores_of, as_they_are).blended(rest.positive_rows, prior)
+            judged = cuts_of(fold, slice(0, 8), scores_of)
+            true, flagged = judged.at(best_cuts(cuts, f1))
+            sums[which, index] = torch.stack([true, flagged, judged.positives[:, -1], judged.flagged[:, -1]])
+    values = [float(value_of(part.sum(0), f1)) for part in sums]
+    best = max(range(len(values)), key=values.__getitem__)
+    for which, prior in enumerate(PRIOR_POSITIVES):
+        rest = [sums.sum(1) - sums[:, fold] for fold in range(10)]
+        differences = [float(value_of(part[best], f1) - value_of(part[which], f1)) for part in rest]
+        mean = sum(differences) / 10
+        error = math.sqrt(0.9 * sum((difference - mean) ** 2 for difference in differences))
+        wanted = 1.0 if which == best else math.exp(-(values[best] - values[which]) / error)
+        assert weights.get(prior, 0.0) == pytest.approx(wanted if wanted >= LEAST_SHARE else 0.0, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", ["f1", "fbeta:2", "macro_f1", "micro_f1", "micro_macro_f1"])

@@ -141,19 +141,43 @@ def test_shrinkage_adds_the_promise_of_the_scores(objective: str) -> None:
     assert shrunk.method == "shrinkage"
 
 
+@pytest.mark.parametrize("objective", ["f1", "micro_f1", "micro_macro_f1"])
+def test_several_prior_positives_give_the_weighted_mean_of_their_thresholds(objective: str) -> None:
+    histogram = counted(draw(7, 300, 30, decimals=6), 65_536)
+    parsed, weights = parse_objective(objective), {10.0: 1.0, 0.0: 0.5, 300.0: 0.25}
+    each = {prior: tune_thresholds(histogram, parsed, scores_of, prior) for prior in weights}
+    mixed = tune_thresholds(histogram, parsed, scores_of, weights)
+    moved = 0
+    for k in range(30):
+        counting = {p: one for p, one in each.items() if one.status[k] != "fallback" and not one.thresholds[k].isnan()}
+        if 10.0 not in counting:
+            assert float(mixed.thresholds[k]) == pytest.approx(float(each[10.0].thresholds[k]), nan_ok=True)
+            continue
+        logits = {prior: math.log((t := float(one.thresholds[k])) / (1 - t)) for prior, one in counting.items()}
+        mean = sum(weights[p] * logit for p, logit in logits.items()) / sum(weights[p] for p in logits)
+        assert float(mixed.thresholds[k].logit()) == pytest.approx(mean, abs=2e-3)  # a bin is 9e-4 wide
+        moved += float(mixed.thresholds[k]) != float(each[10.0].thresholds[k])
+    assert moved > 5
+    alone = tune_thresholds(histogram, parsed, scores_of, {10.0: 3.0})
+    assert json.dumps(alone.to_json([str(k) for k in range(30)])) == json.dumps(
+        each[10.0].to_json([str(k) for k in range(30)])
+    )
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 9999),
     objective=st.sampled_from(OBJECTIVES),
+    priors=st.sampled_from([10.0, {30.0: 1.0, 0.0: 0.7, math.inf: 0.2}]),
     num_bins=st.sampled_from([8, 64, 4096]),
     centre=st.sampled_from([-90.0, -20.0, -8.0, 0.0, 8.0, 17.0, 1000.0]),
 )
 def test_decisions_row_by_row_are_those_that_are_reported(
-    seed: int, objective: str, num_bins: int, centre: float
+    seed: int, objective: str, priors: float | dict[float, float], num_bins: int, centre: float
 ) -> None:
     """Where float32 scores saturate and where bins are coarse too; and all through the interval."""
     data = draw(seed, 80, 3, decimals=6, centre=centre)
-    tuned = tune_thresholds(counted(data, num_bins), parse_objective(objective), scores_of)
+    tuned = tune_thresholds(counted(data, num_bins), parse_objective(objective), scores_of, priors)
     for k in range(3):
         scores, labels, weights = observed(data, k)
         threshold, (low, high) = tuned.thresholds[k], tuned.intervals[k]

@@ -33,7 +33,7 @@ class Cuts(NamedTuple):
 
     def blended(self, positive_rows: Tensor, prior_positives: float) -> Cuts:
         """The cuts with true positives drawn to what the probabilities promise, by the weight P / (P + prior)."""
-        trust = (positive_rows / (positive_rows + prior_positives)).nan_to_num().double()[:, None]
+        trust = (positive_rows / (positive_rows + prior_positives)).nan_to_num(nan=1.0).double()[:, None]
         return self._replace(positives=trust * self.positives + (1 - trust) * self.expected)
 
     def at(self, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,6 +42,19 @@ class Cuts(NamedTuple):
         return (
             self.positives.gather(1, place)[:, 0].where(~never, 0.0),
             self.flagged.gather(1, place)[:, 0].where(~never, 0.0),
+        )
+
+    def found(self, thresholds: Tensor) -> Tensor:
+        """[k] int64, the cut that flags what reaches `thresholds` [k] float32, whole bins alone; NEVER if none does."""
+        above = self.usable & (self.score >= thresholds[:, None])
+        return (above.shape[1] - 1 - above.flip(1).byte().argmax(1)).where(above.any(1), NEVER)
+
+    def gap(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """[k] float32 each, the ends of (lower, upper], where every threshold cuts at `index` [k]; NaN above NEVER."""
+        never, place = index == NEVER, index.clamp(min=0)[:, None]
+        return (
+            self.lower.gather(1, place)[:, 0].where(~never, self.greatest),
+            self.score.gather(1, place)[:, 0].where(~never, torch.nan),
         )
 
 

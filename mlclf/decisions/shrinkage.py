@@ -1,4 +1,4 @@
-"""How far thresholds are shrunk, chosen by cross-validation over folds of the rows.
+"""How far thresholds are shrunk, judged by cross-validation over folds of the rows.
 
 Two targets: what calibrated probabilities promise (for F measures), and last month's thresholds.
 """
@@ -18,13 +18,11 @@ from mlclf.decisions.histograms import LabelHistogram
 from mlclf.decisions.joint import solve_joint
 from mlclf.decisions.objectives import Objective
 
-PRIOR_POSITIVES = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, math.inf)
-"""Positive rows that the promise of the probabilities may count for. The cut that is best on a handful of positives is
-best by luck, so never fewer than ten; with infinity the labels' own positives do not count at all."""
+PRIOR_POSITIVES = (0.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, math.inf)
+"""Positive rows that the promise of the probabilities may count for; with infinity those of a label do not count."""
 
-USUAL_PRIOR_POSITIVES = 300.0
-"""What is used unless another number is clearly better. Over five public sets of 6 to 159 labels it was near the best
-for macro- and micro-F1 alike; what cross-validation finds best by less than a standard error is chance."""
+LEAST_SHARE = 0.05
+"""Beside the best; what would count for less is left out."""
 
 TRUSTS = (0.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, math.inf)
 """Positive rows that last month's thresholds may count for."""
@@ -33,22 +31,26 @@ JUDGED = ("f1", "fbeta", "macro_f1", "micro_f1", "micro_macro_f1", "mcc", "balan
 """Objectives with a value that is larger where decisions are better."""
 
 
-def choose_prior_positives(
+def weigh_prior_positives(
     folds: Sequence[LabelHistogram],
     objective: Objective,
     scores_of: Callable[[Tensor], Tensor],
     probabilities: Sequence[Probabilities],
-) -> float:
-    """The one of PRIOR_POSITIVES whose cuts, chosen without a fold, serve the objective best on it, over all folds.
+) -> dict[float, float]:
+    """What thresholds by each of PRIOR_POSITIVES are to count for, by how those chosen without a fold do on it.
 
-    It is the usual one unless the best is better by a standard error: that of the difference, by the jackknife over
-    folds (Efron and Tibshirani 1993, chapter 11).
+    The best over all folds counts 1, another e^(−d), when it is worse by d standard errors of the difference: those of
+    the jackknife over folds (Efron and Tibshirani 1993, chapter 11). What is best by little is best by chance, and
+    neighbours that differ by chance are better together (exponential weights, Vovk 1990).
 
     Args:
         folds: histograms of the folds.
         objective: an F measure.
         scores_of: float32 logits to float32 probabilities.
         probabilities: for each fold calibrated ones that do not know its rows: else they seem to promise the truth.
+
+    Returns:
+        prior positives → weight, the best first.
     """
     sums = torch.zeros(len(PRIOR_POSITIVES), len(folds), 4, folds[0].num_labels, dtype=torch.float64)
     for fold, ((train, judge), promised) in enumerate(zip(_splits(folds), probabilities, strict=True)):
@@ -59,7 +61,9 @@ def choose_prior_positives(
             joint = solve_joint([cuts for _, cuts in shrunk], objective) if objective.is_joint else None
             for (part, cuts), (_, fresh) in zip(shrunk, judged, strict=True):
                 sums[which, fold, :, part] = _outcome(fresh, best_cuts(cuts, objective, joint))
-    return PRIOR_POSITIVES[_clearly_best(sums, objective, PRIOR_POSITIVES.index(USUAL_PRIOR_POSITIVES))]
+    weights = dict(zip(PRIOR_POSITIVES, _weights(sums, objective).tolist(), strict=True))
+    ordered = sorted(weights.items(), key=lambda item: -item[1])
+    return {prior: weight for prior, weight in ordered if weight >= LEAST_SHARE}
 
 
 def choose_trust(
@@ -129,16 +133,16 @@ def _values(sums: Tensor, objective: Objective) -> Tensor:
     return torch.stack([value_of(part, objective) for part in sums])
 
 
-def _clearly_best(sums: Tensor, objective: Objective, usual: int) -> int:
-    """Which of M choices is best by sums [M, V, 4, K], the usual one unless another is so by a standard error."""
+def _weights(sums: Tensor, objective: Objective) -> Tensor:
+    """[M] float64, e^(−d) of choices by sums [M, V, 4, K] that are worse than the best by d standard errors."""
     total, num_folds = sums.sum(1), sums.shape[1]
     values = _values(total, objective)
     best = int(values.argmax())
-    pair = torch.tensor([best, usual])
-    left_out = [_values(total[pair] - sums[pair, fold], objective) for fold in range(num_folds)]
-    differences = torch.stack([first - second for first, second in left_out])
-    variance = (num_folds - 1) / num_folds * (differences - differences.mean()).square().sum()
-    return best if float(values[best] - values[usual]) > float(variance.sqrt()) else usual
+    left_out = torch.stack([_values(total - sums[:, fold], objective) for fold in range(num_folds)])
+    differences = left_out - left_out[:, best, None]
+    errors = ((num_folds - 1) / num_folds * (differences - differences.mean(0)).square().sum(0)).sqrt()
+    deficits = values[best] - values
+    return torch.exp(-deficits / errors).where(deficits > 0, 1.0)
 
 
 def value_of(sums: Tensor, objective: Objective) -> Tensor:

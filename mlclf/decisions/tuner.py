@@ -12,14 +12,14 @@ from mlclf.decisions.betting import BettingConstraints
 from mlclf.decisions.calibrators import Calibrators, fit_cross_calibrators
 from mlclf.decisions.cells import Cells
 from mlclf.decisions.constraints import certified
-from mlclf.decisions.cutoffs import CUT_BYTES, NEVER, Probabilities, cuts_of, f_measure
+from mlclf.decisions.cutoffs import CUT_BYTES, Probabilities, cuts_of, f_measure
 from mlclf.decisions.folds import FoldHistograms, summed
 from mlclf.decisions.histograms import LabelHistogram
 from mlclf.decisions.logit_groups import one_thread
 from mlclf.decisions.objectives import Objective
 from mlclf.decisions.prevalence import reweighted
 from mlclf.decisions.scores import scores_of
-from mlclf.decisions.shrinkage import JUDGED, choose_prior_positives, choose_trust, drawn_to
+from mlclf.decisions.shrinkage import JUDGED, choose_trust, drawn_to, weigh_prior_positives
 from mlclf.decisions.thresholds import Thresholds
 from mlclf.decisions.top_k import TopCounts
 from mlclf.decisions.tuning import tune_thresholds
@@ -139,12 +139,12 @@ class Tuner:
         if self.claim is not None:
             return self._certified(self.claim)
         probabilities, without_folds = self._probabilities()
-        positives = 0.0
+        positives = {0.0: 1.0}
         if self.shrinks:
             assert self.folds is not None
             folds = self.folds.histograms
             with one_thread():
-                positives = choose_prior_positives(folds, self.objective, scores_of, without_folds)
+                positives = weigh_prior_positives(folds, self.objective, scores_of, without_folds)
         tuned = tune_thresholds(self.histogram, self.objective, scores_of, positives, probabilities)
         return tuned if self.prior is None else self._drawn_to_prior(tuned, self.prior, positives, probabilities)
 
@@ -181,7 +181,7 @@ class Tuner:
         return _probabilities_of(fitted), [_probabilities_of(each) for each in without_folds]
 
     def _drawn_to_prior(
-        self, tuned: Thresholds, prior: Tensor, positives: float, probabilities: Probabilities | None
+        self, tuned: Thresholds, prior: Tensor, positives: dict[float, float], probabilities: Probabilities | None
     ) -> Thresholds:
         assert self.folds is not None
         folds = self.folds.histograms
@@ -223,13 +223,10 @@ def _redecided(tuned: Thresholds, drawn: Tensor, histogram: LabelHistogram) -> T
     lower, upper = tuned.intervals.clone().unbind(1)
     for labels in histogram.label_slices(CUT_BYTES):
         cuts = cuts_of(histogram, labels, scores_of, bins=histogram.window(labels))
-        above = cuts.usable & (cuts.score >= drawn[labels, None])
-        index = torch.where(above.any(1), above.shape[1] - 1 - above.flip(1).byte().argmax(1), NEVER)
+        index = cuts.found(drawn[labels])
         true[labels], flagged[labels] = cuts.at(index)
         total[labels] = cuts.positives[:, -1]
-        at, none = index.clamp(min=0)[:, None], index == NEVER
-        lower[labels] = torch.where(none, cuts.greatest, cuts.lower.gather(1, at)[:, 0])
-        upper[labels] = torch.where(none, torch.nan, cuts.score.gather(1, at)[:, 0])
+        lower[labels], upper[labels] = cuts.gap(index)
     statuses = ["shrunk" if has_moved else status for has_moved, status in zip(moved, tuned.status, strict=True)]
     return replace(
         tuned,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -26,12 +26,19 @@ MAX_THREADS = 4
 _EDGE = 1e-12
 
 
+class _Choice(NamedTuple):
+    """What shrinkage by some prior positives makes of k labels."""
+
+    threshold: Tensor  # [k] float32, NaN = never positive
+    useless: Tensor  # [k] bool, True where the best cut is hardly better than flagging every row
+
+
 class ChosenCuts(NamedTuple):
     """The cut-offs chosen for k labels; see `Thresholds` for what the numbers mean."""
 
     threshold: Tensor  # [k] float32, NaN = never positive
     shrunk: Tensor  # [k] bool, True where shrinkage changed the choice
-    useless: Tensor  # [k] bool, True where the best cut is hardly better than flagging every row
+    useless: Tensor  # [k] bool, True where no cut is worth more than 0.5
     precision: Tensor  # [k] float64
     recall: Tensor  # [k] float64
     f1: Tensor  # [k] float64
@@ -42,7 +49,7 @@ def tune_thresholds(
     histogram: LabelHistogram,
     objective: Objective,
     scores_of: Callable[[Tensor], Tensor],
-    prior_positives: float = 10.0,
+    prior_positives: float | Mapping[float, float] = 10.0,
     probabilities: Probabilities | None = None,
 ) -> Thresholds:
     """Choose the cut-offs that serve `objective` best on the rows of the histogram.
@@ -55,9 +62,10 @@ def tune_thresholds(
       positives of a cut are shrunk toward what the probabilities promise: a · observed + (1 − a) · Σ probabilities
       flagged, with a = P / (P + `prior_positives`) and P the number of positive rows; all positives are shrunk alike.
       0 turns it off. Inside the gap between two scores the cut lies where calibrated probabilities say that it is best
-      (F/2 for F1). Where scores say nothing, flagging every row is best, and noise decides how near to it one lands: so
-      a label of its own gets `fallback` if its F is less than 1.1 times that of flagging every row, and its AUROC is
-      not above ½ by 1.645 standard errors (a one-sided Mann-Whitney test at 5%).
+      (F/2 for F1). Where several prior positives have weights, the mean of the thresholds is taken, of their logits;
+      inside a bin it moves to the bin's upper end. Where scores say nothing, flagging every row is best, and noise
+      decides how near to it one lands: so a label of its own gets `fallback` if its F is less than 1.1 times that of
+      flagging every row, and its AUROC is not above ½ by 1.645 standard errors (a one-sided Mann-Whitney test at 5%).
     - `mcc`, `balanced_accuracy`, `youden` (the same as balanced accuracy): the largest.
     - `precision:p`: the largest recall among the cuts of at least that precision; `recall:r`: the highest cut that
       reaches it; `fpr:a`, `per_million:n`: the lowest cut that flags no more than this share of the negatives, or this
@@ -72,28 +80,39 @@ def tune_thresholds(
         histogram: of K labels.
         objective: from `parse_objective`, not `top_k`.
         scores_of: float32 logits to float32 probabilities, element by element, not falling.
-        prior_positives: how many positive rows the promise of the probabilities counts for, at least 0.
+        prior_positives: how many positive rows the promise of the probabilities counts for, at least 0; or several
+            such numbers and their weights, that with the largest first.
         probabilities: calibrated ones of the logits of a slice of labels; the scores themselves by default.
 
     Raises:
         ConfigError: `prior_positives` is negative or not a number.
     """
-    if not prior_positives >= 0:
-        raise ConfigError(f"prior_positives must be at least 0, got {prior_positives!r}")
-    prior = prior_positives if objective.is_f else 0.0
-    joint = _joint(histogram, objective, scores_of, prior, probabilities) if objective.is_joint else None
+    weights = dict(prior_positives) if isinstance(prior_positives, Mapping) else {prior_positives: 1.0}
+    for prior in weights:
+        if not prior >= 0:
+            raise ConfigError(f"prior_positives must be at least 0, got {prior!r}")
+    if not objective.is_f:
+        weights = {0.0: 1.0}
+    joints = _joints(histogram, objective, scores_of, list(weights), probabilities)
+    guarded = objective.is_f and not objective.is_joint
+    says_nothing = ~_informative(histogram) if guarded else torch.zeros_like(histogram.rows, dtype=torch.bool)
 
     def chosen_of(labels: slice) -> ChosenCuts:
         cuts = cuts_of(histogram, labels, scores_of, probabilities, histogram.window(labels))
-        return _chosen(cuts, objective, joint, histogram.positive_rows[labels], prior, labels, probabilities)
+        choices = []
+        for prior, joint in zip(weights, joints, strict=True):
+            shrunk = cuts.blended(histogram.positive_rows[labels], prior) if prior > 0 else cuts
+            found = _choice(shrunk, objective, joint, labels, probabilities, prior > 0)
+            choices.append(found._replace(useless=found.useless & says_nothing[labels]))
+        threshold = _averaged(choices, list(weights.values()))
+        return _chosen(cuts, threshold, choices[0].useless, best_cuts(cuts, objective, joints[0]), objective)
 
     slices = on_threads(chosen_of, list(histogram.label_slices(2 * CUT_BYTES)), MAX_THREADS)
     chosen = ChosenCuts(*(torch.cat(column).cpu() for column in zip(*slices, strict=True)))
     tunable = has_both_classes(histogram).cpu()
-    if objective.is_f and joint is None:
-        tunable &= ~chosen.useless | _informative(histogram).cpu()
+    tunable &= ~chosen.useless
     fallback = fallback_thresholds(histogram.num_labels, histogram.positive_rows)
-    kept = tunable if joint is None else torch.ones_like(tunable)
+    kept = torch.ones_like(tunable) if objective.is_joint else tunable
     return Thresholds(
         thresholds=chosen.threshold.where(kept, 0.5),
         status=_statuses(chosen, tunable, objective),
@@ -103,61 +122,80 @@ def tune_thresholds(
         f1=chosen.f1.where(tunable, torch.nan),
         intervals=chosen.interval.where(tunable[:, None], torch.nan),
         objective=str(objective),
-        method="shrinkage" if prior > 0 else "empirical",
+        method="shrinkage" if any(weights) else "empirical",
     )
 
 
-def _joint(
+def _joints(
     histogram: LabelHistogram,
     objective: Objective,
     scores_of: Callable[[Tensor], Tensor],
-    prior: float,
+    priors: list[float],
     probabilities: Probabilities | None,
-) -> Joint:
-    """What all labels share, from bins coarse enough to hold the cuts of all labels at once."""
+) -> list[Joint | None]:
+    """What all labels share by each of the prior positives, from bins coarse enough to hold the cuts of all at once."""
+    if not objective.is_joint:
+        return [None] * len(priors)
     coarse = histogram.coarsened(JOINT_BINS) if objective.name != "alert_budget" else histogram
-    slices = []
-    for labels in coarse.label_slices(CUT_BYTES):
-        cuts = cuts_of(coarse, labels, scores_of, probabilities)
-        slices.append(cuts.blended(coarse.positive_rows[labels], prior) if prior > 0 else cuts)
-    return solve_joint(slices, objective)
+    parts = list(coarse.label_slices(CUT_BYTES))
+    slices = [cuts_of(coarse, labels, scores_of, probabilities) for labels in parts]
+    joints: list[Joint | None] = []
+    for prior in priors:
+        shrunk = [
+            cuts.blended(coarse.positive_rows[labels], prior) if prior > 0 else cuts
+            for labels, cuts in zip(parts, slices, strict=True)
+        ]
+        joints.append(solve_joint(shrunk, objective))
+    return joints
 
 
-def _chosen(
+def _choice(
     cuts: Cuts,
     objective: Objective,
     joint: Joint | None,
-    positive_rows: Tensor,
-    prior: float,
     labels: slice,
     probabilities: Probabilities | None,
-) -> ChosenCuts:
-    plain = index = best_cuts(cuts, objective, joint)
-    seen = cuts
-    if prior > 0:
-        seen = cuts.blended(positive_rows, prior)
-        index = best_cuts(seen, objective, joint)
-    never = index == NEVER
-    at = index.clamp(min=0)[:, None]
-    threshold = cuts.score.gather(1, at)[:, 0].where(~never, torch.nan)
-    lower = cuts.lower.gather(1, at)[:, 0].where(~never, cuts.greatest)
-    true, flagged = cuts.at(index)
+    shrunk: bool,
+) -> _Choice:
+    index = best_cuts(cuts, objective, joint)
+    lower, threshold = cuts.gap(index)
     total, rows = cuts.positives[:, -1], cuts.flagged[:, -1]
-    interval = torch.stack([lower, threshold], 1)
-    best = f_measure(*seen.at(index), seen.positives[:, -1], objective.beta_squared)
-    everything = f_measure(seen.positives[:, -1], rows, seen.positives[:, -1], objective.beta_squared)
-    if prior > 0:
-        target = _ideal_cut(seen, index, objective, joint)
-        threshold = placed(lower, threshold.nan_to_num(1.0), target, labels, probabilities)
+    best = f_measure(*cuts.at(index), total, objective.beta_squared)
+    everything = f_measure(total, rows, total, objective.beta_squared)
+    if shrunk:
+        target = _ideal_cut(cuts, index, objective, joint)
+        never, threshold = index == NEVER, placed(lower, threshold.nan_to_num(1.0), target, labels, probabilities)
         threshold = threshold.where(~never | (lower < 1), torch.nan)
+    return _Choice(threshold, best < INFORMATIVE_RATIO * everything)
+
+
+def _averaged(choices: list[_Choice], weights: list[float]) -> Tensor:
+    """[k] float32, the mean logit of the thresholds that say something; the first choice where that says nothing."""
+    first = choices[0].threshold
+    if len(choices) == 1:
+        return first
+    thresholds = torch.stack([choice.threshold for choice in choices])
+    counted = torch.stack([~choice.useless for choice in choices]) & ~thresholds.isnan()
+    shares = counted * torch.tensor(weights, dtype=torch.float64, device=first.device)[:, None]
+    logits = torch.logit(thresholds.double().nan_to_num(0.5), eps=_EDGE)
+    mean = torch.sigmoid((shares * logits).sum(0) / shares.sum(0)).float()
+    return mean.where(counted[0], first)
+
+
+def _chosen(cuts: Cuts, threshold: Tensor, useless: Tensor, plain: Tensor, objective: Objective) -> ChosenCuts:
+    """How thresholds [k] do on the rows that they were chosen from; between two cuts they move to the upper one."""
+    index = cuts.found(threshold)
+    lower, upper = cuts.gap(index)
+    true, flagged = cuts.at(index)
+    total = cuts.positives[:, -1]
     return ChosenCuts(
-        threshold=threshold,
+        threshold=torch.maximum(threshold, torch.minimum(_just_above(lower), upper.nan_to_num(1.0))),
         shrunk=index != plain,
-        useless=best < INFORMATIVE_RATIO * everything,
+        useless=useless,
         precision=true / flagged,
         recall=true / total,
         f1=f_measure(true, flagged, total),
-        interval=interval,
+        interval=torch.stack([lower, upper], 1),
     )
 
 
@@ -180,7 +218,7 @@ def _ideal_cut(cuts: Cuts, index: Tensor, objective: Objective, joint: Joint | N
 
 def placed(lower: Tensor, upper: Tensor, target: Tensor, labels: slice, probabilities: Probabilities | None) -> Tensor:
     """[k] float32 thresholds in (lower, upper], as near as can be to where the calibrated probability is `target`."""
-    above = torch.minimum(torch.nextafter(lower, torch.ones_like(lower)), upper)
+    above = torch.minimum(_just_above(lower), upper)
     if probabilities is None:
         return torch.minimum(torch.maximum(target.float(), above), upper)
     ends = torch.logit(torch.stack([lower, upper], 1).double(), eps=_EDGE)
@@ -189,6 +227,10 @@ def placed(lower: Tensor, upper: Tensor, target: Tensor, labels: slice, probabil
     share = ((wanted - promised[:, 0]) / (promised[:, 1] - promised[:, 0]).clamp_min(_EDGE)).clamp(0, 1)
     between = torch.sigmoid(ends[:, 0] + share * (ends[:, 1] - ends[:, 0])).float()
     return torch.where(share >= 1, upper, torch.minimum(torch.maximum(between, above), upper))
+
+
+def _just_above(scores: Tensor) -> Tensor:
+    return torch.nextafter(scores, torch.ones_like(scores))
 
 
 def _statuses(chosen: ChosenCuts, tunable: Tensor, objective: Objective) -> list[str]:
