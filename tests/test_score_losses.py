@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -51,6 +53,25 @@ def test_log_loss_is_unclipped_and_finite() -> None:
     for part in sliced(Cells(logits, torch.tensor([[0], [1], [1], [0]]), torch.zeros(4, dtype=torch.int64))):
         sums.update(part)
     assert float(sums.loss[0]) == pytest.approx(2000 + np.exp(-40), abs=1e-15, rel=0)
+
+
+@pytest.mark.parametrize("centre", [-80, -30, -12, 0, 12, 30, 80])
+@pytest.mark.parametrize("rows", [1, 2, 7, 8, 9, 500])
+def test_log_loss_is_right_to_the_last_digits_however_certain_the_scores(centre: float, rows: int) -> None:
+    rng = np.random.default_rng(rows)
+    logits = torch.tensor(rng.normal(centre, 8, (rows, 3)), dtype=torch.float32)
+    labels = torch.tensor(rng.random((rows, 3)) < torch.sigmoid(logits).numpy())
+    mask = torch.tensor(rng.random((rows, 3)) < 0.8)
+    for seen in (None, mask):
+        sums = LossSums(3)
+        for part in sliced(Cells(logits, labels, torch.zeros(rows, dtype=torch.int64), seen)):
+            sums.update(part)
+        for k in range(3):
+            kept = torch.ones(rows, dtype=torch.bool) if seen is None else seen[:, k]
+            cells = zip(logits[kept, k].tolist(), labels[kept, k].tolist(), strict=True)
+            wrongness = [-z if y else z for z, y in cells]
+            want = math.fsum(max(z, 0) + math.log1p(math.exp(-abs(z))) for z in wrongness)
+            assert float(sums.loss[k]) == pytest.approx(want, rel=1e-14, abs=0)
 
 
 def test_constant_log_loss_is_that_of_scikit_learn() -> None:
