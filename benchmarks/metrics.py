@@ -27,7 +27,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 from torchmetrics.classification import MultilabelAUROC
 
-from mlclf.decisions.curves import precision_recall_curve, roc_curve
+from mlclf.decisions.curves import score_cuts
 from mlclf.decisions.evaluation import Evaluation
 from mlclf.decisions.histograms import LabelHistogram
 from mlclf.decisions.ranking import auroc, average_precision
@@ -132,8 +132,9 @@ def beside_sklearn(logits: Tensor, labels: Tensor) -> Check:
             evaluation.update(*part)
         evaluation.report(names, torch.full((len(names),), 0.1, dtype=torch.float64))
         for label in range(len(names)):
-            roc_curve(evaluation.histogram, label, scores_of)
-            precision_recall_curve(evaluation.histogram, label, scores_of)
+            cuts = score_cuts(evaluation.histogram, label, scores_of)
+            cuts.roc_curve()
+            cuts.precision_recall_curve()
 
     def theirs() -> None:
         roc_auc_score(labels.numpy(), scores.numpy(), average=None)

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
+from mlclf.decisions.filled_bins import FilledBins, Measure, over_labels
 from mlclf.decisions.histograms import LabelHistogram
 
-_BYTES_PER_BIN = 96
 _FINE_BINS = 1024
 _STEPS = 60
+_ENOUGH = 1e-8
+"""The length of a step on standardised logits after which no more are taken: the next would be of its square."""
 
 
 class CalibrationErrors(NamedTuple):
@@ -66,20 +70,23 @@ def calibration_errors(
         num_groups: groups a label.
     """
     rows = histogram.rows.double() if effective_rows is None else effective_rows
-    errors = torch.full((4, histogram.num_labels), torch.nan, dtype=torch.float64, device=rows.device)
-    for labels in histogram.label_slices(_BYTES_PER_BIN):
-        positives, mass, scores = _occupied(histogram, labels, scores_of)
-        if mass.shape[1] == 0:
-            continue
-        total = mass.sum(1, keepdim=True)
-        middle = (mass.cumsum(1) - mass / 2) / total
-        group = (middle.nan_to_num() * num_groups).long().clamp_(0, num_groups - 1)
+    return CalibrationErrors(*over_labels(histogram, errors_measure(scores_of, rows, num_groups))[0])
+
+
+def errors_measure(scores_of: Callable[[Tensor], Tensor], rows: Tensor, num_groups: int = 15) -> Measure:
+    """The numbers of `calibration_errors` in their order, [4, k] of k labels; `rows` are the effective ones, [K]."""
+
+    def errors(bins: FilledBins, labels: slice) -> Tensor:
+        mass = bins.positives + bins.negatives
+        middle = (mass.cumsum(1) - mass / 2) / mass.sum(1, keepdim=True)
+        group = (middle.nan_to_num_() * num_groups).long().clamp_(0, num_groups - 1)
         sums = [
             mass.new_zeros(len(mass), num_groups).scatter_add_(1, group, part)
-            for part in (positives, mass, mass * scores)
+            for part in (bins.positives, mass, bins.middle(scores_of).mul_(mass))
         ]
-        errors[:, labels] = _errors(sums[0], sums[1], sums[2], rows[labels, None])
-    return CalibrationErrors(*errors)
+        return _errors(sums[0], sums[1], sums[2], rows[labels, None])
+
+    return errors
 
 
 def _errors(positives: Tensor, mass: Tensor, scores: Tensor, rows: Tensor) -> Tensor:
@@ -115,12 +122,14 @@ def recalibration(histogram: LabelHistogram) -> Recalibration:
     Logits count as the middle of the least and the greatest of their bin; above 1,024 occupied bins, neighbours share
     their mean, which changes the second derivatives alone at first order in the square of their width.
     """
-    found = torch.full((2, histogram.num_labels), torch.nan, dtype=torch.float64, device=histogram.rows.device)
-    for labels in histogram.label_slices(_BYTES_PER_BIN):
-        positives, mass, logits = _occupied(histogram, labels, _same)
-        if mass.shape[1]:
-            found[:, labels] = torch.stack(_logistic(positives, mass, logits))
-    return Recalibration(*found)
+    return Recalibration(*over_labels(histogram, recalibration_measure)[0])
+
+
+def recalibration_measure(bins: FilledBins, labels: slice) -> Tensor:
+    """The numbers of `recalibration` in their order, [2, k] of k labels."""
+    if not bins.positives.shape[1]:
+        return bins.positives.new_full((2, len(bins.positives)), torch.nan)
+    return torch.stack(_logistic(bins.positives, bins.positives + bins.negatives, bins.middle(_same)))
 
 
 def _logistic(positives: Tensor, mass: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -144,7 +153,7 @@ def _logistic(positives: Tensor, mass: Tensor, logits: Tensor) -> tuple[Tensor, 
         point = torch.where(better, trial, point)
         loss = torch.where(better, trial_loss, loss)
         damping = torch.where(better, damping / 10, damping * 10)
-        if bool((step.abs().amax(0) < 1e-10).logical_or(step.isnan().any(0)).all()):
+        if bool((step.abs().amax(0) < _ENOUGH).logical_or(step.isnan().any(0)).all()):
             break
     slope = point[1] / scale
     defined = ~separated & slope.isfinite()
@@ -153,18 +162,22 @@ def _logistic(positives: Tensor, mass: Tensor, logits: Tensor) -> tuple[Tensor, 
 
 def _separated(positives: Tensor, negatives: Tensor) -> Tensor:
     """[k] bool, True where no negative is above a positive, or none below, or one of the classes is missing."""
-    bins = torch.arange(positives.shape[1], device=positives.device)
-    (low, high), (least, greatest) = (
-        (bins.where(counts > 0, len(bins)).amin(1), bins.where(counts > 0, -1).amax(1))
-        for counts in (positives, negatives)
-    )
+    (low, high), (least, greatest) = _span(positives), _span(negatives)
     return (greatest <= low) | (high <= least)
+
+
+def _span(counts: Tensor) -> tuple[Tensor, Tensor]:
+    """[k] int64 each, the first and the last of the bins [k, t] that are not empty; t and -1 where all are."""
+    used = (counts > 0).cpu().numpy()  # NumPy finds the first True twenty times as fast
+    first, last, some = used.argmax(1), used.shape[1] - 1 - used[:, ::-1].argmax(1), used.any(1)
+    ends = np.where(some, first, used.shape[1]), np.where(some, last, -1)
+    low, high = (torch.from_numpy(end).to(counts.device) for end in ends)
+    return low, high
 
 
 def _loss(point: Tensor, z: Tensor, mass: Tensor, target: Tensor, moment: Tensor) -> Tensor:
     fitted = point[0, :, None] + point[1, :, None] * z
-    softplus = torch.logaddexp(fitted, fitted.new_zeros(()))
-    return (mass * softplus).sum(1) - point[0] * target - point[1] * moment
+    return (mass * softplus(fitted, threshold=40.0)).sum(1) - point[0] * target - point[1] * moment
 
 
 def _newton_step(point: Tensor, z: Tensor, mass: Tensor, target: Tensor, moment: Tensor, damping: Tensor) -> Tensor:
@@ -188,19 +201,6 @@ def _merged(mass: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
     moments = mass * torch.nn.functional.pad(logits, (0, missing))
     merged, moments = (part.view(len(mass), -1, width).sum(2) for part in (mass, moments))
     return merged, (moments / merged).nan_to_num(0.0)
-
-
-def _occupied(
-    histogram: LabelHistogram, labels: slice, values_of: Callable[[Tensor], Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Positives, mass and middle value of the bins between the first and the last that some label uses: [k, t] each."""
-    bins = histogram.window(labels)
-    positives = histogram.positives[labels, bins]
-    mass = positives + histogram.negatives[labels, bins]
-    used = mass.sum(0).nonzero()[:, 0]
-    span = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 0)
-    inside = slice(bins.start + span.start, bins.start + span.stop)
-    return positives[:, span], mass[:, span], histogram.bin_scores(values_of, labels, inside)
 
 
 def _same(logits: Tensor) -> Tensor:

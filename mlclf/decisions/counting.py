@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -76,6 +77,13 @@ def by_label(values: Tensor) -> Tensor:
         rows = slice(start, start + _TRANSPOSED_ROWS)
         copy[:, rows] = turned[:, rows]
     return copy
+
+
+def true_places(flags: Tensor) -> Tensor:
+    """Where flags [n] bool are True, [m] int64, rising."""
+    if flags.device.type == "cpu":
+        return torch.from_numpy(np.flatnonzero(flags.numpy()))  # half the time of torch's
+    return flags.nonzero()[:, 0]
 
 
 def bin_of(logits: Tensor, num_bins: int) -> Tensor:

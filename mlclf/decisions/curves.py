@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mlclf.decisions.filled_bins import FilledBins
 from mlclf.decisions.histograms import LabelHistogram
-from mlclf.decisions.ranking import FilledBins
 from mlclf.decisions.refinement import Refinement, bins_of
 
 Scores = Callable[[Tensor], Tensor]
@@ -38,6 +38,34 @@ class PrecisionRecallCurve(NamedTuple):
     thresholds: Tensor  # [m] float32, scores, rising
 
 
+class ScoreCuts(NamedTuple):
+    """The cut-offs that the scores of a label can make, from the highest down, [m]; the totals are []."""
+
+    scores: Tensor  # float32
+    true: Tensor  # float64, flagged positives
+    false: Tensor  # float64, flagged negatives
+    positives: Tensor
+    negatives: Tensor
+
+    def roc_curve(self) -> RocCurve:
+        """See `roc_curve`."""
+        zero = self.true.new_zeros(1)
+        return RocCurve(
+            false_positive_rate=torch.cat([zero, self.false]) / self.negatives,
+            true_positive_rate=torch.cat([zero, self.true]) / self.positives,
+            thresholds=torch.cat([self.scores.new_full((1,), torch.inf), self.scores]),
+        )
+
+    def precision_recall_curve(self) -> PrecisionRecallCurve:
+        """See `precision_recall_curve`."""
+        one, zero = self.true.new_ones(1), self.true.new_zeros(1)
+        return PrecisionRecallCurve(
+            precision=torch.cat([(self.true / (self.true + self.false)).flip(0), one]),
+            recall=torch.cat([self.true.flip(0), zero]) / self.positives,
+            thresholds=self.scores.flip(0),
+        )
+
+
 def roc_curve(counted: LabelHistogram | Refinement, label: int, scores_of: Scores) -> RocCurve:
     """Return the ROC curve of a label.
 
@@ -55,13 +83,7 @@ def roc_curve(counted: LabelHistogram | Refinement, label: int, scores_of: Score
         ValueError: There is no such label.
         DataError: The second pass of a refinement had other rows than the first.
     """
-    cuts = _cuts(counted, label, scores_of)
-    zero = cuts.true.new_zeros(1)
-    return RocCurve(
-        false_positive_rate=torch.cat([zero, cuts.false]) / cuts.negatives,
-        true_positive_rate=torch.cat([zero, cuts.true]) / cuts.positives,
-        thresholds=torch.cat([cuts.scores.new_full((1,), torch.inf), cuts.scores]),
-    )
+    return score_cuts(counted, label, scores_of).roc_curve()
 
 
 def precision_recall_curve(counted: LabelHistogram | Refinement, label: int, scores_of: Scores) -> PrecisionRecallCurve:
@@ -69,26 +91,11 @@ def precision_recall_curve(counted: LabelHistogram | Refinement, label: int, sco
 
     Points must not be joined by straight lines (Davis and Goadrich, ICML 2006); `average_precision` adds up steps.
     """
-    cuts = _cuts(counted, label, scores_of)
-    one, zero = cuts.true.new_ones(1), cuts.true.new_zeros(1)
-    return PrecisionRecallCurve(
-        precision=torch.cat([(cuts.true / (cuts.true + cuts.false)).flip(0), one]),
-        recall=torch.cat([cuts.true.flip(0), zero]) / cuts.positives,
-        thresholds=cuts.scores.flip(0),
-    )
+    return score_cuts(counted, label, scores_of).precision_recall_curve()
 
 
-class _Cuts(NamedTuple):
-    """The cut-offs that scores can make, from the highest down, [m]; the totals are []."""
-
-    scores: Tensor
-    true: Tensor
-    false: Tensor
-    positives: Tensor
-    negatives: Tensor
-
-
-def _cuts(counted: LabelHistogram | Refinement, label: int, scores_of: Scores) -> _Cuts:
+def score_cuts(counted: LabelHistogram | Refinement, label: int, scores_of: Scores) -> ScoreCuts:
+    """Return what both curves of a label are made of; see `roc_curve` for the arguments and errors."""
     num_labels = (counted.histogram if isinstance(counted, Refinement) else counted).num_labels
     if not 0 <= label < num_labels:
         raise ValueError(f"label must be from 0 to {num_labels - 1}, got {label}")
@@ -100,4 +107,4 @@ def _cuts(counted: LabelHistogram | Refinement, label: int, scores_of: Scores) -
     positives, negatives = true[-1:].sum(), false[-1:].sum()
     if not bool(usable.all()):
         scores, true, false = scores[usable], true[usable], false[usable]
-    return _Cuts(scores, true, false, positives, negatives)
+    return ScoreCuts(scores, true, false, positives, negatives)

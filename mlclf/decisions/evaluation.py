@@ -11,15 +11,23 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from mlclf.decisions.calibration_error import calibration_errors, recalibration
+from mlclf.decisions.calibration_error import errors_measure, recalibration, recalibration_measure
 from mlclf.decisions.cell_slices import CellSlice, cell_slices
 from mlclf.decisions.cells import Cells
+from mlclf.decisions.filled_bins import over_labels
 from mlclf.decisions.histograms import LabelHistogram
 from mlclf.decisions.intervals import Replicates
 from mlclf.decisions.metrics import DecisionCounts, DecisionSums, decision_metrics, decision_sums
-from mlclf.decisions.ranking import Ranking, has_both_classes, ranking
+from mlclf.decisions.ranking import (
+    Ranking,
+    auroc_measure,
+    average_precision_measure,
+    has_both_classes,
+    ranking,
+)
 from mlclf.decisions.row_rankings import RANKINGS, RowRankings, row_rankings
 from mlclf.decisions.score_losses import LossSums, loss_sums
+from mlclf.decisions.thresholds import at_least
 from mlclf.decisions.workers import in_order
 
 FORMAT_VERSION = 1
@@ -89,7 +97,7 @@ class Evaluation:
         self._ranking, self._micro_ranking = labels, micro
 
     def _at_least(self, scores: Tensor) -> Tensor:
-        return scores >= self.thresholds
+        return at_least(scores, self.thresholds)
 
     def update(
         self,
@@ -185,11 +193,11 @@ class Evaluation:
             train_prevalences: [K] float64, the constant predictions that `gain` compares with.
         """
         losses, train_prevalences = self.losses, train_prevalences.to(self.losses.loss)
-        per_label, bounds = self._per_label()
+        ranked, calibration = self._of_bins()
+        per_label, bounds = self._per_label(ranked)
         pooled = self.histogram.pooled()
         micro, micro_bounds = self._micro(pooled)
         constant = losses.constant_log_loss(train_prevalences)
-        calibration = self._calibration()
         one_by_one = {
             **per_label,
             "log_loss": losses.log_loss(),
@@ -233,8 +241,26 @@ class Evaluation:
         missing = [name for name, is_defined in zip(label_names, defined, strict=True) if not is_defined]
         return {"scored_labels": sum(defined), "undefined_labels": missing}
 
-    def _per_label(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        (areas, area_bounds), (precisions, precision_bounds) = self._ranking or ranking(self.histogram)
+    def _of_bins(self) -> tuple[Ranking, dict[str, Tensor]]:
+        """How each label is ranked, unless `rank_by` has said so, and calibrated: what its histogram says."""
+        histogram = self.histogram
+        measures = [errors_measure(self.scores_of, self.losses.effective_rows()), recalibration_measure]
+        if self._ranking is None:
+            measures += [auroc_measure(histogram), average_precision_measure(histogram)]
+        errors, (intercept, slope), *ranked = over_labels(histogram, *measures)
+        calibration = {
+            **dict(zip(("ece", "ece_debiased", "rms_debiased", "max_error"), errors, strict=True)),
+            "slope": slope,
+            "intercept": intercept,
+            "observed_expected": self.losses.observed_expected(),
+        }
+        if self._ranking is not None:
+            return self._ranking, calibration
+        (area, area_bound), (precision, precision_bound) = ranked
+        return ((area, area_bound), (precision, precision_bound)), calibration
+
+    def _per_label(self, ranked: Ranking) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        (areas, area_bounds), (precisions, precision_bounds) = ranked
         per_label = {"auroc": areas, "average_precision": precisions, **decision_metrics(self.decisions.counts)}
         return per_label, {"auroc": area_bounds, "average_precision": precision_bounds}
 
@@ -247,19 +273,6 @@ class Evaluation:
     def _by_support(self, values: Tensor) -> Tensor:
         support = self.losses.positives.where(values.isfinite(), 0.0)
         return support @ values.nan_to_num() / support.sum()
-
-    def _calibration(self) -> dict[str, Tensor]:
-        errors = calibration_errors(self.histogram, self.scores_of, self.losses.effective_rows())
-        logistic = recalibration(self.histogram)
-        return {
-            "ece": errors.expected,
-            "ece_debiased": errors.debiased,
-            "rms_debiased": errors.root_mean_square,
-            "max_error": errors.maximum,
-            "slope": logistic.slope,
-            "intercept": logistic.intercept,
-            "observed_expected": self.losses.observed_expected(),
-        }
 
     def _pooled_calibration(self, pooled: LabelHistogram, per_label: dict[str, Tensor]) -> dict[str, Any]:
         logistic = recalibration(pooled)

@@ -179,12 +179,15 @@ class LabelHistogram(Metric):
         return slice(0, self.num_bins) if self._filled is None else self._filled.window(labels, self.num_bins)
 
     def ends(self, labels: slice, bins: slice | Tensor) -> tuple[Tensor, Tensor]:
-        """Return the least and the greatest logit, [k, t] float32, of some bins ([t] int64) of a slice of labels."""
+        """Return the least and the greatest logit of each of some bins, [k, t] float32, for a slice of labels.
+
+        The bins are a slice, or [t] int64 that rise.
+        """
         least, greatest = (
             ends[labels, bins] if isinstance(bins, slice) else take_bins(ends[labels], bins)
             for ends in (self._least, self._greatest)
         )
-        if self._filled is None:
+        if self._filled is None or self._filled.has(labels, bins):
             return least, greatest
         known = self._filled.known(labels, bins)
         return least.where(known, torch.inf), greatest.where(known, -torch.inf)

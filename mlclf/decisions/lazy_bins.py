@@ -67,6 +67,13 @@ class Filled:
             return slice(0, 1)
         return slice(int(ranges[:, 0].min()), min(num_bins, int(ranges[:, 1].max()) + 1))
 
+    def has(self, labels: slice, bins: slice | Tensor) -> bool:
+        """Whether the ends of all these bins, a slice or [t] int64 that rise, have been filled for all those labels."""
+        if isinstance(bins, Tensor):
+            bins = slice(int(bins[0]), int(bins[-1]) + 1) if len(bins) else slice(0, 0)
+        ranges = self.ranges[labels]
+        return bool((ranges[:, 0] <= bins.start).all() and (bins.stop <= ranges[:, 1]).all())
+
     def known(self, labels: slice, bins: slice | Tensor) -> Tensor:
         """[k, t] bool, whether the ends of a bin, one of a slice or of [t] int64, have been filled."""
         start, stop = (torch.from_numpy(column)[:, None] for column in self.ranges[labels].T)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from mlclf.decisions.cell_slices import CellSlice
+from mlclf.decisions.thresholds import at_least
 
 
 class DecisionSums(NamedTuple):
@@ -76,7 +77,7 @@ def decision_sums(part: CellSlice, decisions: Tensor) -> DecisionSums:
 
 def at_half(scores: Tensor) -> Tensor:
     """Decisions at 0.5: [b, K] bool of [b, K] float32; 0.5 itself is positive."""
-    return scores >= 0.5
+    return at_least(scores, torch.tensor(0.5, device=scores.device))
 
 
 def right_rows(part: CellSlice, decisions: Tensor) -> Tensor:

@@ -11,10 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlclf.decisions.histograms import LabelHistogram, take_bins
+from mlclf.decisions.filled_bins import FilledBins, Measure, over_labels
+from mlclf.decisions.histograms import LabelHistogram
 from mlclf.errors import DataError
-
-_BYTES_PER_BIN = 80
 
 LabelRows = tuple[Tensor, Tensor, Tensor | None]
 """The observed rows of one label: logits [n] floating, labels [n] bool or uint8, weights [n] floating or None."""
@@ -25,19 +24,6 @@ Bounded = tuple[Tensor, Tensor]
 
 Ranking = tuple[Bounded, Bounded]
 """AUROC and average precision."""
-
-
-class FilledBins(NamedTuple):
-    """Bins of k labels in rising order of the logit, [k, t]; each holds rows of at least one of the labels."""
-
-    positives: Tensor  # float64, sums of weights
-    negatives: Tensor  # float64
-    least: Tensor  # float32, +inf where a bin of this label is empty
-    greatest: Tensor  # float32, -inf where a bin of this label is empty
-
-    def spread(self) -> Tensor:
-        """[k, t] bool, True for a bin of more than one value: the order of its rows is not known."""
-        return self.greatest > self.least
 
 
 class Steps(NamedTuple):
@@ -60,16 +46,6 @@ class Steps(NamedTuple):
         return self.errors / self.total
 
 
-def filled_bins(histogram: LabelHistogram, labels: slice) -> FilledBins:
-    """Return the bins of a slice of labels without those that are empty for all of them."""
-    bins = histogram.window(labels)
-    counts = histogram.counts[labels, :, bins]
-    kept = (counts.amax((0, 1)) > 0).nonzero()[:, 0]
-    counts = take_bins(counts, kept).double()
-    least, greatest = histogram.ends(labels, kept + bins.start)
-    return FilledBins(counts[:, 1], counts[:, 0], least, greatest)
-
-
 def auroc(histogram: LabelHistogram) -> Bounded:
     """Return the area under the ROC curve of each label, and a bound on its error.
 
@@ -81,7 +57,8 @@ def auroc(histogram: LabelHistogram) -> Bounded:
         values and bounds, each [K] float64; NaN for a label without both classes. ``histogram.pooled()`` gives the
         micro average.
     """
-    return _over_labels(histogram, auroc_steps)[0]
+    values, bounds = over_labels(histogram, auroc_measure(histogram))[0]
+    return values, bounds
 
 
 def average_precision(histogram: LabelHistogram) -> Bounded:
@@ -98,28 +75,30 @@ def average_precision(histogram: LabelHistogram) -> Bounded:
         values and bounds, each [K] float64; NaN for a label without both classes. ``histogram.pooled()`` gives the
         micro average.
     """
-    return _over_labels(histogram, _precision_steps(histogram))[0]
+    values, bounds = over_labels(histogram, average_precision_measure(histogram))[0]
+    return values, bounds
 
 
 def ranking(histogram: LabelHistogram) -> Ranking:
     """Return `auroc` and `average_precision`, for which the bins are looked for once."""
-    areas, precisions = _over_labels(histogram, auroc_steps, _precision_steps(histogram))
-    return areas, precisions
+    areas, precisions = over_labels(histogram, auroc_measure(histogram), average_precision_measure(histogram))
+    return (areas[0], areas[1]), (precisions[0], precisions[1])
 
 
-def _precision_steps(histogram: LabelHistogram) -> Callable[[FilledBins], Steps]:
-    return partial(average_precision_steps, least_weight=histogram.least_weight)
+def auroc_measure(histogram: LabelHistogram) -> Measure:
+    """Values and bounds of `auroc`, [2, k] of k labels."""
+    return _where_defined(histogram, auroc_steps)
 
 
-def _over_labels(histogram: LabelHistogram, *metrics: Callable[[FilledBins], Steps]) -> list[Bounded]:
-    """Values and bounds of some metrics of all labels; NaN for a label without both classes."""
-    found = torch.empty((len(metrics), 2, histogram.num_labels), dtype=torch.float64, device=histogram.rows.device)
-    for labels in histogram.label_slices(_BYTES_PER_BIN):
-        bins = filled_bins(histogram, labels)
-        for index, steps_of in enumerate(metrics):
-            found[index, :, labels] = torch.stack(steps_of(bins).totals())
-    values, bounds = found.where(has_both_classes(histogram), torch.nan).unbind(1)
-    return list(zip(values, bounds, strict=True))
+def average_precision_measure(histogram: LabelHistogram) -> Measure:
+    """Values and bounds of `average_precision`, [2, k] of k labels."""
+    return _where_defined(histogram, partial(average_precision_steps, least_weight=histogram.least_weight))
+
+
+def _where_defined(histogram: LabelHistogram, steps_of: Callable[[FilledBins], Steps]) -> Measure:
+    """The totals of the steps, NaN for a label without both classes."""
+    defined = has_both_classes(histogram)
+    return lambda bins, labels: torch.stack(steps_of(bins).totals()).where(defined[labels], torch.nan)
 
 
 def auroc_steps(bins: FilledBins) -> Steps:

@@ -11,16 +11,9 @@ from torchmetrics import Metric
 
 from mlclf.decisions.cells import Cells
 from mlclf.decisions.counting import bin_of
+from mlclf.decisions.filled_bins import FilledBins, filled_bins
 from mlclf.decisions.histograms import LabelHistogram, row_slices
-from mlclf.decisions.ranking import (
-    Bounded,
-    FilledBins,
-    Ranking,
-    auroc_steps,
-    average_precision_steps,
-    filled_bins,
-    ranking,
-)
+from mlclf.decisions.ranking import Bounded, Ranking, auroc_steps, average_precision_steps, ranking
 from mlclf.errors import DataError
 
 TOLERANCE = 1e-4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import accumulate
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from mlclf.decisions.cell_slices import CellSlice
+from mlclf.decisions.counting import true_places
 
 TOP_COUNTS = (1, 3, 5)
 RANKINGS = (
@@ -19,9 +20,8 @@ RANKINGS = (
     *("label_ranking_average_precision", "coverage_error", "label_ranking_loss"),
 )
 _NUM_TOP = len(TOP_COUNTS)
-_DISCOUNTS = [1 / math.log2(1 + rank) for rank in range(1, max(TOP_COUNTS) + 1)]
-_IDEAL = [1.0, *accumulate(_DISCOUNTS)]
-"""The most that the discounts of so many positives can add up to; of none 1, to be divided by."""
+_MOST_TOP = max(TOP_COUNTS)
+_DISCOUNTS = [1 / math.log2(1 + rank) for rank in range(1, _MOST_TOP + 1)]
 
 _ALL_BUT_LOWEST = 0x7FFFFFFE
 _OF_ZERO = _ALL_BUT_LOWEST - 2
@@ -128,7 +128,7 @@ class _Hits(NamedTuple):
 
 def _hits_of(keys: Tensor) -> _Hits:
     positive = keys & 1
-    places = positive.view(-1).nonzero()[:, 0]
+    places = true_places(positive.view(-1).bool())
     positives = positive.sum(1, dtype=torch.int32).long()
     rows = torch.repeat_interleave(positives, output_size=len(places))
     ranks = places - rows * keys.shape[1] + 1
@@ -158,7 +158,7 @@ def _of_distinct(hits: _Hits, keys: Tensor) -> Tensor:
     coverage = ranks.index_select(0, lowest).where(positives > 0, 0.0) if len(ranks) else torch.zeros_like(average)
     wrong_pairs = hits.row_sums(ranks) - (positives * (positives + 1) / 2).double()
     across = torch.stack([average, coverage, wrong_pairs], 1)
-    return torch.cat([_at_top(keys[:, : max(TOP_COUNTS)] & 1, positives), across], 1)
+    return torch.cat([_at_top(keys[:, :_MOST_TOP] & 1, positives), across], 1)
 
 
 def _of_tied(keys: Tensor) -> Tensor:
@@ -178,14 +178,33 @@ def _of_tied(keys: Tensor) -> Tensor:
 
 
 def _at_top(top: Tensor, positives: Tensor) -> Tensor:
-    """Precision and nDCG at 1, 3 and 5 of rows with the labels [b, ≤ 5] at their top: [b, 6] float64."""
-    places = torch.tensor(TOP_COUNTS, device=top.device)
-    discounts = torch.tensor(_DISCOUNTS, device=top.device, dtype=torch.float64)
-    ideal = torch.tensor(_IDEAL, device=top.device, dtype=torch.float64)
-    gains = torch.stack([top.double(), top * discounts[: top.shape[1]]]).cumsum(2)
-    at_counts = gains.index_select(2, places.clamp(max=top.shape[1]) - 1)
-    most = ideal[torch.minimum(positives[:, None], places)]
-    return torch.cat([at_counts[0] / places, at_counts[1] / most], 1)
+    """Precision and nDCG at 1, 3 and 5 of rows with the labels [b, ≤ 5] at their top: [b, 6] float64.
+
+    There are few different tops, and all have been measured before.
+    """
+    code = torch.zeros_like(positives)
+    for rank, column in enumerate(top.unbind(1)):
+        code = code.add_(column, alpha=1 << rank)
+    return _measured_tops(top.device).index_select(0, code.add_(positives.clamp(max=_MOST_TOP), alpha=1 << _MOST_TOP))
+
+
+@cache
+def _measured_tops(device: torch.device) -> Tensor:
+    """[6 · 2⁵, 6] float64, by the positives of the row, 5 for more, and the labels at its top as bits."""
+    tops = [
+        _measured_top([code >> rank & 1 for rank in range(_MOST_TOP)], positives)
+        for positives in range(_MOST_TOP + 1)
+        for code in range(1 << _MOST_TOP)
+    ]
+    return torch.tensor(tops, dtype=torch.float64, device=device)
+
+
+def _measured_top(top: list[int], positives: int) -> list[float]:
+    """Precision, then nDCG, at 1, 3 and 5 of a row with these labels at its top and so many positives."""
+    gains = [discount * label for discount, label in zip(_DISCOUNTS, top, strict=True)]
+    most = [sum(_DISCOUNTS[: min(positives, count)]) or 1.0 for count in TOP_COUNTS]
+    precisions = [sum(top[:count]) / count for count in TOP_COUNTS]
+    return precisions + [sum(gains[:count]) / ideal for count, ideal in zip(TOP_COUNTS, most, strict=True)]
 
 
 def _top_labels(scores: Tensor, seen: Tensor | None) -> Tensor:
@@ -199,4 +218,4 @@ def _top_labels(scores: Tensor, seen: Tensor | None) -> Tensor:
     keys = ((scores + 0.0).view(torch.int32).long() << 32) | falling
     if seen is not None:
         keys = torch.where(seen, keys, falling - num_labels)
-    return keys.topk(min(max(TOP_COUNTS), num_labels), dim=1).indices
+    return keys.topk(min(_MOST_TOP, num_labels), dim=1).indices

@@ -17,6 +17,13 @@ FORMAT_VERSION = 1
 STATUSES = ("tuned", "shrunk", "fallback", "unattainable")
 
 
+def at_least(scores: Tensor, thresholds: Tensor) -> Tensor:
+    """``scores >= thresholds``: [n, K] bool of [n, K] float32 and [K] or [] float32."""
+    if scores.device.type == "cpu":
+        return torch.from_numpy(scores.numpy() >= thresholds.numpy())  # half the time of torch's
+    return scores >= thresholds
+
+
 @dataclass(frozen=True)
 class Thresholds:
     """A threshold for each label, and how it did on the rows that it was chosen from.
@@ -53,7 +60,7 @@ class Thresholds:
 
     def decide(self, scores: Tensor) -> Tensor:
         """Return [n, K] bool, the decisions of scores [n, K] float32."""
-        decisions = scores >= self.thresholds.to(scores.device)
+        decisions = at_least(scores, self.thresholds.to(scores.device))
         if self.per_row is None:
             return decisions
         return decisions & is_top(scores, torch.ones_like(decisions), self.per_row)
