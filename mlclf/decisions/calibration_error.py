@@ -75,13 +75,16 @@ def calibration_errors(
 
 def errors_measure(scores_of: Callable[[Tensor], Tensor], rows: Tensor, num_groups: int = 15) -> Measure:
     """The numbers of `calibration_errors` in their order, [4, k] of k labels; `rows` are the effective ones, [K]."""
+    borders = torch.arange(num_groups + 1, dtype=torch.float64, device=rows.device)
+    borders[-1] = torch.inf
 
     def errors(bins: FilledBins, labels: slice) -> Tensor:
         mass = bins.positives + bins.negatives
-        middle = (mass.cumsum(1) - mass / 2) / mass.sum(1, keepdim=True)
-        group = (middle.nan_to_num_() * num_groups).long().clamp_(0, num_groups - 1)
+        below = mass.cumsum(1)
+        middle = ((below - mass / 2) / below[:, -1:]).nan_to_num_()
+        starts = torch.searchsorted(middle.mul_(num_groups), borders.expand(len(mass), -1).contiguous())
         sums = [
-            mass.new_zeros(len(mass), num_groups).scatter_add_(1, group, part)
+            torch.nn.functional.pad(part.cumsum(1), (1, 0)).gather(1, starts).diff(dim=1)
             for part in (bins.positives, mass, bins.middle(scores_of).mul_(mass))
         ]
         return _errors(sums[0], sums[1], sums[2], rows[labels, None])

@@ -376,7 +376,7 @@ class LabelHistogram(Metric):
         pool = self._like(1, self.num_bins)
         for labels in self.label_slices(32):
             bins = self.window(labels)
-            pool.counts[..., bins] += self.counts[labels, :, bins].sum(0, keepdim=True)
+            pool.counts[..., bins] += self.counts[labels, :, bins].sum(0, keepdim=True, dtype=pool.counts.dtype)
             if self._keeps_squares:
                 pool.squares[..., bins] += self.squares[labels, :, bins].sum(0, keepdim=True)
             least, greatest = self.ends(labels, bins)
