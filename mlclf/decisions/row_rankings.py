@@ -123,7 +123,7 @@ class _Hits(NamedTuple):
 
     def row_sums(self, values: Tensor) -> Tensor:
         """Sums of values [p] float64 over the positives of each row: [b] float64."""
-        return torch.segment_reduce(values, "sum", lengths=self.positives)
+        return torch.segment_reduce(values, "sum", lengths=self.positives, unsafe=True)
 
 
 def _hits_of(keys: Tensor) -> _Hits:
