@@ -183,7 +183,7 @@ def _averaged(choices: list[_Choice], weights: list[float]) -> Tensor:
 
 
 def _chosen(cuts: Cuts, threshold: Tensor, useless: Tensor, plain: Tensor, objective: Objective) -> ChosenCuts:
-    """How thresholds [k] do on the rows that they were chosen from; between two cuts they move to the upper one."""
+    """How thresholds [k] do on the rows that they were chosen from; inside a bin they move to its upper end."""
     index = cuts.found(threshold)
     lower, upper = cuts.gap(index)
     true, flagged = cuts.at(index)
