@@ -60,6 +60,20 @@ def test_calibration_errors_are_those_of_a_loop(shift: float, weighted: bool) ->
     assert all(values[3].isnan() for values in errors)
 
 
+def test_weights_that_round_give_errors_too() -> None:
+    rng = np.random.default_rng(0)
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        logits = 6 * torch.randn(2000, 1, generator=generator)
+        labels = torch.rand(2000, 1, generator=generator) < scores_of(1.5 * logits)
+        for weights in (rng.random(2000) + 0.05, 10.0 ** rng.integers(-12, 5, 2000)):
+            histogram = LabelHistogram(1, 4096)
+            histogram.update(logits, labels, None, torch.from_numpy(weights))
+            effective = torch.tensor([weights.sum() ** 2 / (weights @ weights)])
+            for values in calibration_errors(histogram, scores_of, effective):
+                assert 0 <= float(values) <= 1
+
+
 def test_debiased_errors_of_calibrated_scores_are_nearer_to_0() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(500, 200, generator=generator) * 2 - 2  # 200 data sets

@@ -105,6 +105,34 @@ def test_weights_fall_with_the_standard_errors_that_separate_a_choice_from_the_b
         assert weights.get(prior, 0.0) == pytest.approx(wanted if wanted >= LEAST_SHARE else 0.0, rel=1e-6)
 
 
+def test_all_count_alike_where_folds_cannot_tell() -> None:
+    f1 = parse_objective("f1")
+    logits, labels = drawn(400, 1, -1, 1, 0)
+    labels[:] = False
+    labels[:6] = True
+    identities = row_identities(torch.arange(400))
+    identities[:6] = identities[0]  # all positives in one fold
+    folds = FoldHistograms(1, num_bins=1024)
+    folds.update(Cells(logits, labels.to(torch.uint8), identities))
+    weights = weigh_prior_positives(folds.histograms, f1, scores_of, [as_they_are] * 10)
+    assert weights == dict.fromkeys(PRIOR_POSITIVES, 1.0)
+
+
+@pytest.mark.parametrize("num_bins", [64, 65_536])
+def test_drawn_thresholds_decide_as_is_reported(num_bins: int) -> None:
+    objective, prior = parse_objective("f1"), torch.full((20,), 0.3)
+    logits, labels = drawn(800, 20, -2, 1, 4)
+    tuner = Tuner(objective, 20, prior=prior, num_bins=num_bins)
+    tuner.update(cells(logits, labels))
+    tuned = tuner.thresholds()
+    kept = torch.tensor([status != "fallback" for status in tuned.status])
+    decisions = tuned.decide(scores_of(logits))
+    f1 = 2 * (decisions & labels).sum(0) / (decisions.sum(0) + labels.sum(0))
+    torch.testing.assert_close(tuned.f1[kept].float(), f1[kept])
+    low, high = tuned.intervals[kept].unbind(1)
+    assert ((low < tuned.thresholds[kept]) & (tuned.thresholds[kept] <= high)).all()
+
+
 @pytest.mark.parametrize("name", ["f1", "fbeta:2", "macro_f1", "micro_f1", "micro_macro_f1"])
 def test_the_tuner_beats_plain_tuning_on_fresh_rows_of_rare_labels(name: str) -> None:
     objective = parse_objective(name)

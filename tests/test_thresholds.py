@@ -125,3 +125,13 @@ def test_a_damaged_limit_is_refused(count: Any) -> None:
     message = f"thresholds must have a count of 1 or more as 'per_row', got {count!r}; run calibrate again"
     with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
         Thresholds.from_json(tuned_document() | {"per_row": count}, ["a", "b", "c"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_scores_of_a_model_that_is_being_trained_are_decided_too(dtype: torch.dtype) -> None:
+    logits = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
+    scores = torch.sigmoid(logits)
+    limits = torch.tensor([0.5, math.nan, 0.25])
+    thresholds = replace(fallback_thresholds(3, torch.ones(3, dtype=torch.int64)), thresholds=limits)
+    wanted = torch.stack([scores[:, 0] >= 0.5, torch.zeros(50, dtype=torch.bool), scores[:, 2] >= 0.25], 1)
+    assert thresholds.decide(scores).equal(wanted)

@@ -145,7 +145,8 @@ def test_shrinkage_adds_the_promise_of_the_scores(objective: str) -> None:
 def test_several_prior_positives_give_the_weighted_mean_of_their_thresholds(objective: str) -> None:
     histogram = counted(draw(7, 300, 30, decimals=6), 65_536)
     parsed, weights = parse_objective(objective), {10.0: 1.0, 0.0: 0.5, 300.0: 0.25}
-    each = {prior: tune_thresholds(histogram, parsed, scores_of, prior) for prior in weights}
+    # 0 among others is placed inside its gap, as what is hardly more than 0
+    each = {prior: tune_thresholds(histogram, parsed, scores_of, max(prior, 1e-9)) for prior in weights}
     mixed = tune_thresholds(histogram, parsed, scores_of, weights)
     moved = 0
     for k in range(30):
@@ -162,6 +163,31 @@ def test_several_prior_positives_give_the_weighted_mean_of_their_thresholds(obje
     assert json.dumps(alone.to_json([str(k) for k in range(30)])) == json.dumps(
         each[10.0].to_json([str(k) for k in range(30)])
     )
+
+
+def test_the_mean_of_thresholds_lies_between_them_wherever_the_scores_are() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.rand(4000, 1, generator=generator) < 0.05
+    for centre in (-29.5, -20.0, 0.0):
+        logits = (torch.randn(4000, 1, generator=generator) * 0.1 + centre + 0.3 * labels).clamp(-29.99, 29.99)
+        histogram = counted({"logits": logits, "labels": labels}, 65_536)
+        found = tune_thresholds(histogram, parse_objective("f1"), scores_of, {10.0: 1.0, 0.0: 1.0, 100.0: 1.0})
+        assert float(found.f1[0]) > 0.9 * float(tune_thresholds(histogram, parse_objective("f1"), scores_of, 0).f1[0])
+
+
+@pytest.mark.parametrize("objective", ["micro_f1", "micro_macro_f1"])
+def test_a_label_without_positives_shares_the_cut_whichever_weight_is_largest(objective: str) -> None:
+    data = draw(3, 200, 4)
+    data["labels"][:, 1] = 0
+    for weights in ({0.0: 1.0, 30.0: 0.5}, {30.0: 1.0, 0.0: 0.5}):
+        tuned = tune_thresholds(counted(data), parse_objective(objective), scores_of, weights)
+        assert not tuned.thresholds.isnan().any()
+
+
+@pytest.mark.parametrize("weights", [{}, {10.0: 0.0}, {10.0: 1.0, 0.0: -1.0}, {10.0: math.nan}, {10.0: math.inf}])
+def test_weights_that_are_none_are_refused(weights: dict[float, float]) -> None:
+    with pytest.raises(ConfigError, match=r"^(weights of )?prior_positives must be"):
+        tune_thresholds(LabelHistogram(1, 256), parse_objective("f1"), scores_of, weights)
 
 
 @settings(max_examples=60, deadline=None)

@@ -16,7 +16,7 @@ from mlclf.decisions.histograms import LabelHistogram
 _FINE_BINS = 1024
 _STEPS = 60
 _ENOUGH = 1e-8
-"""The length of a step on standardised logits after which no more are taken: the next would be of its square."""
+"""The length of a step on standardised logits after which no more are taken."""
 
 
 class CalibrationErrors(NamedTuple):
@@ -83,8 +83,9 @@ def errors_measure(scores_of: Callable[[Tensor], Tensor], rows: Tensor, num_grou
         below = mass.cumsum(1)
         middle = ((below - mass / 2) / below[:, -1:]).nan_to_num_()
         starts = torch.searchsorted(middle.mul_(num_groups), borders.expand(len(mass), -1).contiguous())
+        lengths = starts.diff(dim=1).view(-1)
         sums = [
-            torch.nn.functional.pad(part.cumsum(1), (1, 0)).gather(1, starts).diff(dim=1)
+            torch.segment_reduce(part.reshape(-1), "sum", lengths=lengths, unsafe=True).view(len(mass), -1)
             for part in (bins.positives, mass, bins.middle(scores_of).mul_(mass))
         ]
         return _errors(sums[0], sums[1], sums[2], rows[labels, None])
@@ -96,7 +97,7 @@ def _errors(positives: Tensor, mass: Tensor, scores: Tensor, rows: Tensor) -> Te
     """The four errors [4, k] from sums over groups, each [k, G]."""
     total = mass.sum(1, keepdim=True)
     share, group_rows = mass / total, (rows * mass / total)
-    rate = (positives / mass).nan_to_num(0.0)
+    rate = (positives / mass).nan_to_num(0.0).clamp(max=1)
     distance = ((positives - scores) / mass).nan_to_num(0.0).abs()
     noise = rate * (1 - rate)
     deviation = (noise / group_rows.clamp(min=1)).sqrt()

@@ -122,7 +122,7 @@ def _sliced(cells: Cells, scores: Tensor, rows: slice) -> CellSlice:
         weighted = label_weights > 0
         seen = weighted if seen is None else seen & weighted
     return CellSlice(
-        cells.logits[rows],
+        cells.logits[rows].float(),
         scores[rows],
         labels if seen is None else labels & seen,
         cells.identities[rows],

@@ -19,7 +19,7 @@ MOST_ROWS = 2**31 - 1
 """As many as can be counted in 32 bits."""
 
 BLOCK_CELLS = 1 << 17
-"""Cells that are counted at once: so many that threads seldom wait for the interpreter, so few that the cache does."""
+"""Cells that are counted at once: so many that threads seldom wait for the interpreter, few enough for the cache."""
 
 _UNSHARED_CELLS = 1 << 15
 """The most cells of an operation that torch does not share among its threads, which are slow to wait for."""

@@ -12,11 +12,22 @@ from mlclf.decisions.histograms import LabelHistogram
 from mlclf.decisions.objectives import Objective
 
 CUT_BYTES = 200
-"""Temporary memory that `cuts_of` and `choose_cuts` take for each bin."""
+"""Temporary memory that `cuts_of` and the choice of a cut take for each bin."""
 NEVER = -1
 
 Probabilities = Callable[[Tensor, slice], Tensor]
 """float32 logits [k, n] of a slice of labels to calibrated probabilities [k, n]."""
+
+
+class Outcome(NamedTuple):
+    """What thresholds of k labels do on the rows of the cuts."""
+
+    place: Tensor  # [k] int64, where in the cuts they are, or NEVER
+    threshold: Tensor  # [k] float32, NaN = never positive
+    precision: Tensor  # [k] float64
+    recall: Tensor  # [k] float64
+    f1: Tensor  # [k] float64
+    interval: Tensor  # [k, 2] float32, see `Thresholds`
 
 
 class Cuts(NamedTuple):
@@ -44,7 +55,22 @@ class Cuts(NamedTuple):
             self.flagged.gather(1, place)[:, 0].where(~never, 0.0),
         )
 
-    def found(self, thresholds: Tensor) -> Tensor:
+    def outcome(self, thresholds: Tensor) -> Outcome:
+        """What `thresholds` [k] float32 do; inside a bin, which is never cut, they move to its upper end."""
+        index = self._found(thresholds)
+        lower, upper = self.gap(index)
+        true, flagged = self.at(index)
+        total = self.positives[:, -1]
+        return Outcome(
+            index,
+            torch.maximum(thresholds, torch.minimum(just_above(lower), upper.nan_to_num(1.0))),
+            true / flagged,
+            true / total,
+            f_measure(true, flagged, total),
+            torch.stack([lower, upper], 1),
+        )
+
+    def _found(self, thresholds: Tensor) -> Tensor:
         """[k] int64, the cut that flags what reaches `thresholds` [k] float32, whole bins alone; NEVER if none does."""
         above = self.usable & (self.score >= thresholds[:, None])
         return (above.shape[1] - 1 - above.flip(1).byte().argmax(1)).where(above.any(1), NEVER)
@@ -154,6 +180,11 @@ def best_cuts(cuts: Cuts, objective: Objective, joint: Joint | None = None) -> T
 def f_measure(true: Tensor, flagged: Tensor, total: Tensor, beta_squared: float = 1.0) -> Tensor:
     """(1 + β²) TP / (β² P + flagged)."""
     return (1 + beta_squared) * true / (beta_squared * total + flagged)
+
+
+def just_above(scores: Tensor) -> Tensor:
+    """The next float32 number above, at most 1."""
+    return torch.nextafter(scores, torch.ones_like(scores))
 
 
 def _first_best(cuts: Cuts, quality: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ def decision_sums(part: CellSlice, decisions: Tensor) -> DecisionSums:
 
 def at_half(scores: Tensor) -> Tensor:
     """Decisions at 0.5: [b, K] bool of [b, K] float32; 0.5 itself is positive."""
-    return at_least(scores, torch.tensor(0.5, device=scores.device))
+    return at_least(scores, 0.5)
 
 
 def right_rows(part: CellSlice, decisions: Tensor) -> Tensor:

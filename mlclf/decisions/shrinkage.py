@@ -134,7 +134,10 @@ def _values(sums: Tensor, objective: Objective) -> Tensor:
 
 
 def _weights(sums: Tensor, objective: Objective) -> Tensor:
-    """[M] float64, e^(−d) of choices by sums [M, V, 4, K] that are worse than the best by d standard errors."""
+    """[M] float64, e^(−d) of choices by sums [M, V, 4, K] that are worse than the best by d standard errors.
+
+    All are 1 where the errors are not known, because all positives are in one fold.
+    """
     total, num_folds = sums.sum(1), sums.shape[1]
     values = _values(total, objective)
     best = int(values.argmax())
@@ -142,7 +145,7 @@ def _weights(sums: Tensor, objective: Objective) -> Tensor:
     differences = left_out - left_out[:, best, None]
     errors = ((num_folds - 1) / num_folds * (differences - differences.mean(0)).square().sum(0)).sqrt()
     deficits = values[best] - values
-    return torch.exp(-deficits / errors).where(deficits > 0, 1.0)
+    return torch.exp(-deficits / errors.nan_to_num(nan=torch.inf)).where(deficits > 0, 1.0)
 
 
 def value_of(sums: Tensor, objective: Objective) -> Tensor:

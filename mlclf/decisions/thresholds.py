@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,11 +18,12 @@ FORMAT_VERSION = 1
 STATUSES = ("tuned", "shrunk", "fallback", "unattainable")
 
 
-def at_least(scores: Tensor, thresholds: Tensor) -> Tensor:
-    """``scores >= thresholds``: [n, K] bool of [n, K] float32 and [K] or [] float32."""
-    if scores.device.type == "cpu":
-        return torch.from_numpy(scores.numpy() >= thresholds.numpy())  # half the time of torch's
-    return scores >= thresholds
+def at_least(scores: Tensor, thresholds: Tensor | float) -> Tensor:
+    """``scores >= thresholds``: [n, K] bool of [n, K] float32 and [K] float32 or one for all."""
+    if scores.device.type != "cpu" or scores.dtype != torch.float32:
+        return scores >= thresholds
+    limits = thresholds.numpy() if isinstance(thresholds, Tensor) else np.float32(thresholds)
+    return torch.from_numpy(scores.detach().numpy() >= limits)  # half the time of torch's
 
 
 @dataclass(frozen=True)

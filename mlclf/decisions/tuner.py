@@ -12,7 +12,7 @@ from mlclf.decisions.betting import BettingConstraints
 from mlclf.decisions.calibrators import Calibrators, fit_cross_calibrators
 from mlclf.decisions.cells import Cells
 from mlclf.decisions.constraints import certified
-from mlclf.decisions.cutoffs import CUT_BYTES, Probabilities, cuts_of, f_measure
+from mlclf.decisions.cutoffs import CUT_BYTES, Outcome, Probabilities, cuts_of, f_measure
 from mlclf.decisions.folds import FoldHistograms, summed
 from mlclf.decisions.histograms import LabelHistogram
 from mlclf.decisions.logit_groups import one_thread
@@ -218,23 +218,20 @@ def _top_thresholds(top: TopCounts, objective: Objective) -> Thresholds:
 
 def _redecided(tuned: Thresholds, drawn: Tensor, histogram: LabelHistogram) -> Thresholds:
     """The thresholds moved to `drawn` [K] float32, with how they did on the rows of the histogram."""
+    outcomes = [
+        cuts_of(histogram, labels, scores_of, bins=histogram.window(labels)).outcome(drawn[labels])
+        for labels in histogram.label_slices(CUT_BYTES)
+    ]
+    found = Outcome(*(torch.cat(column) for column in zip(*outcomes, strict=True)))
     moved = (drawn != tuned.thresholds) & ~drawn.isnan()
-    true, flagged, total = (torch.zeros(histogram.num_labels, dtype=torch.float64) for _ in range(3))
-    lower, upper = tuned.intervals.clone().unbind(1)
-    for labels in histogram.label_slices(CUT_BYTES):
-        cuts = cuts_of(histogram, labels, scores_of, bins=histogram.window(labels))
-        index = cuts.found(drawn[labels])
-        true[labels], flagged[labels] = cuts.at(index)
-        total[labels] = cuts.positives[:, -1]
-        lower[labels], upper[labels] = cuts.gap(index)
     statuses = ["shrunk" if has_moved else status for has_moved, status in zip(moved, tuned.status, strict=True)]
     return replace(
         tuned,
-        thresholds=drawn,
+        thresholds=found.threshold.where(moved, tuned.thresholds),
         status=statuses,
-        precision=(true / flagged).where(moved, tuned.precision),
-        recall=(true / total).where(moved, tuned.recall),
-        f1=f_measure(true, flagged, total).where(moved, tuned.f1),
-        intervals=torch.stack([lower, upper], 1).where(moved[:, None], tuned.intervals),
+        precision=found.precision.where(moved, tuned.precision),
+        recall=found.recall.where(moved, tuned.recall),
+        f1=found.f1.where(moved, tuned.f1),
+        intervals=found.interval.where(moved[:, None], tuned.intervals),
         method="shrinkage",
     )

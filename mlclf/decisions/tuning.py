@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from mlclf.decisions.cutoffs import CUT_BYTES, NEVER, Cuts, Joint, Probabilities, best_cuts, cuts_of, f_measure
+from mlclf.decisions.cutoffs import (
+    CUT_BYTES,
+    NEVER,
+    Cuts,
+    Joint,
+    Outcome,
+    Probabilities,
+    best_cuts,
+    cuts_of,
+    f_measure,
+    just_above,
+)
 from mlclf.decisions.histograms import LabelHistogram
 from mlclf.decisions.joint import solve_joint
 from mlclf.decisions.objectives import Objective
@@ -31,18 +43,6 @@ class _Choice(NamedTuple):
 
     threshold: Tensor  # [k] float32, NaN = never positive
     useless: Tensor  # [k] bool, True where the best cut is hardly better than flagging every row
-
-
-class ChosenCuts(NamedTuple):
-    """The cut-offs chosen for k labels; see `Thresholds` for what the numbers mean."""
-
-    threshold: Tensor  # [k] float32, NaN = never positive
-    shrunk: Tensor  # [k] bool, True where shrinkage changed the choice
-    useless: Tensor  # [k] bool, True where no cut is worth more than 0.5
-    precision: Tensor  # [k] float64
-    recall: Tensor  # [k] float64
-    f1: Tensor  # [k] float64
-    interval: Tensor  # [k, 2] float32
 
 
 def tune_thresholds(
@@ -81,41 +81,36 @@ def tune_thresholds(
         objective: from `parse_objective`, not `top_k`.
         scores_of: float32 logits to float32 probabilities, element by element, not falling.
         prior_positives: how many positive rows the promise of the probabilities counts for, at least 0; or several
-            such numbers and their weights, that with the largest first.
+            such numbers and their weights.
         probabilities: calibrated ones of the logits of a slice of labels; the scores themselves by default.
 
     Raises:
-        ConfigError: `prior_positives` is negative or not a number.
+        ConfigError: `prior_positives` is negative or not a number, or a weight is not above 0.
     """
-    weights = dict(prior_positives) if isinstance(prior_positives, Mapping) else {prior_positives: 1.0}
-    for prior in weights:
-        if not prior >= 0:
-            raise ConfigError(f"prior_positives must be at least 0, got {prior!r}")
-    if not objective.is_f:
-        weights = {0.0: 1.0}
+    weights = _checked_weights(prior_positives) if objective.is_f else {0.0: 1.0}
     joints = _joints(histogram, objective, scores_of, list(weights), probabilities)
     guarded = objective.is_f and not objective.is_joint
     says_nothing = ~_informative(histogram) if guarded else torch.zeros_like(histogram.rows, dtype=torch.bool)
 
-    def chosen_of(labels: slice) -> ChosenCuts:
+    def chosen_of(labels: slice) -> tuple[Outcome, Tensor, Tensor]:
         cuts = cuts_of(histogram, labels, scores_of, probabilities, histogram.window(labels))
         choices = []
         for prior, joint in zip(weights, joints, strict=True):
             shrunk = cuts.blended(histogram.positive_rows[labels], prior) if prior > 0 else cuts
-            found = _choice(shrunk, objective, joint, labels, probabilities, prior > 0)
+            found = _choice(shrunk, objective, joint, labels, probabilities, any(weights))
             choices.append(found._replace(useless=found.useless & says_nothing[labels]))
-        threshold = _averaged(choices, list(weights.values()))
-        return _chosen(cuts, threshold, choices[0].useless, best_cuts(cuts, objective, joints[0]), objective)
+        outcome = cuts.outcome(_averaged(choices, list(weights.values())))
+        return outcome, outcome.place != best_cuts(cuts, objective, joints[0]), choices[0].useless
 
     slices = on_threads(chosen_of, list(histogram.label_slices(2 * CUT_BYTES)), MAX_THREADS)
-    chosen = ChosenCuts(*(torch.cat(column).cpu() for column in zip(*slices, strict=True)))
-    tunable = has_both_classes(histogram).cpu()
-    tunable &= ~chosen.useless
+    outcomes, shrunk, useless = zip(*slices, strict=True)
+    chosen = Outcome(*(torch.cat(column).cpu() for column in zip(*outcomes, strict=True)))
+    tunable = has_both_classes(histogram).cpu() & ~torch.cat(useless).cpu()
     fallback = fallback_thresholds(histogram.num_labels, histogram.positive_rows)
     kept = torch.ones_like(tunable) if objective.is_joint else tunable
     return Thresholds(
         thresholds=chosen.threshold.where(kept, 0.5),
-        status=_statuses(chosen, tunable, objective),
+        status=_statuses(chosen.threshold, tunable, torch.cat(shrunk).cpu(), objective),
         support=fallback.support,
         precision=chosen.precision.where(tunable, torch.nan),
         recall=chosen.recall.where(tunable, torch.nan),
@@ -124,6 +119,19 @@ def tune_thresholds(
         objective=str(objective),
         method="shrinkage" if any(weights) else "empirical",
     )
+
+
+def _checked_weights(prior_positives: float | Mapping[float, float]) -> dict[float, float]:
+    """Prior positives and their weights, that with the largest first."""
+    given = prior_positives if isinstance(prior_positives, Mapping) else {prior_positives: 1.0}
+    for prior, weight in given.items():
+        if not prior >= 0:
+            raise ConfigError(f"prior_positives must be at least 0, got {prior!r}")
+        if not 0 < weight < math.inf:
+            raise ConfigError(f"weights of prior_positives must be finite and above 0, got {weight!r} for {prior!r}")
+    if not given:
+        raise ConfigError("prior_positives must be a number, or some with their weights, got none")
+    return dict(sorted(given.items(), key=lambda item: -item[1]))
 
 
 def _joints(
@@ -170,7 +178,7 @@ def _choice(
 
 
 def _averaged(choices: list[_Choice], weights: list[float]) -> Tensor:
-    """[k] float32, the mean logit of the thresholds that say something; the first choice where that says nothing."""
+    """[k] float32, the mean of thresholds that say something, of their logits; the first where that says nothing."""
     first = choices[0].threshold
     if len(choices) == 1:
         return first
@@ -179,24 +187,9 @@ def _averaged(choices: list[_Choice], weights: list[float]) -> Tensor:
     shares = counted * torch.tensor(weights, dtype=torch.float64, device=first.device)[:, None]
     logits = torch.logit(thresholds.double().nan_to_num(0.5), eps=_EDGE)
     mean = torch.sigmoid((shares * logits).sum(0) / shares.sum(0)).float()
-    return mean.where(counted[0], first)
-
-
-def _chosen(cuts: Cuts, threshold: Tensor, useless: Tensor, plain: Tensor, objective: Objective) -> ChosenCuts:
-    """How thresholds [k] do on the rows that they were chosen from; inside a bin they move to its upper end."""
-    index = cuts.found(threshold)
-    lower, upper = cuts.gap(index)
-    true, flagged = cuts.at(index)
-    total = cuts.positives[:, -1]
-    return ChosenCuts(
-        threshold=torch.maximum(threshold, torch.minimum(_just_above(lower), upper.nan_to_num(1.0))),
-        shrunk=index != plain,
-        useless=useless,
-        precision=true / flagged,
-        recall=true / total,
-        f1=f_measure(true, flagged, total),
-        interval=torch.stack([lower, upper], 1),
-    )
+    least = thresholds.where(counted, torch.inf).amin(0)  # beyond it where logits are cut off
+    greatest = thresholds.where(counted, -torch.inf).amax(0)
+    return mean.clamp(least, greatest).where(counted[0], first)
 
 
 def _ideal_cut(cuts: Cuts, index: Tensor, objective: Objective, joint: Joint | None) -> Tensor:
@@ -218,7 +211,7 @@ def _ideal_cut(cuts: Cuts, index: Tensor, objective: Objective, joint: Joint | N
 
 def placed(lower: Tensor, upper: Tensor, target: Tensor, labels: slice, probabilities: Probabilities | None) -> Tensor:
     """[k] float32 thresholds in (lower, upper], as near as can be to where the calibrated probability is `target`."""
-    above = torch.minimum(_just_above(lower), upper)
+    above = torch.minimum(just_above(lower), upper)
     if probabilities is None:
         return torch.minimum(torch.maximum(target.float(), above), upper)
     ends = torch.logit(torch.stack([lower, upper], 1).double(), eps=_EDGE)
@@ -229,16 +222,12 @@ def placed(lower: Tensor, upper: Tensor, target: Tensor, labels: slice, probabil
     return torch.where(share >= 1, upper, torch.minimum(torch.maximum(between, above), upper))
 
 
-def _just_above(scores: Tensor) -> Tensor:
-    return torch.nextafter(scores, torch.ones_like(scores))
-
-
-def _statuses(chosen: ChosenCuts, tunable: Tensor, objective: Objective) -> list[str]:
-    unattainable = chosen.threshold.isnan() & (objective.name in ("precision", "recall", "fpr", "per_million"))
-    columns = zip(tunable.tolist(), unattainable.tolist(), chosen.shrunk.tolist(), strict=True)
+def _statuses(thresholds: Tensor, tunable: Tensor, shrunk: Tensor, objective: Objective) -> list[str]:
+    unattainable = thresholds.isnan() & (objective.name in ("precision", "recall", "fpr", "per_million"))
+    columns = zip(tunable.tolist(), unattainable.tolist(), shrunk.tolist(), strict=True)
     return [
-        "fallback" if not can_tune else "unattainable" if cannot_meet else "shrunk" if shrunk else "tuned"
-        for can_tune, cannot_meet, shrunk in columns
+        "fallback" if not can_tune else "unattainable" if cannot_meet else "shrunk" if moved else "tuned"
+        for can_tune, cannot_meet, moved in columns
     ]
 
 
