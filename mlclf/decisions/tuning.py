@@ -23,6 +23,7 @@ from mlclf.decisions.cutoffs import (
 )
 from mlclf.decisions.histograms import LabelHistogram
 from mlclf.decisions.joint import solve_joint
+from mlclf.decisions.logit_groups import one_thread
 from mlclf.decisions.objectives import Objective
 from mlclf.decisions.ranking import auroc, has_both_classes
 from mlclf.decisions.thresholds import Thresholds, fallback_thresholds
@@ -153,7 +154,8 @@ def _joints(
             cuts.blended(coarse.positive_rows[labels], prior) if prior > 0 else cuts
             for labels, cuts in zip(parts, slices, strict=True)
         ]
-        joints.append(solve_joint(shrunk, objective))
+        with one_thread():
+            joints.append(solve_joint(shrunk, objective))
     return joints
 
 
