@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,9 @@ def test_every_cell_comes_once_and_in_order(tmp_path: Path) -> None:
     assert torch.cat([torch.cat(parts) for parts in found.values()], 1).equal(want)
 
 
+@pytest.mark.parametrize("slow", [None, 0, 3, 6])
 @pytest.mark.parametrize("number", [0, 1])
-def test_the_first_error_is_raised(tmp_path: Path, number: int) -> None:
+def test_the_first_error_is_raised_whichever_thread_is_slow(tmp_path: Path, number: int, slow: int | None) -> None:
     def broken(label: int, row: int) -> dict[str, Any]:
         values = columns(number, "logit", 0.0)[f"score_{label}"].copy()
         values[row] = np.nan
@@ -103,8 +105,20 @@ def test_the_first_error_is_raised(tmp_path: Path, number: int) -> None:
 
     data = written(tmp_path, change={number: broken(6, 60) | broken(0, 210)})
     want = rf"{number}\.parquet row group 1 column 'score_6': scores must be numbers, found 1 null or NaN"
-    with pytest.raises(DataError, match=want):
-        list(label_blocks(opened(data), lambda cells, part: None))
+    calls: list[int] = []
+
+    def take(cells: Cells, part: slice) -> None:
+        if part.start == slow and slow not in calls:
+            calls.append(part.start)
+            time.sleep(0.2)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(DataError, match=want):
+            list(label_blocks(opened(data), take))
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_what_is_done_may_fail_or_stop_early(tmp_path: Path) -> None:

@@ -6,11 +6,13 @@ is counted of a label in the processor's cache.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from queue import SimpleQueue
+from threading import Lock
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -91,22 +93,27 @@ class _Line:
         self.waiting = deque((0, block) for block in range(len(self.blocks)))
         self.reports: SimpleQueue[int | None] = SimpleQueue()
         self.errors: list[tuple[int, int, BaseException]] = []
+        self.end: tuple[float, float] = (math.inf, math.inf)  # the first stretch and block at fault
+        self.lock = Lock()
         self.stopped = False
 
     def work(self) -> None:
-        """Take blocks until there are none; the order makes those before one at fault have been taken."""
+        """Take blocks until there are none; after one at fault only those before it, which a slow thread may hold."""
         with _OpenShard(self.plan) as shard:
             while self.waiting and not self.stopped:
                 try:
                     unit, block = self.waiting.popleft()
                 except IndexError:  # another thread was faster
                     return
+                if (unit, block) > self.end:
+                    continue
                 try:
                     self._read(unit, block, shard)
                 except BaseException as error:
-                    self.errors.append((unit, block, error))
-                    self.stopped = True
-                    return
+                    with self.lock:
+                        self.errors.append((unit, block, error))
+                        self.end = min(self.end, (unit, block))
+                    continue
                 if unit + 1 < len(self.plan.units):
                     self.waiting.append((unit + 1, block))
                 self.reports.put(unit)
