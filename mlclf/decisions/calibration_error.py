@@ -76,7 +76,7 @@ def calibration_errors(
 def errors_measure(scores_of: Callable[[Tensor], Tensor], rows: Tensor, num_groups: int = 15) -> Measure:
     """The numbers of `calibration_errors` in their order, [4, k] of k labels; `rows` are the effective ones, [K]."""
     borders = torch.arange(num_groups + 1, dtype=torch.float64, device=rows.device)
-    borders[-1] = torch.inf
+    borders[-1] = torch.inf  # the last group has no end
 
     def errors(bins: FilledBins, labels: slice) -> Tensor:
         mass = bins.positives + bins.negatives

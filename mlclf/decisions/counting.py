@@ -166,7 +166,7 @@ class _BlockCounter:
             bins.filled.extend(bins.least, bins.greatest, place.amin(1), place.amax(1))
         if shape[0] > 1:
             place.add_(self._first(shape[0]))
-        kept = None if block.seen is None else block.seen.reshape(-1).nonzero()[:, 0]
+        kept = None if block.seen is None else true_places(block.seen.reshape(-1))
         self._extend_ends(bins, place, block.logits, kept)
         half.copy_(block.labels)
         if block.seen is not None:

@@ -44,7 +44,9 @@ class Cuts(NamedTuple):
 
     def blended(self, positive_rows: Tensor, prior_positives: float) -> Cuts:
         """The cuts with true positives drawn to what the probabilities promise, by the weight P / (P + prior)."""
-        trust = (positive_rows / (positive_rows + prior_positives)).nan_to_num(nan=1.0).double()[:, None]
+        if prior_positives == 0:
+            return self
+        trust = (positive_rows / (positive_rows + prior_positives)).double()[:, None]
         return self._replace(positives=trust * self.positives + (1 - trust) * self.expected)
 
     def at(self, index: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,13 +6,11 @@ is counted of a label in the processor's cache.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from queue import SimpleQueue
-from threading import Lock
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -93,8 +91,6 @@ class _Line:
         self.waiting = deque((0, block) for block in range(len(self.blocks)))
         self.reports: SimpleQueue[int | None] = SimpleQueue()
         self.errors: list[tuple[int, int, BaseException]] = []
-        self.end: tuple[float, float] = (math.inf, math.inf)  # the first stretch and block at fault
-        self.lock = Lock()
         self.stopped = False
 
     def work(self) -> None:
@@ -105,14 +101,12 @@ class _Line:
                     unit, block = self.waiting.popleft()
                 except IndexError:  # another thread was faster
                     return
-                if (unit, block) > self.end:
+                if any((unit, block) > error[:2] for error in self.errors):
                     continue
                 try:
                     self._read(unit, block, shard)
                 except BaseException as error:
-                    with self.lock:
-                        self.errors.append((unit, block, error))
-                        self.end = min(self.end, (unit, block))
+                    self.errors.append((unit, block, error))
                     continue
                 if unit + 1 < len(self.plan.units):
                     self.waiting.append((unit + 1, block))

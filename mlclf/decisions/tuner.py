@@ -139,14 +139,14 @@ class Tuner:
         if self.claim is not None:
             return self._certified(self.claim)
         probabilities, without_folds = self._probabilities()
-        positives = {0.0: 1.0}
+        prior_positives = {0.0: 1.0}
         if self.shrinks:
             assert self.folds is not None
             folds = self.folds.histograms
             with one_thread():
-                positives = weigh_prior_positives(folds, self.objective, scores_of, without_folds)
-        tuned = tune_thresholds(self.histogram, self.objective, scores_of, positives, probabilities)
-        return tuned if self.prior is None else self._drawn_to_prior(tuned, self.prior, positives, probabilities)
+                prior_positives = weigh_prior_positives(folds, self.objective, scores_of, without_folds)
+        tuned = tune_thresholds(self.histogram, self.objective, scores_of, prior_positives, probabilities)
+        return tuned if self.prior is None else self._drawn_to_prior(tuned, self.prior, prior_positives, probabilities)
 
     def thresholds_at(self, old: Tensor, new: Tensor) -> Thresholds:
         """Thresholds for rows of other prevalences, old → new [K] float64; nothing is claimed.
@@ -181,13 +181,13 @@ class Tuner:
         return _probabilities_of(fitted), [_probabilities_of(each) for each in without_folds]
 
     def _drawn_to_prior(
-        self, tuned: Thresholds, prior: Tensor, positives: dict[float, float], probabilities: Probabilities | None
+        self, tuned: Thresholds, prior: Tensor, prior_positives: dict[float, float], probabilities: Probabilities | None
     ) -> Thresholds:
         assert self.folds is not None
         folds = self.folds.histograms
         total = summed(folds)
         fresh = [
-            tune_thresholds(total.without(fold), self.objective, scores_of, positives, probabilities).thresholds
+            tune_thresholds(total.without(fold), self.objective, scores_of, prior_positives, probabilities).thresholds
             for fold in folds
         ]
         trust = choose_trust(folds, self.objective, scores_of, fresh, prior)

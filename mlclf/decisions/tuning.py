@@ -89,6 +89,7 @@ def tune_thresholds(
         ConfigError: `prior_positives` is negative or not a number, or a weight is not above 0.
     """
     weights = _checked_weights(prior_positives) if objective.is_f else {0.0: 1.0}
+    shrinks = max(weights) > 0
     joints = _joints(histogram, objective, scores_of, list(weights), probabilities)
     guarded = objective.is_f and not objective.is_joint
     says_nothing = ~_informative(histogram) if guarded else torch.zeros_like(histogram.rows, dtype=torch.bool)
@@ -97,8 +98,8 @@ def tune_thresholds(
         cuts = cuts_of(histogram, labels, scores_of, probabilities, histogram.window(labels))
         choices = []
         for prior, joint in zip(weights, joints, strict=True):
-            shrunk = cuts.blended(histogram.positive_rows[labels], prior) if prior > 0 else cuts
-            found = _choice(shrunk, objective, joint, labels, probabilities, any(weights))
+            shrunk = cuts.blended(histogram.positive_rows[labels], prior)
+            found = _choice(shrunk, objective, joint, labels, probabilities, shrinks)
             choices.append(found._replace(useless=found.useless & says_nothing[labels]))
         outcome = cuts.outcome(_averaged(choices, list(weights.values())))
         return outcome, outcome.place != best_cuts(cuts, objective, joints[0]), choices[0].useless
@@ -118,7 +119,7 @@ def tune_thresholds(
         f1=chosen.f1.where(tunable, torch.nan),
         intervals=chosen.interval.where(tunable[:, None], torch.nan),
         objective=str(objective),
-        method="shrinkage" if any(weights) else "empirical",
+        method="shrinkage" if shrinks else "empirical",
     )
 
 
@@ -150,10 +151,7 @@ def _joints(
     slices = [cuts_of(coarse, labels, scores_of, probabilities) for labels in parts]
     joints: list[Joint | None] = []
     for prior in priors:
-        shrunk = [
-            cuts.blended(coarse.positive_rows[labels], prior) if prior > 0 else cuts
-            for labels, cuts in zip(parts, slices, strict=True)
-        ]
+        shrunk = [cuts.blended(coarse.positive_rows[part], prior) for part, cuts in zip(parts, slices, strict=True)]
         with one_thread():
             joints.append(solve_joint(shrunk, objective))
     return joints
@@ -165,14 +163,15 @@ def _choice(
     joint: Joint | None,
     labels: slice,
     probabilities: Probabilities | None,
-    shrunk: bool,
+    shrinks: bool,
 ) -> _Choice:
+    """The best cut of each label, placed in its gap where anything is shrunk."""
     index = best_cuts(cuts, objective, joint)
     lower, threshold = cuts.gap(index)
     total, rows = cuts.positives[:, -1], cuts.flagged[:, -1]
     best = f_measure(*cuts.at(index), total, objective.beta_squared)
     everything = f_measure(total, rows, total, objective.beta_squared)
-    if shrunk:
+    if shrinks:
         target = _ideal_cut(cuts, index, objective, joint)
         never, threshold = index == NEVER, placed(lower, threshold.nan_to_num(1.0), target, labels, probabilities)
         threshold = threshold.where(~never | (lower < 1), torch.nan)

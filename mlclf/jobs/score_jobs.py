@@ -22,6 +22,7 @@ from mlclf.decisions.score_columns import LOGIT, LOSS_CLIP, PROBABILITY, file_lo
 from mlclf.decisions.score_files import Scored, ScoreFiles
 from mlclf.decisions.score_pairing import open_score_files, open_scores
 from mlclf.decisions.scores import scores_of
+from mlclf.decisions.thresholds import at_least
 from mlclf.decisions.top_k import is_top
 from mlclf.decisions.tuner import Tuner
 from mlclf.errors import ConfigError, DataError
@@ -250,7 +251,7 @@ def evaluate_scores_steps(
     half = scores_of(cuts) if files.kind == LOGIT else cuts
 
     def decide(scores: Tensor) -> Tensor:
-        decisions = scores >= half
+        decisions = at_least(scores, half)
         if decided.per_row is None:
             return decisions
         return decisions & is_top(scores, torch.ones_like(decisions), decided.per_row)
