@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -18,7 +19,11 @@ TYPICAL_SPREAD = 0.5
 """Standard deviation, relative to the pooled slope, that slopes of labels have as far as two labels' worth of doubt."""
 
 _NEWTON_STEPS = 100
+_MOST_CHANGE = 8.0
+"""Of a logit in one step. Where the curvature is lost, Newton's step is too long, and from its end none leads back."""
+
 _HALVINGS = 12
+_ENDS = _INSIDE, _AT_LEAST, _AT_GREATEST = range(3)
 _ENOUGH_NATS = 1e-9
 _POOLED_STEPS = 60
 
@@ -67,8 +72,8 @@ def fit_logistic(
     """Coefficients [k, P] float64 that minimise the penalised log-loss of each label, by Newton's method in the bounds.
 
     The loss is Σ totals · log(1 + e^η) − targets · η + ½ Σ precision (θ − centre)² with η = offset + Σ θ · features, so
-    convex. Where a Newton step does not lower it, the next one uses the curvature tanh(η/2)/(2η) instead of p(1 − p),
-    which bounds the loss from above (Jaakkola and Jordan 2000) and so does.
+    convex. A step goes towards the minimum of its second-order expansion within the bounds, so downhill, and is halved
+    until it gains; it changes no logit that counts by more than _MOST_CHANGE.
 
     Args:
         features: [P, k, C] float64.
@@ -88,52 +93,59 @@ def fit_logistic(
         return data + 0.5 * (prior.precision * (theta - prior.centre).square()).sum(1)
 
     theta = start.clamp(prior.least, prior.greatest)
-    loss, careful = loss_of(theta), torch.zeros(len(theta), dtype=torch.bool)
+    loss = loss_of(theta)
     for _ in range(_NEWTON_STEPS):
-        step, gain = _newton_step(features, targets, totals, prior, theta, logits_of(theta), careful)
+        step, gain = _newton_step(features, targets, totals, prior, theta, logits_of(theta))
         running = gain > _ENOUGH_NATS + 1e-15 * loss.abs()
         if not bool(running.any()):
             break
-        length = running.double()
+        reach = torch.einsum("pkc,kp->kc", features, step).where(totals > 0, 0.0).abs().amax(1)
+        length = running * (_MOST_CHANGE / reach).clamp(max=1)
         for _ in range(_HALVINGS):
-            trial = (theta - length[:, None] * step).clamp(prior.least, prior.greatest)
+            trial = (theta + length[:, None] * step).clamp(prior.least, prior.greatest)
             new = loss_of(trial)
             worse = running & ~(new < loss)
             if not bool(worse.any()):
                 break
             length = torch.where(worse, length / 2, length)
         better = running & (new < loss)
-        if not bool((better | (running & ~careful)).any()):
+        if not bool(better.any()):
             break
         theta, loss = torch.where(better[:, None], trial, theta), torch.where(better, new, loss)
-        careful = running & ~better
     return theta
 
 
 def _newton_step(
-    features: Tensor,
-    targets: Tensor,
-    totals: Tensor,
-    prior: CoefficientPrior,
-    theta: Tensor,
-    eta: Tensor,
-    careful: Tensor,
+    features: Tensor, targets: Tensor, totals: Tensor, prior: CoefficientPrior, theta: Tensor, eta: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The step [k, P] to take off, and what it is expected to gain, [k] nats; bounds that hold a coefficient stay."""
+    """The step [k, P] to the minimum of the second-order expansion in the bounds, and what it gains there, [k] nats."""
     p = torch.sigmoid(eta)
-    curvature = p * (1 - p)
-    if bool(careful.any()):
-        bound = torch.where(eta.abs() < 1e-4, 0.25, torch.tanh(eta / 2) / (2 * eta))
-        curvature = torch.where(careful[:, None], bound, curvature)
     gradient = torch.einsum("pkc,kc->kp", features, totals * p - targets) + prior.precision * (theta - prior.centre)
-    hessian = torch.einsum("pkc,qkc->kpq", features * (totals * curvature), features) + torch.diag(prior.precision)
-    held = ((theta <= prior.least) & (gradient > 0)) | ((theta >= prior.greatest) & (gradient < 0))
-    gradient = gradient.masked_fill(held, 0.0)
-    hessian = hessian.masked_fill(held[:, :, None] | held[:, None, :], 0.0)
-    diagonal = hessian.diagonal(dim1=1, dim2=2)
-    hessian = hessian + torch.diag_embed(diagonal * 1e-12 + 1e-12 + held.double())
-    step = torch.linalg.solve(hessian, gradient)
-    return step, 0.5 * (gradient * step).sum(1)
+    hessian = torch.einsum("pkc,qkc->kpq", features * (totals * p * (1 - p)), features) + torch.diag(prior.precision)
+    hessian = hessian + torch.diag_embed(hessian.diagonal(dim1=1, dim2=2) * 1e-12 + 1e-12)
+    return _bounded_minimum(gradient, hessian, prior.least - theta, prior.greatest - theta)
+
+
+def _bounded_minimum(gradient: Tensor, hessian: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """The step s [k, P] in low <= s <= high that minimises g s + ½ s H s, and the fall from 0 to there, [k].
+
+    Each coefficient is inside its bounds or at one of them. There are few, so all combinations are tried. Bounds [k, P]
+    are finite on both sides or on none, H [k, P, P] is positive definite.
+    """
+    finite = high.isfinite().all(0).tolist()
+    end = torch.tensor(list(product(*(_ENDS if bounded else [_INSIDE] for bounded in finite))))[:, None]
+    inside = end == _INSIDE
+    fixed = torch.where(end == _AT_LEAST, low, high).where(~inside, 0.0)
+    matrix = hessian * (inside[..., :, None] & inside[..., None, :]) + torch.diag_embed((~inside).double())
+    steps = torch.linalg.solve(matrix, (-gradient - _product(hessian, fixed)).where(inside, fixed)).clamp(low, high)
+    falls = -(steps * (gradient + _product(hessian, steps) / 2)).sum(2)
+    fall, best = falls.max(0)
+    return steps[best, torch.arange(len(best))], fall
+
+
+def _product(matrices: Tensor, vectors: Tensor) -> Tensor:
+    """[m, k, P] of matrices [k, P, P] and vectors [m, k, P]."""
+    return torch.einsum("kpq,mkq->mkp", matrices, vectors)
 
 
 def pooled_slope(groups: LogitGroups, fold: int | None, intercept: bool, start: float = 1.0) -> SlopePrior:
