@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -61,3 +62,35 @@ def test_an_error_comes_where_its_piece_would(threads: int) -> None:
     assert [next(results) for _ in range(5)] == [0, 1, 2, 3, 4]
     with pytest.raises(ValueError, match="piece 5"):
         next(results)
+
+
+def test_after_an_error_no_piece_is_still_worked_on(threads: int) -> None:
+    ended = []
+
+    def work(piece: int) -> None:
+        if piece == 0:
+            raise ValueError("piece 0")
+        time.sleep(0.02)
+        ended.append(piece)
+
+    with pytest.raises(ValueError, match="piece 0"):
+        on_threads(work, range(20))
+    before = len(ended)
+    time.sleep(0.1)
+    assert len(ended) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert on_threads(str, range(5)) == list("01234")
+        child = os.fork()
+        if child == 0:
+            threading.Timer(20, os._exit, [2]).start()
+            os._exit(0 if on_threads(str, range(5)) == list("01234") else 1)
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        torch.set_num_threads(before)

@@ -15,8 +15,9 @@ from mlclf.decisions.calibrator_families import Calibrators as Calibrators
 from mlclf.decisions.calibrator_families import beta_curve
 from mlclf.decisions.histograms import LabelHistogram
 from mlclf.decisions.isotonic import Knots, apply_knots, fit_isotonic
-from mlclf.decisions.logit_groups import LogitGroups, one_thread
+from mlclf.decisions.logit_groups import LogitGroups
 from mlclf.decisions.slopes import SlopePrior, fit_logistic, platt_targets, pooled_slope
+from mlclf.decisions.workers import one_thread
 
 ISOTONIC_ROWS = 1000
 """Rows of the rarer class that isotonic needs."""

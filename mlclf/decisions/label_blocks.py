@@ -26,6 +26,7 @@ from mlclf.decisions.label_join import placed
 from mlclf.decisions.label_rows import COLUMNS, LabelReader
 from mlclf.decisions.score_columns import CellColumns
 from mlclf.decisions.score_files import ScoreFiles
+from mlclf.decisions.workers import use_one_thread
 
 BLOCK_LABELS = 64
 LEAST_LABELS = 2 * BLOCK_LABELS
@@ -58,7 +59,7 @@ def label_blocks(files: ScoreFiles, take: Take) -> Iterator[int]:
     """
     line = _Line(files, take)
     done, through = 0, [0] * len(line.plan.units)
-    with ThreadPoolExecutor(line.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ThreadPoolExecutor(line.threads, initializer=use_one_thread) as pool:
         try:
             for worker in [pool.submit(line.work) for _ in range(line.threads)]:
                 worker.add_done_callback(lambda _: line.reports.put(None))

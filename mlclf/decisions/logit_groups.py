@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -18,20 +17,6 @@ LEAST_GROUPS = 64
 GROUP_CELLS = 1 << 21
 SLICE_CELLS = 1 << 15
 _BYTES_PER_BIN = 120
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch use one thread inside: slices are too small to share, and on a busy machine threads wait for ever.
-
-    Measured with 10,000 labels on two cores and three other processes: 10 seconds with one thread, 254 with two.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from mlclf.decisions.histograms import LabelHistogram
-from mlclf.decisions.logit_groups import LogitGroups, one_thread
+from mlclf.decisions.logit_groups import LogitGroups
 from mlclf.decisions.slopes import fit_logistic, pooled_slope
+from mlclf.decisions.workers import one_thread
 
 INFORMATIVE_ERRORS = 2.0
 """The AUROC of a label has to be above ½ by this many of the errors that it has for scores without meaning."""

@@ -15,7 +15,6 @@ from mlclf.decisions.constraints import certified
 from mlclf.decisions.cutoffs import CUT_BYTES, Outcome, Probabilities, cuts_of, f_measure
 from mlclf.decisions.folds import FoldHistograms, summed
 from mlclf.decisions.histograms import LabelHistogram
-from mlclf.decisions.logit_groups import one_thread
 from mlclf.decisions.objectives import Objective
 from mlclf.decisions.prevalence import reweighted
 from mlclf.decisions.scores import scores_of
@@ -23,6 +22,7 @@ from mlclf.decisions.shrinkage import JUDGED, choose_trust, drawn_to, weigh_prio
 from mlclf.decisions.thresholds import Thresholds
 from mlclf.decisions.top_k import TopCounts
 from mlclf.decisions.tuning import tune_thresholds
+from mlclf.decisions.workers import one_thread
 from mlclf.errors import ConfigError
 
 

@@ -23,11 +23,10 @@ from mlclf.decisions.cutoffs import (
 )
 from mlclf.decisions.histograms import LabelHistogram
 from mlclf.decisions.joint import solve_joint
-from mlclf.decisions.logit_groups import one_thread
 from mlclf.decisions.objectives import Objective
 from mlclf.decisions.ranking import auroc, has_both_classes
 from mlclf.decisions.thresholds import Thresholds, fallback_thresholds
-from mlclf.decisions.workers import on_threads
+from mlclf.decisions.workers import on_threads, one_thread
 from mlclf.errors import ConfigError
 
 INFORMATIVE_DEVIATIONS = 1.645
