@@ -145,23 +145,28 @@ def _logistic(positives: Tensor, mass: Tensor, logits: Tensor) -> tuple[Tensor, 
     mean = (mass * logits).sum(1) / total
     scale = ((mass * (logits - mean[:, None]).square()).sum(1) / total).sqrt().clamp(min=1e-12)
     z = (logits - mean[:, None]) / scale[:, None]
-    moment = (moment - mean * target) / scale
-    point = torch.stack([mean, scale])  # intercept 0 and slope 1, on the standardised logits
+    goal = torch.stack([target, (moment - mean * target) / scale], 1)
+    powers = torch.stack([torch.ones_like(z), z, z * z], 2)
+    point = torch.stack([mean, scale], 1)  # intercept 0 and slope 1, on the standardised logits
     damping = torch.full_like(total, 1e-3)
-    loss = _loss(point, z, mass, target, moment)
+    fitted = torch.addcmul(point[:, :1], point[:, 1:], z)
+    loss = _loss(fitted, mass, goal, point)
     for _ in range(_STEPS):
-        step = _newton_step(point, z, mass, target, moment, damping)
+        step = _newton_step(fitted, mass, powers, goal, damping)
         trial = point + step
-        trial_loss = _loss(trial, z, mass, target, moment)
+        trial_fitted = torch.addcmul(trial[:, :1], trial[:, 1:], z)
+        trial_loss = _loss(trial_fitted, mass, goal, trial)
         better = trial_loss <= loss
-        point = torch.where(better, trial, point)
+        point, fitted = (
+            torch.where(better[:, None], new, old) for new, old in ((trial, point), (trial_fitted, fitted))
+        )
         loss = torch.where(better, trial_loss, loss)
         damping = torch.where(better, damping / 10, damping * 10)
-        if bool((step.abs().amax(0) < _ENOUGH).logical_or(step.isnan().any(0)).all()):
+        if bool((step.abs().amax(1) < _ENOUGH).logical_or(step.isnan().any(1)).all()):
             break
-    slope = point[1] / scale
+    slope = point[:, 1] / scale
     defined = ~separated & slope.isfinite()
-    return (point[0] - mean * slope).where(defined, torch.nan), slope.where(defined, torch.nan)
+    return (point[:, 0] - mean * slope).where(defined, torch.nan), slope.where(defined, torch.nan)
 
 
 def _separated(positives: Tensor, negatives: Tensor) -> Tensor:
@@ -179,20 +184,28 @@ def _span(counts: Tensor) -> tuple[Tensor, Tensor]:
     return low, high
 
 
-def _loss(point: Tensor, z: Tensor, mass: Tensor, target: Tensor, moment: Tensor) -> Tensor:
-    fitted = point[0, :, None] + point[1, :, None] * z
-    return (mass * softplus(fitted, threshold=40.0)).sum(1) - point[0] * target - point[1] * moment
+def _loss(fitted: Tensor, mass: Tensor, goal: Tensor, point: Tensor) -> Tensor:
+    """Log-loss [k] of the fitted logits [k, t], with intercept and slope [k, 2]; see `_newton_step` for the others."""
+    return (mass * softplus(fitted, threshold=40.0)).sum(1) - (goal * point).sum(1)
 
 
-def _newton_step(point: Tensor, z: Tensor, mass: Tensor, target: Tensor, moment: Tensor, damping: Tensor) -> Tensor:
-    fitted = torch.sigmoid(point[0, :, None] + point[1, :, None] * z)
-    weighted = mass * fitted
-    slope_0, slope_1 = weighted.sum(1) - target, (weighted * z).sum(1) - moment
-    curve = weighted * (1 - fitted)
-    a, b, c = curve.sum(1), (curve * z).sum(1), (curve * z * z).sum(1)
+def _newton_step(fitted: Tensor, mass: Tensor, powers: Tensor, goal: Tensor, damping: Tensor) -> Tensor:
+    """What to add to intercept and slope, [k, 2].
+
+    Args:
+        fitted, mass: [k, t], logits and weights of the bins.
+        powers: [k, t, 3], 1, z and z² of their standardised logits.
+        goal: [k, 2], sums of 1 and z over the positives.
+        damping: [k].
+    """
+    share = torch.sigmoid(fitted)
+    expected = mass * share
+    curve = torch.addcmul(expected, expected, share, value=-1)
+    slope_0, slope_1 = (torch.bmm(expected[:, None], powers[:, :, :2])[:, 0] - goal).unbind(1)
+    a, b, c = torch.bmm(curve[:, None], powers)[:, 0].unbind(1)
     a, c = a * (1 + damping), c * (1 + damping)
     determinant = a * c - b * b
-    return torch.stack([b * slope_1 - c * slope_0, b * slope_0 - a * slope_1]) / determinant
+    return torch.stack([b * slope_1 - c * slope_0, b * slope_0 - a * slope_1], 1) / determinant[:, None]
 
 
 def _merged(mass: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:

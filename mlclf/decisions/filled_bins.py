@@ -11,7 +11,7 @@ from torch import Tensor
 from mlclf.decisions.counting import true_places
 from mlclf.decisions.histograms import LabelHistogram, take_bins
 
-_BYTES_PER_BIN = 128
+_BYTES_PER_BIN = 64
 
 
 class FilledBins(NamedTuple):
@@ -28,8 +28,9 @@ class FilledBins(NamedTuple):
 
     def middle(self, values_of: Callable[[Tensor], Tensor]) -> Tensor:
         """[k, t] float64, the middle of the values of the least and the greatest logit; anything in an empty bin."""
-        empty = self.greatest < self.least
-        least, greatest = (values_of(end.masked_fill(empty, 0.0)).double() for end in (self.least, self.greatest))
+        least, greatest = (
+            values_of(end.nan_to_num(posinf=0.0, neginf=0.0)).double() for end in (self.least, self.greatest)
+        )
         return least.add_(greatest).div_(2)
 
 

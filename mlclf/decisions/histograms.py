@@ -15,6 +15,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from mlclf.decisions.counting import LIMIT, MOST_ROWS, Bins, Scored, by_label, count_cells
+from mlclf.decisions.freed_memory import keep_freed_memory
 from mlclf.decisions.histogram_tables import SQUARES, columns_of, table_of
 from mlclf.decisions.lazy_bins import Filled, is_lazy, lazy_zeros
 from mlclf.errors import DataError
@@ -103,6 +104,7 @@ class LabelHistogram(Metric):
             weighted: keep squared weights too, from the first weight other than 1.
         """
         super().__init__(sync_on_compute=False, compute_with_cache=False)
+        keep_freed_memory()
         self.num_labels = num_labels
         self.num_bins = num_bins if num_bins is not None else bins_for(num_labels)
         self.weighted = weighted
