@@ -6,6 +6,7 @@ import math
 from functools import cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -104,13 +105,14 @@ def _falling_keys(part: CellSlice) -> Tensor:
     The lowest bit says whether the cell is positive, the bits above fall as the score grows. Those of -0.0, doubled,
     are those of 0.0.
     """
-    keys = torch.rsub(part.scores.view(torch.int32), _OF_ZERO, alpha=2).bitwise_or_(part.labels).contiguous()
+    keys = torch.rsub(part.scores.view(torch.int32), _OF_ZERO, alpha=2).bitwise_or_(part.labels.to(torch.int32))
     if part.seen is not None:
         keys = keys.masked_fill(~part.seen, _ALL_BUT_LOWEST)
     if keys.device.type != "cpu":
         return keys.sort(1).values
-    keys.numpy().sort(axis=1)  # vectorised, and 30 times as fast as torch's
-    return keys
+    rows = np.ascontiguousarray(keys.numpy())  # half the time of torch's
+    rows.sort(axis=1)  # vectorised, and 30 times as fast
+    return torch.from_numpy(rows)
 
 
 class _Hits(NamedTuple):

@@ -79,7 +79,7 @@ def loss_sums(part: CellSlice) -> Tensor:
     """What a slice of rows adds to the states of `LossSums`, in their order: [6, K] float64."""
     probability, weights = part.scores.double(), part.weight_sums()
     expected = part.label_sums(part.observed(probability))
-    squares = probability.sub_(part.labels.view(torch.uint8)).square_()
+    squares = probability.sub_(part.labels.view(torch.uint8).double()).square_()
     return torch.stack(
         [
             part.label_sums(cell_losses(part)) if _weighted(part) else _summed_losses(part),
