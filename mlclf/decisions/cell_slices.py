@@ -11,7 +11,7 @@ from torch import Tensor
 from mlclf.decisions.cells import Cells
 from mlclf.errors import DataError
 
-SLICE_CELLS = 1 << 18
+SLICE_CELLS = 1 << 19
 """Cells of a slice: few enough for temporaries to stay in the cache, enough to make the cost of a call vanish."""
 
 

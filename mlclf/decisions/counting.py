@@ -18,7 +18,7 @@ LIMIT = 30.0
 MOST_ROWS = 2**31 - 1
 """As many as can be counted in 32 bits."""
 
-BLOCK_CELLS = 1 << 17
+BLOCK_CELLS = 1 << 18
 """Cells that are counted at once: so many that threads seldom wait for the interpreter, few enough for the cache."""
 
 _UNSHARED_CELLS = 1 << 15
