@@ -269,8 +269,11 @@ def test_decisions_can_be_taken_row_by_row() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
-def test_the_gpu_gives_the_same_document() -> None:
+@pytest.mark.parametrize("by_label", [False, True])
+def test_the_gpu_gives_the_same_document(by_label: bool) -> None:
     data = batch()
+    if by_label:
+        data = {name: value.t().contiguous().t() if value.dim() == 2 else value for name, value in data.items()}
     documents = []
     for device in ("cpu", "cuda"):
         evaluation = Evaluation(THRESHOLDS.to(device), scores_of, num_bins=4096, replicates=50)

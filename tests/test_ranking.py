@@ -13,7 +13,7 @@ from torchmetrics.functional.classification import multilabel_auroc, multilabel_
 
 from mlclf.decisions import histograms
 from mlclf.decisions.histograms import LabelHistogram
-from mlclf.decisions.ranking import auroc, average_precision, has_both_classes
+from mlclf.decisions.ranking import auroc, average_precision, exact_ranking, has_both_classes
 
 ROUNDING = 1e-12  # sums of at most a few thousand float64 numbers near 1
 
@@ -129,6 +129,13 @@ def test_one_class_is_undefined() -> None:
         assert values.isnan().tolist() == bounds.isnan().tolist() == [True, True, False]
     assert has_both_classes(histogram).tolist() == [False, False, True]
     assert auroc(LabelHistogram(1, 256))[0].isnan().all()
+
+
+def test_a_weight_beside_which_others_vanish_leaves_average_precision_a_number() -> None:
+    labels, weights = torch.tensor([True, False, False]), torch.tensor([3, 1e17, 1]).double()
+    area, precision = exact_ranking(torch.zeros(3), labels, weights)
+    assert float(area) == 0.5
+    assert float(precision) == pytest.approx(3e-17)
 
 
 def test_extreme_logits_rank_within_the_bound() -> None:

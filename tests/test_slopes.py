@@ -95,22 +95,51 @@ def searched(z: Tensor, targets: Tensor, totals: Tensor, prior: CoefficientPrior
     return at(low)
 
 
-@given(st.lists(st.floats(-30, 30), min_size=2, max_size=8, unique=True), st.data())
-@settings(max_examples=40, deadline=None)
-def test_the_fit_ends_at_the_minimum_on_any_counts(values: list[float], data: st.DataObject) -> None:
-    counts = st.lists(st.sampled_from([0.0, 1.0, 7.0, 1e6]), min_size=len(values), max_size=len(values))
-    z = torch.tensor(sorted(values)).double()[None]
-    positives, negatives = (torch.tensor(data.draw(counts)).double()[None] for _ in range(2))
-    prior = SlopePrior(1.0, 0.5).coefficients(1, True)
-    features = torch.stack([z, torch.ones_like(z)])
+def assert_least(z: Tensor, positives: Tensor, negatives: Tensor, slope: SlopePrior) -> None:
+    """The fit of one label, [1, C], is as good as the search; that of the slope alone finds the same slope."""
+    prior, features = slope.coefficients(1, True), torch.stack([z, torch.ones_like(z)])
     targets, totals = platt_targets(positives, negatives), positives + negatives
     theta = fit_logistic(features, targets, totals, prior, prior.centre[None])
     assert torch.isfinite(theta).all()
     assert LEAST_SLOPE <= float(theta[0, 0]) <= GREATEST_SLOPE
-    found, least = (
-        penalised_loss(at, features, targets, totals, prior) for at in (theta, searched(z, targets, totals, prior))
-    )
+    best = searched(z, targets, totals, prior)
+    found, least = (penalised_loss(at, features, targets, totals, prior) for at in (theta, best))
     assert float(found) <= float(least) * (1 + 1e-9) + 1e-6
+    alone = slope.coefficients(1, False)
+    given = fit_logistic(z[None], targets, totals, alone, alone.centre[None], best[:, 1:].expand_as(z))
+    found = penalised_loss(torch.cat([given, best[:, 1:]], 1), features, targets, totals, prior)
+    assert float(found) <= float(least) * (1 + 1e-9) + 1e-6
+
+
+@given(
+    st.lists(st.floats(-30, 30) | st.floats(-0.2, 0.2), min_size=2, max_size=8, unique=True),
+    st.sampled_from([0.1, 1.0, 3.0, 50.0]),
+    st.sampled_from([0.1, 0.5, 1.0]),
+    st.data(),
+)
+@settings(max_examples=30, deadline=None)
+def test_the_fit_ends_at_the_minimum_on_any_counts(
+    values: list[float], centre: float, spread: float, data: st.DataObject
+) -> None:
+    counts = st.lists(st.sampled_from([0.0, 1.0, 7.0, 1e6]), min_size=len(values), max_size=len(values))
+    z = torch.tensor(sorted(values)).double()[None]
+    positives, negatives = (torch.tensor(data.draw(counts)).double()[None] for _ in range(2))
+    assert_least(z, positives, negatives, SlopePrior(centre, spread * centre))
+
+
+@pytest.mark.parametrize(
+    ("values", "positives", "negatives", "slope"),
+    [
+        ([-11.0, -10.5, 0.0, 0.0625], [0, 1e6, 0, 7], [0, 0, 0, 0], SlopePrior(1.0, 0.5)),  # the curvature is lost
+        ([15.0, 16.0], [1e6, 0], [0, 1e6], SlopePrior(1.0, 0.5)),  # runs into a bound
+        ([-0.1, 0.1, 30.0], [0, 1e6, 1], [1e6, 0, 0], SlopePrior(1.0, 0.5)),  # one row far away, and a way to go
+        ([-30.0, 30.0], [1, 0], [0, 1e6], SlopePrior(50.0, 20.0)),
+    ],
+)
+def test_the_fit_ends_at_the_minimum_where_it_once_did_not(
+    values: list[float], positives: list[float], negatives: list[float], slope: SlopePrior
+) -> None:
+    assert_least(*(torch.tensor([column]).double() for column in (values, positives, negatives)), slope)
 
 
 def test_platt_targets_are_his() -> None:

@@ -120,7 +120,7 @@ def cuts_of(
     below = torch.full_like(greatest, -torch.inf)
     below[:, 1:] = greatest.cummax(1).values[:, :-1]
     lowest = below == -torch.inf
-    score = scores_of(least.where(nonempty, 0.0))
+    score = scores_of(least.nan_to_num(posinf=0.0))
     lower = scores_of(below.where(~lowest, 0.0)).where(~lowest, 0.0)
     promised = scores_of if probabilities is None else lambda logits: probabilities(logits, labels)
     probability = histogram.bin_scores(promised, labels, bins)

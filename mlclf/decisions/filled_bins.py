@@ -11,7 +11,7 @@ from torch import Tensor
 from mlclf.decisions.counting import true_places
 from mlclf.decisions.histograms import LabelHistogram, take_bins
 
-_BYTES_PER_BIN = 64
+_BYTES_PER_BIN = 128
 
 
 class FilledBins(NamedTuple):

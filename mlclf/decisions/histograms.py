@@ -363,8 +363,7 @@ class LabelHistogram(Metric):
         `bins` are all by default.
         """
         ends = self.ends(labels, bins or slice(0, self.num_bins))
-        nonempty = ends[1] >= ends[0]
-        least, greatest = (scores_of(end.where(nonempty, 0.0)).double() for end in ends)
+        least, greatest = (scores_of(end.nan_to_num(posinf=0.0, neginf=0.0)).double() for end in ends)
         return (least + greatest) / 2
 
     def label_slices(self, bytes_per_bin: int) -> Iterator[slice]:

@@ -83,7 +83,7 @@ def at_half(scores: Tensor) -> Tensor:
 def right_rows(part: CellSlice, decisions: Tensor) -> Tensor:
     """Rows without a wrong decision on a seen cell: [b] bool."""
     wrong = part.observed(decisions ^ part.labels)
-    return wrong.view(torch.uint8).amax(1) == 0
+    return wrong.view(torch.uint8).sum(1, dtype=torch.int32) == 0
 
 
 def confusion(flagged: Tensor, hits: Tensor, positives: Tensor, weights: Tensor) -> Tensor:

@@ -117,7 +117,7 @@ def average_precision_steps(bins: FilledBins, least_weight: Tensor) -> Steps:
     true, false = _from_the_top(p), _from_the_top(n)
     flagged, gain = true + false, p * true
     tied = gain / flagged.clamp(min=_TINY)  # 0 in a bin without positives, as the best and the worst are
-    best = gain / (flagged - n).clamp_(min=_TINY)
+    best = gain / (true + (false - n)).clamp_(min=_TINY)
     worst = p - false * torch.log1p(p / (true - p + false + least_weight / 2))
     spread = bins.spread().double()  # lerp is exact at both ends, and `where` with such flags takes ten times as long
     return Steps(tied.lerp((best + worst) / 2, spread), spread * (best - worst) / 2, p.sum(1, keepdim=True))

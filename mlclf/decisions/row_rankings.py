@@ -109,7 +109,7 @@ def _falling_keys(part: CellSlice) -> Tensor:
     if part.seen is not None:
         keys = keys.masked_fill(~part.seen, _ALL_BUT_LOWEST)
     if keys.device.type != "cpu":
-        return keys.sort(1).values
+        return keys.contiguous().sort(1).values
     rows = np.ascontiguousarray(keys.numpy())  # half the time of torch's
     rows.sort(axis=1)  # vectorised, and 30 times as fast
     return torch.from_numpy(rows)

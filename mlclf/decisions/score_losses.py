@@ -110,6 +110,8 @@ def _summed_losses(part: CellSlice) -> Tensor:
     without the loss of small x.
     """
     wrongness = _wrongness(part)
+    if not wrongness.numel():
+        return part.label_sums(part.labels)
     if part.seen is not None:
         wrongness = wrongness.where(part.seen, -torch.inf)
     total = torch.zeros(wrongness.shape[1], dtype=torch.float64, device=wrongness.device)

@@ -20,10 +20,10 @@ TYPICAL_SPREAD = 0.5
 
 _NEWTON_STEPS = 100
 _MOST_CHANGE = 8.0
-"""Of a logit in one step. Where the curvature is lost, Newton's step is too long, and from its end none leads back."""
+"""Of a logit in the first step. Where the curvature is lost, Newton's is too long, and from its end none leads back."""
 
 _HALVINGS = 12
-_ENDS = _INSIDE, _AT_LEAST, _AT_GREATEST = range(3)
+_INSIDE, _AT_LEAST, _AT_GREATEST = range(3)
 _ENOUGH_NATS = 1e-9
 _POOLED_STEPS = 60
 
@@ -73,7 +73,7 @@ def fit_logistic(
 
     The loss is Σ totals · log(1 + e^η) − targets · η + ½ Σ precision (θ − centre)² with η = offset + Σ θ · features, so
     convex. A step goes towards the minimum of its second-order expansion within the bounds, so downhill, and is halved
-    until it gains; it changes no logit that counts by more than _MOST_CHANGE.
+    until it gains. It changes no logit that counts by more than _MOST_CHANGE, doubled as long as no step is halved.
 
     Args:
         features: [P, k, C] float64.
@@ -94,13 +94,14 @@ def fit_logistic(
 
     theta = start.clamp(prior.least, prior.greatest)
     loss = loss_of(theta)
+    most = torch.full_like(loss, _MOST_CHANGE)
     for _ in range(_NEWTON_STEPS):
         step, gain = _newton_step(features, targets, totals, prior, theta, logits_of(theta))
         running = gain > _ENOUGH_NATS + 1e-15 * loss.abs()
         if not bool(running.any()):
             break
         reach = torch.einsum("pkc,kp->kc", features, step).where(totals > 0, 0.0).abs().amax(1)
-        length = running * (_MOST_CHANGE / reach).clamp(max=1)
+        first = length = running * (most / reach).clamp(max=1)
         for _ in range(_HALVINGS):
             trial = (theta + length[:, None] * step).clamp(prior.least, prior.greatest)
             new = loss_of(trial)
@@ -112,6 +113,7 @@ def fit_logistic(
         if not bool(better.any()):
             break
         theta, loss = torch.where(better[:, None], trial, theta), torch.where(better, new, loss)
+        most = torch.where(length < first, _MOST_CHANGE, 2 * most)
     return theta
 
 
@@ -132,8 +134,8 @@ def _bounded_minimum(gradient: Tensor, hessian: Tensor, low: Tensor, high: Tenso
     Each coefficient is inside its bounds or at one of them. There are few, so all combinations are tried. Bounds [k, P]
     are finite on both sides or on none, H [k, P, P] is positive definite.
     """
-    finite = high.isfinite().all(0).tolist()
-    end = torch.tensor(list(product(*(_ENDS if bounded else [_INSIDE] for bounded in finite))))[:, None]
+    ends = [[_INSIDE, _AT_LEAST, _AT_GREATEST] if finite else [_INSIDE] for finite in high.isfinite().all(0).tolist()]
+    end = torch.tensor(list(product(*ends)))[:, None]
     inside = end == _INSIDE
     fixed = torch.where(end == _AT_LEAST, low, high).where(~inside, 0.0)
     matrix = hessian * (inside[..., :, None] & inside[..., None, :]) + torch.diag_embed((~inside).double())

@@ -29,8 +29,8 @@ def in_order(
         num_pieces: about how many there are.
         most_threads: fewer than usual where a piece takes much memory.
     """
-    threads = min(most_threads, torch.get_num_threads(), num_pieces)
-    if threads <= 1:
+    threads = min(most_threads, torch.get_num_threads())
+    if threads <= 1 or num_pieces <= 1:
         yield from map(work, pieces)
         return
     pool = _pool(threads)
