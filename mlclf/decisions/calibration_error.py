@@ -149,17 +149,16 @@ def _logistic(positives: Tensor, mass: Tensor, logits: Tensor) -> tuple[Tensor, 
     powers = torch.stack([torch.ones_like(z), z, z * z], 2)
     point = torch.stack([mean, scale], 1)  # intercept 0 and slope 1, on the standardised logits
     damping = torch.full_like(total, 1e-3)
-    fitted = torch.addcmul(point[:, :1], point[:, 1:], z)
+    fitted = _fitted(point, z)
     loss = _loss(fitted, mass, goal, point)
     for _ in range(_STEPS):
         step = _newton_step(fitted, mass, powers, goal, damping)
         trial = point + step
-        trial_fitted = torch.addcmul(trial[:, :1], trial[:, 1:], z)
+        trial_fitted = _fitted(trial, z)
         trial_loss = _loss(trial_fitted, mass, goal, trial)
         better = trial_loss <= loss
-        point, fitted = (
-            torch.where(better[:, None], new, old) for new, old in ((trial, point), (trial_fitted, fitted))
-        )
+        point = torch.where(better[:, None], trial, point)
+        fitted = torch.where(better[:, None], trial_fitted, fitted)
         loss = torch.where(better, trial_loss, loss)
         damping = torch.where(better, damping / 10, damping * 10)
         if bool((step.abs().amax(1) < _ENOUGH).logical_or(step.isnan().any(1)).all()):
@@ -182,6 +181,11 @@ def _span(counts: Tensor) -> tuple[Tensor, Tensor]:
     ends = np.where(some, first, used.shape[1]), np.where(some, last, -1)
     low, high = (torch.from_numpy(end).to(counts.device) for end in ends)
     return low, high
+
+
+def _fitted(point: Tensor, z: Tensor) -> Tensor:
+    """Logits [k, t] with intercept and slope [k, 2] at z [k, t]."""
+    return torch.addcmul(point[:, :1], point[:, 1:], z)
 
 
 def _loss(fitted: Tensor, mass: Tensor, goal: Tensor, point: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from mlclf.decisions.cells import Cells
 from mlclf.errors import DataError
 
 SLICE_CELLS = 1 << 19
-"""Cells of a slice: few enough for temporaries to stay in the cache, enough to make the cost of a call vanish."""
+"""Cells of a slice: few enough for temporaries of a few MiB, enough to make the cost of a call vanish."""
 
 
 @dataclass

@@ -19,7 +19,7 @@ MOST_ROWS = 2**31 - 1
 """As many as can be counted in 32 bits."""
 
 BLOCK_CELLS = 1 << 18
-"""Cells that are counted at once: so many that threads seldom wait for the interpreter, few enough for the cache."""
+"""Cells that are counted at once: so many that threads seldom wait for the interpreter, in temporaries of few MiB."""
 
 _UNSHARED_CELLS = 1 << 15
 """The most cells of an operation that torch does not share among its threads, which are slow to wait for."""
@@ -141,7 +141,7 @@ def _blocks(labels: slice, num_rows: int, size: int, num_bins: int) -> Iterator[
 
 
 class _BlockCounter:
-    """Counts blocks of cells; keeps its temporaries between them, few and small beside the processor's cache."""
+    """Counts blocks of cells; keeps its temporaries between them."""
 
     def __init__(self, size: int, bins: Bins) -> None:
         device = bins.least.device

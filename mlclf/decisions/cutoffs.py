@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mlclf.decisions.histograms import LabelHistogram
+from mlclf.decisions.histograms import LabelHistogram, middle_of
 from mlclf.decisions.objectives import Objective
 
 CUT_BYTES = 200
@@ -123,7 +123,7 @@ def cuts_of(
     score = scores_of(least.nan_to_num(posinf=0.0))
     lower = scores_of(below.where(~lowest, 0.0)).where(~lowest, 0.0)
     promised = scores_of if probabilities is None else lambda logits: probabilities(logits, labels)
-    probability = histogram.bin_scores(promised, labels, bins)
+    probability = middle_of(promised, least, greatest)
     return Cuts(
         usable=(nonempty & (lowest | (score > lower))).flip(1),
         score=score.flip(1),

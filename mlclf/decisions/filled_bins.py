@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mlclf.decisions.counting import true_places
-from mlclf.decisions.histograms import LabelHistogram, take_bins
+from mlclf.decisions.histograms import LabelHistogram, middle_of, take_bins
 
 _BYTES_PER_BIN = 128
 
@@ -27,11 +27,8 @@ class FilledBins(NamedTuple):
         return self.greatest > self.least
 
     def middle(self, values_of: Callable[[Tensor], Tensor]) -> Tensor:
-        """[k, t] float64, the middle of the values of the least and the greatest logit; anything in an empty bin."""
-        least, greatest = (
-            values_of(end.nan_to_num(posinf=0.0, neginf=0.0)).double() for end in (self.least, self.greatest)
-        )
-        return least.add_(greatest).div_(2)
+        """[k, t] float64; see `middle_of`."""
+        return middle_of(values_of, self.least, self.greatest)
 
 
 Measure = Callable[[FilledBins, slice], Tensor]

@@ -20,7 +20,7 @@ from mlclf.decisions.histogram_tables import SQUARES, columns_of, table_of
 from mlclf.decisions.lazy_bins import Filled, is_lazy, lazy_zeros
 from mlclf.errors import DataError
 
-__all__ = ["LIMIT", "Counts", "LabelHistogram", "bins_for", "check_finite", "row_slices", "take_bins"]
+__all__ = ["LIMIT", "Counts", "LabelHistogram", "bins_for", "check_finite", "middle_of", "row_slices", "take_bins"]
 
 BYTES_PER_BIN = 16
 """Two int32 counts and two float32 ends. Weights other than 1 make it 24, with their squares 40."""
@@ -357,15 +357,6 @@ class LabelHistogram(Metric):
         """Return [K, T] bool, True where a row was counted."""
         return self.greatest >= self.least
 
-    def bin_scores(self, scores_of: Callable[[Tensor], Tensor], labels: slice, bins: slice | None = None) -> Tensor:
-        """Return [k, t] float64, the middle of the least and the greatest score of each bin, for a slice of labels.
-
-        `bins` are all by default.
-        """
-        ends = self.ends(labels, bins or slice(0, self.num_bins))
-        least, greatest = (scores_of(end.nan_to_num(posinf=0.0, neginf=0.0)).double() for end in ends)
-        return (least + greatest) / 2
-
     def label_slices(self, bytes_per_bin: int) -> Iterator[slice]:
         """Yield slices of labels whose temporaries, at `bytes_per_bin` for each bin, stay within 64 MiB."""
         step = max(1, SLICE_BYTES // (self.num_bins * bytes_per_bin))
@@ -487,6 +478,12 @@ class LabelHistogram(Metric):
                 histogram.squares[label, 1 - half, bin_index] = columns[name]
         histogram.least[label, bin_index], histogram.greatest[label, bin_index] = columns["least"], columns["greatest"]
         return histogram
+
+
+def middle_of(values_of: Callable[[Tensor], Tensor], least: Tensor, greatest: Tensor) -> Tensor:
+    """Float64, the middle of the values of the least and the greatest logit of bins; that of 0 in an empty bin."""
+    low, high = (values_of(end.nan_to_num(posinf=0.0, neginf=0.0)).double() for end in (least, greatest))
+    return (low + high) / 2
 
 
 def take_bins(values: Tensor, bins: Tensor) -> Tensor:
