@@ -22,6 +22,7 @@ from mlclf.decisions.slopes import (
     fit_logistic,
     platt_targets,
     pooled_slope,
+    slope_bounds,
 )
 
 
@@ -140,6 +141,66 @@ def test_the_fit_ends_at_the_minimum_where_it_once_did_not(
     values: list[float], positives: list[float], negatives: list[float], slope: SlopePrior
 ) -> None:
     assert_least(*(torch.tensor([column]).double() for column in (values, positives, negatives)), slope)
+
+
+def extreme_problem(seed: int, num_bins: int = 48) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits [C] of any scale and counts [C] from none to millions: rare, separated, steep, backwards or at random."""
+    random = np.random.default_rng(seed)
+    z = random.normal(size=num_bins) * 10 ** random.uniform(-2, 3) + random.normal() * 10 ** random.uniform(-1, 2)
+    z = z.round() if random.random() < 0.3 else z
+    totals = (10 ** (random.random(num_bins) * 7 * random.random())).round()
+    totals *= random.random(num_bins) < 1.2 * random.random()
+    standard = (z - z.mean()) / (z.std() + 1e-3)
+    rate = 10 ** -random.uniform(0, 6)
+    shares = [
+        rate * random.random(num_bins),
+        z > np.median(z),
+        1 / (1 + np.exp(-10 * standard)),
+        1 / (1 + np.exp(np.clip(z, -700, 700))),
+        random.random(num_bins) < 10 * rate,
+    ][int(random.integers(5))]
+    positives = (totals * shares).round()
+    return tuple(torch.from_numpy(column) for column in (z, positives, totals - positives))
+
+
+def least_loss(z: Tensor, targets: Tensor, totals: Tensor, least: float, greatest: float) -> Tensor:
+    """[k], the least log-loss by halving alone: of the slope in its bounds, and of the intercept for each slope."""
+
+    def intercept_of(slope: Tensor) -> Tensor:
+        low, high = torch.full_like(slope, -1e6), torch.full_like(slope, 1e6)
+        for _ in range(75):
+            middle = (low + high) / 2
+            rising = (totals * torch.sigmoid(slope[:, None] * z + middle[:, None]) - targets).sum(1) > 0
+            low, high = torch.where(rising, low, middle), torch.where(rising, middle, high)
+        return (low + high) / 2
+
+    ends = [torch.full((len(z),), end, dtype=torch.float64) for end in (least, greatest)]
+    low, high = ends
+    for _ in range(50):
+        middle = (low * high).sqrt()
+        p = torch.sigmoid(middle[:, None] * z + intercept_of(middle)[:, None])
+        rising = ((totals * p - targets) * z).sum(1) > 0
+        low, high = torch.where(rising, low, middle), torch.where(rising, middle, high)
+    losses = [log_losses(z, targets, totals, slope, intercept_of(slope)) for slope in (low, high, *ends)]
+    return torch.stack(losses).amin(0)
+
+
+def log_losses(z: Tensor, targets: Tensor, totals: Tensor, slope: Tensor, intercept: Tensor) -> Tensor:
+    eta = slope[:, None] * z + intercept[:, None]
+    return (totals * functional.softplus(eta, threshold=600) - targets * eta).sum(1)
+
+
+def test_slopes_within_bounds_end_at_the_minimum_of_600_extreme_problems() -> None:
+    """Halving needs no curvature. Losses reach 1e9 nats, of which float64 sums hold 1e-7."""
+    z, positives, negatives = (torch.stack(column) for column in zip(*map(extreme_problem, range(600)), strict=True))
+    both = (positives.sum(1) > 0) & (negatives.sum(1) > 0)
+    assert int(both.sum()) > 400
+    z, positives, negatives = z[both], positives[both], negatives[both]
+    targets, totals = platt_targets(positives, negatives), positives + negatives
+    start = torch.stack([torch.ones(len(z)), torch.linspace(-20, 20, len(z))], 1).double()
+    theta = fit_logistic(torch.stack([z, torch.ones_like(z)]), targets, totals, slope_bounds(0.05, 20.0), start)
+    found = log_losses(z, targets, totals, theta[:, 0], theta[:, 1])
+    assert bool((found <= least_loss(z, targets, totals, 0.05, 20.0) * (1 + 1e-9) + 1e-6).all())
 
 
 def test_platt_targets_are_his() -> None:

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from mlclf.decisions.calibrators import Calibrators
 from mlclf.decisions.histograms import LabelHistogram
+from mlclf.decisions.slopes import fit_logistic, platt_targets, slope_bounds
 from mlclf.training.candidates import HeldOutCells
 
 GRID = torch.arange(-14.0, -0.4, 0.5, dtype=torch.float64)
@@ -21,7 +22,8 @@ It was chosen as the best of a grid on the rows that judge it. With less, hiva (
 """
 
 CALIBRATION_BINS = 1024
-NEWTON_STEPS = 50
+SLOPES = slope_bounds(0.05, 20.0)
+"""Of the refit after pos_weight: a slope and a free intercept."""
 
 
 @dataclass(frozen=True)
@@ -147,59 +149,23 @@ def _best_floor(logits: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
 
 
 def fit_slopes(histogram: LabelHistogram, start: Tensor) -> tuple[Tensor, Tensor]:
-    """Slope and intercept [K] float64 that make held-out logits calibrated (Platt 1999), by Newton's method.
+    """Slope and intercept [K] float64 that make held-out logits calibrated (Platt 1999), by `fit_logistic`.
 
-    The slope is kept within [0.05, 20]: the order of the scores does not change. Targets are Platt's
-    (N₊ + 1)/(N₊ + 2) and 1/(N₋ + 2). Labels of one class keep slope 1 and the intercept of `start`.
+    The slope is kept within [0.05, 20]: the order of the scores does not change. Targets are `platt_targets`. Labels of
+    one class keep slope 1 and the intercept of `start`.
 
     Args:
         histogram: logits of held-out rows, of the weighted model.
         start: [K] float64, first intercepts (−log pos_weight).
     """
-    slope = torch.ones(histogram.num_labels, dtype=torch.float64)
-    intercept = start.double().clone()
+    first = torch.stack([torch.ones_like(start.double()), start.double()], 1)
+    fitted = first.clone()
     for part, centres, positives, negatives in _label_parts(histogram):
-        slope[part], intercept[part] = _platt(centres, positives, negatives, intercept[part])
-    return slope, intercept
-
-
-def _platt(logits: Tensor, positives: Tensor, negatives: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
-    num_positive, num_negative = positives.sum(1), negatives.sum(1)
-    high = ((num_positive + 1) / (num_positive + 2))[:, None]
-    low = (1 / (num_negative + 2))[:, None]
-    targets, totals = positives * high + negatives * low, positives + negatives
-    slope, intercept = torch.ones_like(start), start.clone()
-
-    def loss(a: Tensor, b: Tensor) -> Tensor:
-        z = a[:, None] * logits + b[:, None]
-        return (-totals * functional.logsigmoid(-z) - targets * z).sum(1)
-
-    value = loss(slope, intercept)
-    for _ in range(NEWTON_STEPS):
-        p = torch.sigmoid(slope[:, None] * logits + intercept[:, None])
-        residual, curvature = totals * p - targets, totals * p * (1 - p)
-        g_slope, g_intercept = (residual * logits).sum(1), residual.sum(1)
-        h_ss = (curvature * logits.square()).sum(1) + 1e-9
-        h_si, h_ii = (curvature * logits).sum(1), curvature.sum(1) + 1e-9
-        determinant = (h_ss * h_ii - h_si.square()).clamp_min(1e-18)
-        step_slope = (h_ii * g_slope - h_si * g_intercept) / determinant
-        step_intercept = (h_ss * g_intercept - h_si * g_slope) / determinant
-        length = torch.ones_like(value)
-        for _ in range(20):
-            a, b = (slope - length * step_slope).clamp(0.05, 20), intercept - length * step_intercept
-            new = loss(a, b)
-            worse = ~(new <= value)
-            if not worse.any():
-                break
-            length = torch.where(worse, length / 2, length)
-        better = new <= value
-        slope, intercept = torch.where(better, a, slope), torch.where(better, b, intercept)
-        finished = bool(((value - new).abs() <= 1e-12 * value.abs()).all())
-        value = torch.minimum(new, value)
-        if finished:
-            break
-    both = (num_positive > 0) & (num_negative > 0)
-    return torch.where(both, slope, 1.0), torch.where(both, intercept, start)
+        both = (positives.sum(1) > 0) & (negatives.sum(1) > 0)
+        z, targets, totals = centres[both], platt_targets(positives[both], negatives[both]), positives + negatives
+        best = fit_logistic(torch.stack([z, torch.ones_like(z)]), targets, totals[both], SLOPES, first[part][both])
+        fitted[part] = first[part].masked_scatter(both[:, None], best)
+    return fitted[:, 0], fitted[:, 1]
 
 
 def calibrated_loss(rows: Sequence[HeldOutCells], log_weights: Tensor) -> Tensor:

@@ -55,6 +55,12 @@ class SlopePrior(NamedTuple):
         return CoefficientPrior(*(torch.tensor(column, dtype=torch.float64) for column in columns))
 
 
+def slope_bounds(least: float, greatest: float) -> CoefficientPrior:
+    """No prior of a slope within bounds, and of a free intercept after it."""
+    columns = [0.0, 0.0], [0.0, 0.0], [least, -math.inf], [greatest, math.inf]
+    return CoefficientPrior(*(torch.tensor(column, dtype=torch.float64) for column in columns))
+
+
 def platt_targets(positives: Tensor, negatives: Tensor) -> Tensor:
     """Expected positives [k, C] when a positive counts (N₊ + 1)/(N₊ + 2) and a negative 1/(N₋ + 2) (Platt 1999)."""
     num_positive, num_negative = positives.sum(1, keepdim=True), negatives.sum(1, keepdim=True)
