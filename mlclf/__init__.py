@@ -4,6 +4,7 @@ The map, in the order in which a row travels; imports only point up it:
 
     errors              what can go wrong, as a user meets it
     files               the commit primitive: temporary file, hash, fsync, rename
+    names               how data and columns are named from Python
     config              the tree of validated settings; YAML; every default
     data                Parquet → batches
     training            batches → weights
@@ -15,7 +16,9 @@ The map, in the order in which a row travels; imports only point up it:
     progress            progress and tables as lines of text
     cli                 argv and printing
 
-The public names below are imported when they are first used, so that `import mlclf` costs nothing.
+The public names below are imported when they are first used, so that `import mlclf` costs nothing. What the command
+line says on stderr goes to the logger "mlclf" in Python: warnings at level WARNING, which Python shows unless told
+otherwise, the rest at INFO.
 """
 
 from __future__ import annotations
@@ -94,3 +97,8 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, also those that nobody has used yet, so that completion shows them."""
+    return sorted({*globals(), *__all__})

@@ -14,6 +14,7 @@ from mlclf.config import Settings
 from mlclf.data.footers import ColumnFooter, Footers, read_footers
 from mlclf.data.schema import EMBEDDING, NUMERIC, SPARSE, Schema, find_schema, matches
 from mlclf.data.shards import Plan, make_plan
+from mlclf.names import Names, names_of
 
 if TYPE_CHECKING:
     from mlclf.data.features.table import Features
@@ -35,8 +36,8 @@ LONGEST_TEXT = 60
 
 
 def inspect(
-    data: str | Sequence[str],
-    labels: Sequence[str] = (),
+    data: Names,
+    labels: Names = (),
     *,
     features: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -60,7 +61,7 @@ def inspect(
         ConfigError: a name matches no column, or two parts claim one.
         DataError: the data cannot be read, or a fit would refuse it.
     """
-    settings = settings or Settings()
+    settings, labels = settings or Settings(), names_of(labels, "labels")
     plan = make_plan(data)
     footers = read_footers(plan.shards)
     names = dict.fromkeys(name for shard in plan.shards for name in shard.schema.names)

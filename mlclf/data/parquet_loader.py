@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,8 +28,7 @@ from mlclf.data.splits import Split
 from mlclf.data.statistics import corrupt_units, count_rows, fit_statistics
 from mlclf.data.where import Where, parse_where
 from mlclf.errors import ConfigError
-
-Names = str | Path | Sequence[str | Path]
+from mlclf.names import Names, names_of
 
 
 @dataclass(frozen=True)
@@ -119,14 +118,14 @@ class ParquetLoader:
         skip = on_corrupt == "skip"
         threads = threads or min(os.cpu_count() or 1, 16)
         condition = None if where is None else parse_where(where)
-        plan = make_plan(_names(data), skip_corrupt=skip)
+        plan = make_plan(names_of(data), skip_corrupt=skip)
         check_where(plan, condition)
         if features is None:
             schema = find_schema(
                 plan,
-                _names(labels),
-                features=_names(columns),
-                exclude=_names(exclude),
+                names_of(labels, "labels"),
+                features=names_of(columns, "features"),
+                exclude=names_of(exclude, "exclude"),
                 weight=weight,
                 roles=settings.features.roles,
             )
@@ -296,7 +295,3 @@ def _columns(schema: Schema, where: Where | None) -> list[str]:
     """Columns that are read."""
     names = [*schema.feature_columns, *schema.labels, schema.weight, *(where.columns if where else ())]
     return [name for name in dict.fromkeys(names) if name is not None]
-
-
-def _names(value: Names) -> list[str]:
-    return [str(value)] if isinstance(value, str | Path) else [str(item) for item in value]

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from mlclf.data.remote import RemoteError
 from mlclf.data.sources import Source, find_sources
 from mlclf.errors import DataError
+from mlclf.names import Names, names_of
 
 UNIT_ROWS = 16_384
 """Consecutive row groups of a file are read as one unit until it has this many rows."""
@@ -212,7 +213,7 @@ class Plan:
         return f"{self.shards[groups[0].shard].source.name} {words}"
 
 
-def make_plan(data: str | Sequence[str], *, skip_corrupt: bool = False) -> Plan:
+def make_plan(data: Names, *, skip_corrupt: bool = False) -> Plan:
     """Read the footers of every file that `data` names and lay out the units.
 
     Args:
@@ -222,7 +223,7 @@ def make_plan(data: str | Sequence[str], *, skip_corrupt: bool = False) -> Plan:
     Raises:
         DataError: nothing is found, a file is not readable Parquet, has two columns of one name, or holds no rows.
     """
-    arguments = [data] if isinstance(data, str) else list(data)
+    arguments = names_of(data)
     sources, warnings = find_sources(arguments)
     with ThreadPoolExecutor(max_workers=min(16, len(sources))) as pool:
         results = list(_lightened(pool.map(FOOTERS.read, sources)))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mlclf.decisions.in_memory import columns_of, in_order
 from mlclf.decisions.top_k import is_top
-from mlclf.errors import ConfigError, RunError
+from mlclf.errors import ConfigError, DataError, RunError
 
 FORMAT_VERSION = 1
 STATUSES = ("tuned", "shrunk", "fallback", "unattainable")
@@ -45,6 +46,7 @@ class Thresholds:
         confidence: the level that the constraint holds with; None = no claim.
         per_row: labels of a row that are flagged at most, those with the largest scores; None = no limit.
         details: more about single labels, such as the best that an unattainable constraint can do; by position.
+        label_names: [K], where they are known.
     """
 
     thresholds: Tensor
@@ -59,9 +61,36 @@ class Thresholds:
     confidence: float | None = None
     per_row: int | None = None
     details: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    label_names: tuple[str, ...] | None = None
 
-    def decide(self, scores: Tensor) -> Tensor:
-        """Return [n, K] bool, the decisions of scores [n, K] float32."""
+    @overload
+    def decide(self, scores: Tensor) -> Tensor: ...
+
+    @overload
+    def decide(self, scores: Any) -> Any: ...
+
+    def decide(self, scores: Any) -> Any:
+        """Return the decisions of scores: bool of the same shape, a tensor of a tensor, else a NumPy array.
+
+        Args:
+            scores: [n, K], or [n] for one label, in what `tune_thresholds` takes; compared as float32. Columns of a
+                frame are taken by name where the labels have names.
+
+        Raises:
+            DataError: there is not a column for each label.
+        """
+        if not isinstance(scores, Tensor):
+            numbers = in_order(columns_of(scores, "scores"), self.label_names, "scores")
+            try:
+                held = torch.from_numpy(np.ascontiguousarray(numbers, np.float32))
+            except (TypeError, ValueError) as error:
+                raise DataError(f"scores must be numbers ({error})") from error
+            return self.decide(held).numpy()
+        num_labels = len(self.thresholds)
+        if scores.shape[-1:] != (num_labels,) and not (num_labels == 1 and scores.dim() == 1):
+            raise DataError(
+                f"scores must have a column for each of {num_labels} labels, got the shape {list(scores.shape)}"
+            )
         decisions = at_least(scores, self.thresholds.to(scores.device))
         if self.per_row is None:
             return decisions
@@ -112,6 +141,7 @@ class Thresholds:
             method=document["method"],
             confidence=document["confidence"],
             per_row=document.get("per_row"),
+            label_names=tuple(label_names),
         )
 
 

@@ -64,7 +64,7 @@ class Decided:
         self.folder.write_thresholds(thresholds, names)
         self.folder.write_manifest(self._training_record())
         for line in data.statistics.features.counted():
-            yield Progress("done", note=line)
+            yield Progress.warning("done", line)
 
     def _calibration(self) -> Calibration:
         log_weights = self.trained.pos_weight.log()

@@ -66,7 +66,7 @@ def train_full_batch(
     fit = solved.fit
     if not fit.converged:
         note = "some labels stopped short of the optimum: inputs separate their classes, or nearly repeat each other"
-        yield Progress("training", note=f"{note}; a larger optimizer.l2 has one that can be reached")
+        yield Progress.warning("training", f"{note}; a larger optimizer.l2 has one that can be reached")
     dense, vocabulary = features.num_dense, features.vocabulary_size
     held_out = [head_from_columns(model, dense, vocabulary, used) for model in fit.models]
     return Trained(held_out, head_from_columns(fit.final, dense, vocabulary, used), pos_weight, algorithm)

@@ -75,7 +75,7 @@ class PreparedData:
         self.valid_plan = make_plan(list(arguments.valid)) if arguments.valid else None
         for plan in filter(None, (self.plan, self.valid_plan)):
             for warning in plan.warnings:
-                yield Progress("data", note=warning)
+                yield Progress.warning("data", warning)
             check_where(plan, self.where)
         self.split = resolve_split(arguments, settings, self.plan, self.valid_plan is not None)
         others = [name for name in (self.split.time, self.split.group) if name and name != arguments.group]
@@ -94,7 +94,7 @@ class PreparedData:
         if self.valid_plan is not None:
             check_shards(self.valid_plan, self.schema, filter(None, [self.schema.group]))
         for name, reason in self.schema.ignored:
-            yield Progress("data", note=f"column {name!r} is left out: {reason}")
+            yield Progress.warning("data", f"column {name!r} is left out: {reason}")
         unused = tuple((name, "excluded, or not among the features") for name in drift(self.plan, self.schema))
         self.schema = replace(self.schema, ignored=self.schema.ignored + unused)
         if self.split.time is not None:
@@ -141,9 +141,9 @@ class PreparedData:
         self.statistics, self.plan = statistics, statistics.plan
         for aside in self.plan.set_aside:
             lost = "unknown many" if aside.rows is None else f"{aside.rows:,}"
-            yield Progress("statistics", note=f"set aside, {lost} rows: {aside.reason}")
+            yield Progress.warning("statistics", f"set aside, {lost} rows: {aside.reason}")
         for warning in statistics.warnings:
-            yield Progress("statistics", note=warning)
+            yield Progress.warning("statistics", warning)
         counts = statistics.counts
         self.totals = LabelTotals(torch.from_numpy(counts.positives), torch.from_numpy(counts.totals))
         if self.hold_out.trained.shape[1] > counts.positives.shape[0]:
@@ -155,7 +155,7 @@ class PreparedData:
         one_class = self.totals.of(self.hold_out.final()).constant()[0].nonzero()[:, 0].tolist()
         if one_class:
             names = ", ".join(repr(statistics.label_names[index]) for index in one_class[:5])
-            yield Progress("statistics", note=f"{len(one_class)} labels have one class only in training: {names}")
+            yield Progress.warning("statistics", f"{len(one_class)} labels have one class only in training: {names}")
         self.encoder = self._encoder(self.split)
         decoded = max(self.plan.row_bytes, statistics.decoded_row_bytes)
         self.pool = pool_shape(self.budget, statistics.row_bytes, decoded, self._reader(), self.plan.largest_unit_rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from mlclf.decisions.cells import Cells, row_identities, value_identities
 from mlclf.decisions.file_thresholds import in_file_scale
+from mlclf.decisions.in_memory import columns_of, in_order
 from mlclf.decisions.objectives import parse_objective
 from mlclf.decisions.score_columns import LOGIT, PROBABILITY, file_logits
 from mlclf.decisions.thresholds import Thresholds
@@ -37,7 +39,9 @@ def tune_thresholds(
 ) -> Thresholds:
     """Tune a threshold for each label on the scores of any model, in memory.
 
-    Arrays are what NumPy reads as such: arrays, tensors, lists, and frames of polars, pandas or Arrow.
+    Arrays are what NumPy reads as such: arrays, tensors, lists, and frames of polars, pandas or Arrow. Where both
+    scores and labels, or weights of labels, have names, their columns are paired by name; `X` is the label
+    of the score `X` or `score_X`.
 
     Args:
         scores: [n] or [n, K], of rows that the model was not trained on.
@@ -64,7 +68,11 @@ def tune_thresholds(
         raise ConfigError(f"score_kind must be 'probability' or 'logit', got {score_kind!r}")
     if method not in ("auto", "plain"):
         raise ConfigError(f"method must be 'auto' or 'plain', got {method!r}")
-    columns, truth = _scores(scores, score_kind), _labels(labels)
+    held = columns_of(scores, "scores")
+    names, columns = held.names, _scores(held.numbers, score_kind)
+    truth = _labels(in_order(columns_of(labels, "labels"), names, "labels"))
+    if label_weights is not None:
+        label_weights = in_order(columns_of(label_weights, "label_weights"), names, "label_weights")
     num_rows, num_labels = columns.shape
     for what, found, wanted in (
         ("labels", truth, columns.shape),
@@ -104,26 +112,14 @@ def tune_thresholds(
                 weight if weight is not None and weight.dim() == 2 else None,
             )
         )
-    return in_file_scale(tuner.thresholds(), score_kind)
-
-
-def _array(values: Any, what: str) -> NDArray[Any]:
-    """What NumPy makes of arrays, tensors and frames."""
-    if isinstance(values, torch.Tensor):
-        return np.asarray(values.detach().cpu().numpy())
-    if isinstance(values, pa.Table):
-        return np.column_stack([values.column(name).to_numpy() for name in values.column_names])
-    found = np.asarray(values.to_numpy() if hasattr(values, "to_numpy") else values)
-    if found.ndim not in (1, 2):
-        raise DataError(f"{what} must have one or two dimensions, got {found.ndim}")
-    return found
+    return replace(in_file_scale(tuner.thresholds(), score_kind), label_names=names)
 
 
 def _numbers(values: Any, what: str) -> NDArray[np.float64] | None:
     if values is None:
         return None
     try:
-        return np.asarray(_array(values, what), np.float64)
+        return np.asarray(columns_of(values, what).numbers, np.float64)
     except (TypeError, ValueError) as error:
         raise DataError(f"{what} must be numbers ({error})") from error
 

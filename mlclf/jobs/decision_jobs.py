@@ -17,8 +17,8 @@ from mlclf.decisions.score_columns import KIND_KEY, is_list
 from mlclf.decisions.score_files import Scored
 from mlclf.decisions.score_pairing import SCORE_PREFIX, open_scores
 from mlclf.errors import ConfigError
-from mlclf.jobs.names import Names, names_of
 from mlclf.jobs.predictions import WIDE_LABELS, Parts, empty_keys, written_part
+from mlclf.names import Names, names_of
 
 DECISION_PREFIX = "decision_"
 DIFF_VERSION = 1
@@ -74,7 +74,7 @@ def apply_thresholds_steps(
                 empty = {name: empty_keys(plan.shards[index], name)[name] for name in carried}
                 writer.write(_with_decisions(pa.table(empty), np.zeros((len(scored.label_names), 0), bool), scored))
     for warning in plan.warnings:
-        yield Progress("rows", note=warning)
+        yield Progress.warning("rows", warning)
     return parts.finish()
 
 
@@ -82,7 +82,7 @@ def _scored(plan: Plan, thresholds: Path, scores: Names, score_kind: str | None)
     """The scores of a plan, in the scale that they or else the thresholds say."""
     kind, names = described(thresholds)
     silent = all(KIND_KEY not in (shard.schema.metadata or {}) for shard in plan.shards)
-    return open_scores(plan, names_of(scores), kind if score_kind is None and silent else score_kind, names)
+    return open_scores(plan, names_of(scores, "scores"), kind if score_kind is None and silent else score_kind, names)
 
 
 def _carried(plan: Plan, scored: Scored, key: str | None) -> list[str]:

@@ -11,8 +11,8 @@ from mlclf.config import Arguments, RunFile, Settings, load_run_file
 from mlclf.data.steps import Progress, drain
 from mlclf.errors import ConfigError
 from mlclf.fitting import FitJob
-from mlclf.jobs.names import Names, names_of
 from mlclf.jobs.run import Run
+from mlclf.names import Names, names_of
 from mlclf.runs import RunFolder
 
 
@@ -53,13 +53,13 @@ def fit(
     """
     arguments = {
         "train": names_of(data) or None,
-        "labels": names_of(labels) or None,
-        "valid": None if valid is None else names_of(valid),
+        "labels": names_of(labels, "labels") or None,
+        "valid": None if valid is None else names_of(valid, "data"),
         "valid_fraction": valid_fraction,
         "valid_by": valid_by,
         "folds": folds,
-        "columns": names_of(features) or None,
-        "exclude": names_of(exclude) or None,
+        "columns": names_of(features, "features") or None,
+        "exclude": names_of(exclude, "exclude") or None,
         "weight": weight,
         "key": key,
         "group": group,

@@ -31,7 +31,6 @@ from mlclf.decisions.tuner import Tuner
 from mlclf.errors import ConfigError
 from mlclf.files import read_json, write_json
 from mlclf.jobs.evaluations import EvaluateOptions, Judged, ScoredBatch, check_column, evaluation_steps
-from mlclf.jobs.names import Names, names_of
 from mlclf.jobs.predictions import (
     DEFAULT_TOP,
     WIDE_LABELS,
@@ -44,6 +43,7 @@ from mlclf.jobs.predictions import (
 )
 from mlclf.jobs.shifted import read_prevalences, shifted_thresholds
 from mlclf.jobs.tuned import DEFAULT_CONFIDENCE, make_tuner
+from mlclf.names import Names, names_of
 from mlclf.runs import RunFolder
 
 ID_BYTES = 12
@@ -139,6 +139,7 @@ class Run:
         carried = tuple(dict.fromkeys(name for name in (identity, by) if name))
 
         def passes() -> Iterator[ScoredBatch]:
+            self.features.counted()  # of an earlier pass: counts are of rows
             for batch, progress in self._batches(plan, "evaluate", with_labels=True, carried=carried):
                 cells = self._cells(batch, progress.done - len(batch), identity)
                 values = None if by is None or batch.keys is None else batch.keys.column(by)
@@ -285,7 +286,7 @@ class Run:
         claims = objective.is_constraint and confidence is not None
         if self._trained_on(plan):
             note = "these rows were trained on: thresholds tuned on them promise too much; use rows held out"
-            yield Progress("calibrate", note=note + ("; no confidence is claimed" if claims else ""))
+            yield Progress.warning("calibrate", note + ("; no confidence is claimed" if claims else ""))
             confidence, claims = None, False
         weighted = claims and self._applied_schema(plan).weight is not None
         tuner = make_tuner(
@@ -307,16 +308,20 @@ class Run:
     def _counted(self, data: Sequence[str]) -> Generator[Progress, None, LabelHistogram]:
         """The logits of unlabelled rows."""
         histogram = LabelHistogram(len(self.label_names))
-        for batch, progress in self._batches(make_plan(data), "unlabelled", with_labels=False):
+        plan = make_plan(data)
+        for batch, progress in self._batches(plan, "unlabelled", with_labels=False):
             logits = self.scorer.logits(batch)
             histogram.update(logits, torch.zeros_like(logits, dtype=torch.uint8))
             yield progress
+        yield from self._notes(plan)
         return histogram
 
     def _greatest_weight(self, plan: Plan) -> float:
         """The greatest weight of a row; reads all rows."""
         batches = self._batches(plan, "calibrate", with_labels=True)
-        return max((float(batch.weights.max()) for batch, _ in batches if len(batch)), default=0.0)
+        greatest = max((float(batch.weights.max()) for batch, _ in batches if len(batch)), default=0.0)
+        self.features.counted()  # the pass that tunes counts these rows again
+        return greatest
 
     def _identity(self, plan: Plan) -> str | None:
         """The column that tells what a row is, where the data has it: the run's group, or its key."""
@@ -384,4 +389,4 @@ class Run:
         if unknown:
             lines.append(f"{len(unknown)} columns were not there in training and are not used: {unknown[:5]}")
         for line in lines:
-            yield Progress("rows", note=line)
+            yield Progress.warning("rows", line)

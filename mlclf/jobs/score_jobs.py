@@ -28,9 +28,9 @@ from mlclf.decisions.tuner import Tuner
 from mlclf.errors import ConfigError, DataError
 from mlclf.files import write_json
 from mlclf.jobs.evaluations import EvaluateOptions, Judged, ScoredBatch, check_column, evaluation_steps
-from mlclf.jobs.names import Names, names_of
 from mlclf.jobs.shifted import read_prevalences, shifted_thresholds
 from mlclf.jobs.tuned import DEFAULT_CONFIDENCE, make_tuner
+from mlclf.names import Names, names_of
 
 DEFAULT_BUDGET_BYTES = 512 << 20
 
@@ -151,13 +151,13 @@ def opened(
     plan = make_plan(names_of(data))
     return open_score_files(
         plan,
-        names_of(scores),
-        None if labels is None else names_of(labels),
+        names_of(scores, "scores"),
+        None if labels is None else names_of(labels, "labels"),
         score_kind,
         label_plan=make_plan(names_of(label_data)) if label_data else None,
         key=key,
         weight=weight,
-        label_weights=names_of(label_weights),
+        label_weights=names_of(label_weights, "label_weights"),
         group=group,
         label_names=label_names,
         budget_bytes=memory_budget,
@@ -169,7 +169,7 @@ def _counted(
 ) -> Generator[Progress, None, LabelHistogram]:
     """The logits of score files without labels, of the labels of others."""
     plan = make_plan(data)
-    files = open_scores(plan, names_of(columns.get("scores", "score_*")), like.kind, like.label_names)
+    files = open_scores(plan, names_of(columns.get("scores", "score_*"), "scores"), like.kind, like.label_names)
     if not files.scores.is_list:
         files = files.of(like.label_names)
     histogram, done = LabelHistogram(len(files.label_names)), 0
@@ -201,7 +201,7 @@ def _notes(files: ScoreFiles, done: int) -> Generator[Progress, None, None]:
     if files.unseen_tags:
         notes.append(f"{files.unseen_tags:,} tags are not among the labels that have scores; they are ignored")
     for note in notes:
-        yield Progress("rows", note=note)
+        yield Progress.warning("rows", note)
     if not done:
         raise DataError("no row has both scores and labels; check --key and the files")
 

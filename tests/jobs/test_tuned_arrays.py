@@ -145,3 +145,65 @@ def test_what_an_unattainable_label_can_hold_is_shown() -> None:
     assert lines[0] == "objective precision:0.99, method binomial, confidence 0.95"
     best = document["labels"]["a"]["best"]
     assert lines[2].endswith(f"can hold precision {best['precision']:.4f} at {best['threshold']:.4f}")
+
+
+def test_columns_of_frames_are_paired_by_name() -> None:
+    scores, labels = made()
+    scored, truth = pl.DataFrame(scores, schema=["a", "b", "c"]), pl.DataFrame(labels, schema=["a", "b", "c"])
+    wanted = mlclf.tune_thresholds(scored, truth, objective="cost:1,3").thresholds
+    turned = truth.select("c", "a", "b")
+    prefixed = scored.rename({name: f"score_{name}" for name in scored.columns})
+    for held in (scored, prefixed, prefixed.to_arrow()):
+        for other in (turned, turned.to_arrow(), labels):
+            found = mlclf.tune_thresholds(held, other, objective="cost:1,3")
+            torch.testing.assert_close(found.thresholds, wanted, rtol=0, atol=0)
+    weights = np.random.default_rng(2).random(labels.shape)
+    by_place = mlclf.tune_thresholds(scored, truth, objective="cost:1,3", label_weights=weights).thresholds
+    named = pl.DataFrame(weights, schema=["a", "b", "c"]).select("b", "c", "a")
+    by_name = mlclf.tune_thresholds(scored, truth, objective="cost:1,3", label_weights=named).thresholds
+    torch.testing.assert_close(by_name, by_place, rtol=0, atol=0)
+
+
+def test_columns_of_other_names_are_refused() -> None:
+    scores, labels = made()
+    message = (
+        r"labels must have the columns 'a', 'b', 'c', in any order, got 'a', 'b', 'd'; "
+        r"name them alike, or give arrays, whose columns are taken as they stand"
+    )
+    with pytest.raises(DataError, match=message):
+        mlclf.tune_thresholds(
+            pl.DataFrame(scores, schema=["a", "b", "c"]), pl.DataFrame(labels, schema=["a", "b", "d"])
+        )
+
+
+def test_decide_takes_what_was_tuned() -> None:
+    scores, labels = made()
+    frame = pl.DataFrame(scores, schema=["a", "b", "c"])
+    tuned = mlclf.tune_thresholds(frame, labels, objective="mcc")
+    wanted = scores >= tuned.thresholds.numpy()
+    assert wanted.any(0).all()
+    for held in (
+        scores,
+        scores.tolist(),
+        scores.astype(np.float64),
+        frame,
+        frame.select("c", "b", "a"),
+        frame.to_arrow(),
+    ):
+        found = tuned.decide(held)
+        assert found.dtype == bool
+        assert (found == wanted).all()
+    assert (tuned.decide(torch.from_numpy(scores)).numpy() == wanted).all()
+    one = mlclf.tune_thresholds(scores[:, 0], labels[:, 0], objective="mcc")
+    assert (one.decide(scores[:, 0]) == (scores[:, 0] >= one.thresholds.numpy())).all()
+
+
+def test_decide_refuses_other_shapes_and_names() -> None:
+    scores, labels = made()
+    tuned = mlclf.tune_thresholds(pl.DataFrame(scores, schema=["a", "b", "c"]), labels)
+    with pytest.raises(DataError, match=r"scores must have a column for each of 3 labels, got the shape \[400, 2\]"):
+        tuned.decide(scores[:, :2])
+    with pytest.raises(DataError, match="scores must have the columns 'a', 'b', 'c', in any order, got 'a', 'b', 'x'"):
+        tuned.decide(pl.DataFrame(scores, schema=["a", "b", "x"]))
+    with pytest.raises(DataError, match="scores must be numbers"):
+        tuned.decide([["high", "low", "low"]])

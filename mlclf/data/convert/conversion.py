@@ -24,6 +24,7 @@ from mlclf.data.convert.sparse_text import SparseText, has_several_labels, xmc_h
 from mlclf.data.convert.tables import TABLES, CsvFormat, Piece, tables
 from mlclf.data.steps import Progress, drain
 from mlclf.errors import ConfigError, DataError
+from mlclf.names import names_of
 
 FORMATS = {
     ".libsvm": "libsvm", ".svm": "libsvm", ".svmlight": "libsvm", ".xmc": "xmc", ".arff": "arff", ".csv": "csv",
@@ -132,7 +133,7 @@ def convert_steps(
     memory_budget: int | None = None,
 ) -> Generator[Progress, None, Converted]:
     """The job of `convert`, yielding progress in bytes of the files; returns what was written."""
-    folder, paths = Path(out), [Path(each) for each in ([files] if isinstance(files, str | Path) else files)]
+    folder, paths = Path(out), [Path(each) for each in names_of(files)]
     budget = Settings().runtime.memory_budget if memory_budget is None else memory_budget
     xml = None if labels_xml is None else Path(labels_xml)
     columns = None if names is None else tuple(names)

@@ -7,7 +7,7 @@ writes them. So the order is the same whatever the budget, and memory holds litt
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -32,6 +32,7 @@ from mlclf.data.decode import decode_unit
 from mlclf.data.shards import Plan, make_plan
 from mlclf.data.steps import Progress, drain
 from mlclf.files import committed
+from mlclf.names import Names, names_of
 
 MAX_HELD_BYTES = 256 << 20
 """Beyond it larger buckets save no work."""
@@ -50,7 +51,7 @@ class Shuffled:
 
 
 def shuffle(
-    data: str | Sequence[str],
+    data: Names,
     out: str | Path,
     *,
     seed: int = 0,
@@ -79,7 +80,7 @@ def shuffle(
 
 
 def shuffle_steps(
-    data: str | Sequence[str],
+    data: Names,
     out: str | Path,
     *,
     seed: int = 0,
@@ -87,7 +88,7 @@ def shuffle_steps(
     memory_budget: int | None = None,
 ) -> Generator[Progress, None, Shuffled]:
     """The job of `shuffle`, yielding progress; returns what was written."""
-    folder, arguments = Path(out), [data] if isinstance(data, str) else list(data)
+    folder, arguments = Path(out), names_of(data)
     budget = Settings().runtime.memory_budget if memory_budget is None else memory_budget
     check_numbers(seed, budget)
     check_out(folder, arguments, overwrite, "shuffle")
@@ -95,7 +96,7 @@ def shuffle_steps(
     check_sources(folder, plan)
     schema = unified_schema(plan)
     for warning in plan.warnings:
-        yield Progress("data", note=warning)
+        yield Progress.warning("data", warning)
     with appearing(folder) as work:
         (work / "buckets").mkdir()
         result = yield from _shuffled(plan, schema, seed, budget, work)

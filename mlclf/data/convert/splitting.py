@@ -26,6 +26,7 @@ from mlclf.data.splits import group_hashes, row_hashes, time_values
 from mlclf.data.statistics import time_cut
 from mlclf.data.steps import Progress, drain
 from mlclf.errors import ConfigError, DataError
+from mlclf.names import Names, names_of
 
 PIECE_ROWS = 16_384
 PIECE_BYTES = 32 << 20
@@ -45,7 +46,7 @@ class SplitData:
 
 
 def split(
-    data: str | Sequence[str],
+    data: Names,
     out: str | Path,
     fractions: Sequence[float],
     by: str = "hash",
@@ -86,7 +87,7 @@ def split(
 
 
 def split_steps(
-    data: str | Sequence[str],
+    data: Names,
     out: str | Path,
     fractions: Sequence[float],
     by: str = "hash",
@@ -98,7 +99,7 @@ def split_steps(
     memory_budget: int | None = None,
 ) -> Generator[Progress, None, SplitData]:
     """The job of `split`, yielding progress; returns what was written."""
-    folder, arguments = Path(out), [data] if isinstance(data, str) else list(data)
+    folder, arguments = Path(out), names_of(data)
     budget = Settings().runtime.memory_budget if memory_budget is None else memory_budget
     check_numbers(seed, budget)
     _check_fractions(fractions)
@@ -110,7 +111,7 @@ def split_steps(
     schema = unified_schema(plan)
     parts_of = _parts_by(by, plan, np.asarray(fractions, np.float64) / sum(fractions), labels, seed)
     for warning in plan.warnings:
-        yield Progress("data", note=warning)
+        yield Progress.warning("data", warning)
     with appearing(folder) as work, ExitStack() as stack:
         room = budget // len(names)
         writers = [stack.enter_context(rows_written(work / "data" / name, schema, room)) for name in names]
