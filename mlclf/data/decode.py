@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlclf.data.arrays import is_text
+from mlclf.data.layouts import laid_out_column
 from mlclf.data.ranges import chunks_by_column
 from mlclf.data.remote import RemoteError
 from mlclf.data.shards import DECODE_ERRORS, Plan, Shard, Unit, first_line
@@ -74,7 +75,7 @@ def _pieces(
             return
     try:
         for table in _exactly(_record_batches(plan, unit, stored, piece_rows, file), piece_rows):
-            yield row, _with_partitions(table, shard, columns)
+            yield row, _with_partitions(_without_views(table, shard), shard, columns)
             row += table.num_rows
     except RemoteError:
         raise
@@ -87,6 +88,14 @@ def _pieces(
             f"{plan.place(unit)}: the footer says {unit.rows:,} rows but {row - unit.first_row:,} were read; "
             "the file is damaged, write it again"
         )
+
+
+def _without_views(table: pa.Table, shard: Shard) -> pa.Table:
+    """The rows with views laid out, which Arrow cannot filter."""
+    for index, name in enumerate(table.column_names):
+        if name in shard.viewed:
+            table = table.set_column(index, name, laid_out_column(table.column(index)))
+    return table
 
 
 def _polars_table(shard: Shard, unit: Unit, columns: Sequence[str]) -> pa.Table | None:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mlclf.data.layouts import has_views
 from mlclf.data.remote import RemoteError
 from mlclf.data.sources import Source, find_sources
 from mlclf.errors import DataError
@@ -68,6 +69,11 @@ class Shard:
     @property
     def rows(self) -> int:
         return sum(self.group_rows)
+
+    @cached_property
+    def viewed(self) -> frozenset[str]:
+        """Columns of views, which are laid out when they are decoded."""
+        return frozenset(field.name for field in self.schema if has_views(field.type))
 
     def open(self) -> pq.ParquetFile:
         """Open the file for reading in small buffers, page checksums verified where the file has them."""

@@ -17,6 +17,7 @@ import pyarrow.csv as pv
 from mlclf.data.convert.lines import open_input
 from mlclf.data.convert.unified import aligned, plain_schema, unified_schema
 from mlclf.data.decode import decode_unit
+from mlclf.data.layouts import laid_out_column
 from mlclf.data.shards import first_line, make_plan
 from mlclf.errors import DataError
 
@@ -148,11 +149,19 @@ def arrow_tables(path: Path) -> Iterator[Piece]:
                 for start in range(0, batch.num_rows, rows):
                     table = pa.Table.from_batches([batch.slice(start, rows)])
                     table.validate(full=True)
-                    yield _without_index(table if kinds == table.schema else table.cast(kinds)), stored.tell()
+                    yield _without_index(_as_plain(table, kinds)), stored.tell()
         except (pa.ArrowException, OSError, EOFError) as error:
             raise DataError(
                 f"{path}: must be an Arrow IPC file or stream ({first_line(error)}); write it again"
             ) from error
+
+
+def _as_plain(table: pa.Table, kinds: pa.Schema) -> pa.Table:
+    """The rows with dictionaries looked up and views laid out."""
+    if kinds == table.schema:
+        return table
+    columns = [column.cast(kind.type) for column, kind in zip(map(laid_out_column, table.columns), kinds, strict=True)]
+    return pa.table(columns, schema=kinds)
 
 
 def _batches(stored: pa.NativeFile, contents: pa.NativeFile) -> Iterator[pa.RecordBatch]:

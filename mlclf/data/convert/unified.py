@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from mlclf.data.layouts import plain, plain_field
 from mlclf.data.shards import Plan, Unit, first_line, listed
 from mlclf.errors import DataError
 
@@ -109,35 +110,9 @@ def _agreed(metadata: Sequence[dict[bytes, bytes] | None]) -> dict[bytes, bytes]
     return {key: value for key, value in first.items() if all(each.get(key) == value for each in others)} or None
 
 
-def plain(kind: pa.DataType) -> pa.DataType:
-    """The type whose values stand for themselves: dictionaries looked up, views of text and bytes laid out."""
-    types = pa.types
-    if types.is_dictionary(kind):
-        return plain(kind.value_type)
-    if types.is_string_view(kind):
-        return pa.string()
-    if types.is_binary_view(kind):
-        return pa.binary()
-    if types.is_map(kind):
-        return pa.map_(_plain_field(kind.key_field), _plain_field(kind.item_field), kind.keys_sorted)
-    if types.is_struct(kind):
-        return pa.struct([_plain_field(inner) for inner in kind])
-    if types.is_fixed_size_list(kind):
-        return pa.list_(_plain_field(kind.value_field), kind.list_size)
-    if types.is_list(kind) or types.is_list_view(kind):
-        return pa.list_(_plain_field(kind.value_field))
-    if types.is_large_list(kind) or types.is_large_list_view(kind):
-        return pa.large_list(_plain_field(kind.value_field))
-    return kind
-
-
-def _plain_field(inner: pa.Field) -> pa.Field:
-    return inner.with_type(plain(inner.type))
-
-
 def plain_schema(schema: pa.Schema) -> pa.Schema:
     """The schema of the rows while they are dealt."""
-    return pa.schema([_plain_field(each) for each in schema])
+    return pa.schema([plain_field(each) for each in schema])
 
 
 def aligned(table: pa.Table, schema: pa.Schema, plan: Plan, unit: Unit, first_row: int) -> list[pa.Array]:
