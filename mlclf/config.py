@@ -83,6 +83,10 @@ ValidBy = Annotated[str, Field(pattern=r"^(time|group):(.|\n)+$"), Says("'time:C
 Label = Annotated[Literal[0, 1] | None, BeforeValidator(_label_value)]
 Role = Literal["numeric", "categorical", "tokens", "sparse", "embedding", "text", "ignore"]
 
+WHERE = ("data", "where")
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.|"")*"|\'(?:[^\']|\'\')*\'', re.DOTALL)
+_OPERATOR = re.compile(r"[=<>]|\b(?:AND|BETWEEN|FALSE|IN|IS|NOT|OR|TRUE)\b", re.IGNORECASE)
+
 FULL_BATCH = ("lbfgs", "newton")
 """Optimizers that solve the convex problem on all rows at once."""
 
@@ -291,7 +295,9 @@ def load_run_file(path: Path | None, sets: Sequence[str] = ()) -> RunFile:
     """Return the defaults, overridden by the YAML file, overridden by each ``key=value`` in turn.
 
     A value of `sets` is text as it stands, unless it begins with ``[``, ``{`` or a quote, which makes it YAML; empty,
-    ``~`` and ``null`` are null. A longer key sets one entry of a mapping: ``features.roles.zip=categorical``.
+    ``~`` and ``null`` are null. A longer key sets one entry of a mapping: ``features.roles.zip=categorical``. A
+    condition of ``data.where`` may begin with a column or a text in quotes: it is YAML only where its quotes enclose a
+    whole condition.
 
     >>> load_run_file(None, ["optimizer.l2=1e-4", "model.hidden=[64, 32]"]).settings.model.hidden
     (64, 32)
@@ -306,6 +312,18 @@ def load_run_file(path: Path | None, sets: Sequence[str] = ()) -> RunFile:
     for text in sets:
         tree.set(text)
     return tree.run_file()
+
+
+def _begins_with_a_term(condition: str) -> bool:
+    """Whether a condition begins with a column or a text in quotes, and is not in quotes as a whole.
+
+    >>> [_begins_with_a_term(text) for text in ('"my column" > 0', '"my flag"', '"x > 0"', "'x IS NULL'")]
+    [True, True, False, False]
+    """
+    if condition[:1] not in ("'", '"'):
+        return False
+    is_column = condition[0] == '"' and not _OPERATOR.search(condition[1:-1])
+    return is_column or _QUOTED.fullmatch(condition) is None
 
 
 def _source_of(key: str) -> str:
@@ -352,7 +370,7 @@ class _Tree:
             self.sources = {known: place for known, place in self.sources.items() if known[: len(path)] != path}
             self.sources[path] = source
             before = len(self.problems)
-            is_yaml = value[:1] in ("[", "{", '"', "'")
+            is_yaml = value[:1] in ("[", "{", '"', "'") and not (path == WHERE and _begins_with_a_term(value))
             plain = None if value in ("", "~", "null") else value
             parsed = self._parse(value, path, lambda mark: source) if is_yaml else plain
             if len(self.problems) == before:

@@ -151,9 +151,8 @@ BAD_DATA: dict[str, tuple[Callable[[], Any], str, str]] = {
             "error: in/b.parquet: column 'a' is missing\n"
             "  in/c.parquet: column 'label_b' is missing\n"
             "  in/c.parquet: column 'b' must be numeric, got string\n"
-            "  every shard must have the same columns in the same roles; mend these files, or leave the columns out "
-            "with "
-            "--exclude\n"
+            "  every shard must have the same columns in the same roles; mend these files, or write all of them anew "
+            "with 'mlclf shuffle', which fills columns that a file lacks with nulls\n"
         ),
     ),
     "infinite values": (
@@ -627,6 +626,30 @@ def test_several_values_may_follow_one_option(folder: Path, mlclf_command: Any) 
     assert called.code == 0, called.err
     assert json.loads(Path("r/schema.json").read_text())["labels"] == ["label_a", "label_b"]
     assert json.loads(Path("r/features.json").read_text())["dense"] == ["a", "b"]
+
+
+def test_names_with_marks_of_yaml_and_json_are_names(folder: Path, mlclf_command: Any) -> None:
+    names = ['my "x"', "[b]", "{c}", "null", "😀", "a\\n"]
+    columns = {name: table()["a"] for name in names} | {"~": [1.0] * ROWS, "'y": table()["label_a"]}
+    pq.write_table(pa.table(columns), "[data].parquet")
+    called = mlclf_command(
+        "fit", "[data].parquet", "--labels", "'y", "--weight", "~", "--out", "[run]", "--features", *names[:1],
+        *[f"*{name[1:]}" if name.startswith("[") else name for name in names[1:]],
+        "--set", 'data.where="my ""x""" > -1e9 AND "~" = 1',
+    )  # fmt: skip
+    assert called.code == 0, called.err
+    schema = json.loads(Path("[run]/schema.json").read_text())
+    assert ([column["name"] for column in schema["features"]], schema["weight"]) == (names, "~")
+
+
+def test_a_label_that_is_called_like_the_glob(folder: Path, mlclf_command: Any) -> None:
+    pq.write_table(table().append_column("label_*", table()["label_a"]), "odd.parquet")
+    called = mlclf_command("fit", "odd.parquet", *FIT)
+    assert called.code == 0, called.err
+    assert json.loads(Path("run/schema.json").read_text())["labels"] == ["label_a", "label_b", "label_*"]
+    assert (
+        "--labels: 'label_*' is the name of a column, and a pattern that 'label_a' and 1 more match(es)" in called.err
+    )
 
 
 def test_the_same_file_twice_is_read_once_with_a_warning(folder: Path, mlclf_command: Any) -> None:

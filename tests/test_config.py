@@ -164,6 +164,14 @@ def test_a_column_name_is_never_a_number_or_a_date(file: Path, name: str) -> Non
         ("data.where=null", None),
         ("data.where=a=b", "a=b"),
         ("data.where= no ", "no"),
+        ('data.where="my column" > -1', '"my column" > -1'),
+        ('data.where="a" IN (1, 2) AND "b" = \'x\'', '"a" IN (1, 2) AND "b" = \'x\''),
+        ("data.where='2024-01-01' <= day", "'2024-01-01' <= day"),
+        ("data.where='it''s' = name", "'it''s' = name"),
+        ('data.where="my flag"', '"my flag"'),
+        ('data.where="x > 0"', "x > 0"),
+        ("data.where='\"my column\" > 0'", '"my column" > 0'),
+        ('data.where="a \\"b\\" IS NULL"', 'a "b" IS NULL'),
     ],
 )
 def test_set_takes_text_as_it_stands(text: str, value: str | None) -> None:

@@ -175,7 +175,7 @@ def test_declared_sizes_are_looked_at_before_reading(tmp_path: Path, monkeypatch
     with refused(
         f"{path} row group 0 column 's': {chunk.total_compressed_size:,} bytes are declared to decompress to "
         f"{chunk.total_uncompressed_size:,}, which no honest file does; the file is damaged or hostile, "
-        "leave the column out with --exclude or write the file again"
+        "write it again, or leave the column out of a fit with --exclude"
     ):
         read(plan, ["s", "x"])
     assert read(plan, ["x"]).to_pydict() == {"x": [1.5]}
@@ -188,7 +188,7 @@ def test_rows_beyond_any_piece_are_refused(tmp_path: Path) -> None:
     declared = pq.read_metadata(path).row_group(0).column(0).total_uncompressed_size
     with refused(
         f"{path} row group 0 column 's': a row must take at most 16,777,216 bytes, the footer says {declared:,}; "
-        "leave the column out with --exclude"
+        "write the file again, or leave the column out of a fit with --exclude"
     ):
         read(make_plan(str(path)), ["s"])
 

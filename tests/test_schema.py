@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mlclf.data.schema import Schema, check_shards, drift, family, find_schema, matches
+from mlclf.data.schema import Schema, check_shards, drift, family, find_schema, matches, names_and_globs
 from mlclf.data.shards import Plan, make_plan
 from mlclf.errors import ConfigError, DataError, RunError
 
@@ -179,7 +179,8 @@ def test_all_shards_that_differ_are_listed_at_once(tmp_path: Path) -> None:
             f"{two}: column 'values' must be the values of a sparse pair, got list<element: string>",
             (
                 "every shard must have the same columns in the same roles; "
-                "mend these files, or leave the columns out with --exclude"
+                "mend these files, or write all of them anew with 'mlclf shuffle', "
+                "which fills columns that a file lacks with nulls"
             ),
         ]
     )
@@ -218,7 +219,8 @@ def test_new_data_is_checked_against_the_schema_of_a_run(tmp_path: Path) -> None
         DataError,
         f"{path}: column 'x' must be numeric, got string\n{path}: column 's' is missing\n"
         "every shard must have the same columns in the same roles; "
-        "mend these files, or leave the columns out with --exclude",
+        "mend these files, or write all of them anew with 'mlclf shuffle', "
+        "which fills columns that a file lacks with nulls",
     ):
         check_shards(new, schema, with_labels=False)
     assert drift(new, schema) == ["more"]
@@ -233,3 +235,17 @@ def test_families_of_types_that_are_not_inputs() -> None:
     kinds = [pa.binary(), pa.struct([("a", pa.int8())]), pa.list_(pa.int8(), 0), pa.list_(pa.list_(pa.int8())),
              pa.list_(pa.date32())]  # fmt: skip
     assert {family(kind) for kind in kinds} == {"other"}
+
+
+def test_a_glob_is_a_glob_where_a_column_is_called_so(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, {"x": [1], "label_*": [1], "label_a": [1], "label_b": [0], "f[0]": [1.0], "f0": [2.0]})
+    schema = find_schema(plan, ["label_*"], features=["f[[]0]"], exclude=["x"])
+    assert schema.labels == ("label_*", "label_a", "label_b")
+    assert [column.name for column in schema.features] == ["f[0]"]
+    assert names_and_globs(plan, "--labels", ["label_*", "label_a"]) == [
+        (
+            "--labels: 'label_*' is the name of a column, and a pattern that 'label_a' and 1 more match(es): all of "
+            "them are taken; 'label_[*]' is the column alone"
+        )
+    ]
+    assert names_and_globs(plan, "--features", ["f[[]0]", "f?"]) == []

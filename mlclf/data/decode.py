@@ -205,12 +205,12 @@ def _declared_bytes(
     if declared > LARGE_BYTES and declared > MAX_EXPANSION * max(1, stored):
         raise CorruptDataError(
             f"{where}: {stored:,} bytes are declared to decompress to {declared:,}, which no honest file does; "
-            "the file is damaged or hostile, leave the column out with --exclude or write the file again"
+            "the file is damaged or hostile, write it again, or leave the column out of a fit with --exclude"
         )
     if declared > MAX_ROW_BYTES * group.num_rows:
         raise DataError(
             f"{where}: a row must take at most {MAX_ROW_BYTES:,} bytes, the footer says "
-            f"{declared // group.num_rows:,}; leave the column out with --exclude"
+            f"{declared // group.num_rows:,}; write the file again, or leave the column out of a fit with --exclude"
         )
     return declared
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlclf.config import Settings
 from mlclf.data.footers import ColumnFooter, Footers, read_footers
-from mlclf.data.schema import EMBEDDING, NUMERIC, SPARSE, Schema, find_schema, matches
+from mlclf.data.schema import EMBEDDING, NUMERIC, SPARSE, Schema, find_schema, matches, names_and_globs
 from mlclf.data.shards import Plan, make_plan
 from mlclf.names import Names, names_of
 
@@ -87,7 +87,7 @@ def inspect(
         "compression": dict(footers.codecs.most_common()) if footers else {},
         "columns": [_column(plan, name, column, _role(schema, name)) for name, column in columns.items()],
         "ignored": [{"name": name, "reason": reason} for name, reason in schema.ignored],
-        "warnings": [*plan.warnings, *_size_warnings(plan)],
+        "warnings": [*plan.warnings, *names_and_globs(plan, "--labels", labels), *_size_warnings(plan)],
     }
     if footers is None:
         report["warnings"].append(

@@ -7,6 +7,7 @@ import fnmatch
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from glob import escape
 from typing import Any
 
 import pyarrow as pa
@@ -201,8 +202,8 @@ def check_shards(plan: Plan, schema: Schema, others: Iterable[str] = (), *, with
                 )
     if problems:
         raise DataError(
-            listed(problems) + "\nevery shard must have the same columns in the same roles; "
-            "mend these files, or leave the columns out with --exclude"
+            listed(problems) + "\nevery shard must have the same columns in the same roles; mend these files, or write "
+            "all of them anew with 'mlclf shuffle', which fills columns that a file lacks with nulls"
         )
 
 
@@ -231,7 +232,7 @@ def _match(names: Sequence[str], patterns: Iterable[str], what: str, flag: str) 
     picked: set[str] = set()
     problems = []
     for pattern in patterns:
-        hits = [pattern] if pattern in names else [name for name in names if matches(name, pattern)]
+        hits = [name for name in names if matches(name, pattern)]
         if not hits:
             near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.5) or list(names[:5])
             problems.append(
@@ -241,6 +242,21 @@ def _match(names: Sequence[str], patterns: Iterable[str], what: str, flag: str) 
     if problems:
         raise ConfigError(listed(problems))
     return [name for name in names if name in picked]
+
+
+def names_and_globs(plan: Plan, flag: str, patterns: Iterable[str]) -> list[str]:
+    """Say which patterns are the name of a column, and globs that match others too: all of these are taken."""
+    names = list(dict.fromkeys(name for shard in plan.shards for name in shard.schema.names))
+    lines = []
+    for pattern in dict.fromkeys(patterns):
+        others = [name for name in names if name != pattern and matches(name, pattern)]
+        if pattern in names and others:
+            more = f" and {len(others) - 1:,} more" if len(others) > 1 else ""
+            lines.append(
+                f"{flag}: {pattern!r} is the name of a column, and a pattern that {others[0]!r}{more} match(es): all "
+                f"of them are taken; {escape(pattern)!r} is the column alone"
+            )
+    return lines
 
 
 def matches(name: str, pattern: str) -> bool:

@@ -20,7 +20,7 @@ from mlclf.data.plain import with_plain_columns
 from mlclf.data.pool import ReaderBytes, lanes_for, pool_shape, reader_bytes
 from mlclf.data.pruning import check_where
 from mlclf.data.rows import RowEncoder
-from mlclf.data.schema import Schema, check_shards, drift, find_schema
+from mlclf.data.schema import Schema, check_shards, drift, find_schema, names_and_globs
 from mlclf.data.selection import Selection
 from mlclf.data.shards import Plan, make_plan
 from mlclf.data.splits import CHOICE, Split
@@ -93,6 +93,10 @@ class PreparedData:
         self.schema = _without(self.schema, self.split.group)
         if self.valid_plan is not None:
             check_shards(self.valid_plan, self.schema, filter(None, [self.schema.group]))
+        for flag in ("labels", "columns", "exclude"):
+            option = "--features" if flag == "columns" else f"--{flag}"
+            for note in names_and_globs(self.plan, option, getattr(arguments, flag) or ()):
+                yield Progress("data", note=note)
         for name, reason in self.schema.ignored:
             yield Progress.warning("data", f"column {name!r} is left out: {reason}")
         unused = tuple((name, "excluded, or not among the features") for name in drift(self.plan, self.schema))

@@ -87,7 +87,7 @@ def types_of_columns(types: Mapping[str, pa.DataType], names: Sequence[str]) -> 
     """
     chosen: dict[str, pa.DataType] = {}
     for pattern, kind in types.items():
-        fitting = [pattern] if pattern in names else fnmatch.filter(names, pattern)
+        fitting = [name for name in names if name == pattern or fnmatch.fnmatchcase(name, pattern)]
         chosen |= {name: kind for name in fitting if name == pattern or name not in types}
     return {name: chosen[name] for name in names if name in chosen}
 
