@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mlclf.config import Settings
+from mlclf.data.shards import Plan
 from mlclf.data.steps import Progress
 from mlclf.decisions.calibration import CALIBRATION_BINS, Calibration, fit_calibration
 from mlclf.decisions.calibrators import fit_calibrators
@@ -115,6 +116,13 @@ class Decided:
         write_json(self.folder.file("metrics.json"), report | {"data": "validation"})
 
     def _training_record(self) -> dict[str, Any]:
-        plan = self.data.plan
-        files = [[shard.source.name, shard.source.size_bytes] for shard in plan.shards]
-        return {"rows": plan.rows, "plan": plan.digest, "files": files, "algorithm": self.trained.algorithm}
+        plan, valid = self.data.plan, self.data.valid_plan
+        record = {"rows": plan.rows, "plan": plan.digest, "files": _files_of(plan)}
+        if valid is not None:
+            record["valid_files"] = _files_of(valid)
+        return record | {"algorithm": self.trained.algorithm}
+
+
+def _files_of(plan: Plan) -> list[list[Any]]:
+    """Name, size and fingerprint of every file: by these `calibrate` knows rows that have been used."""
+    return [[shard.source.name, shard.source.size_bytes, shard.fingerprint] for shard in plan.shards]

@@ -284,9 +284,15 @@ class Run:
     ) -> Generator[Progress, None, Tuner]:
         plan = make_plan(data)
         claims = objective.is_constraint and confidence is not None
-        if self._trained_on(plan):
+        note = None
+        if self._used(plan, "files"):
             note = "these rows were trained on: thresholds tuned on them promise too much; use rows held out"
-            yield Progress.warning("calibrate", note + ("; no confidence is claimed" if claims else ""))
+            note += "; no confidence is claimed" if claims else ""
+        elif claims and self._used(plan, "valid_files"):
+            note = "these rows chose model and thresholds in the fit, as --valid: no confidence is claimed; for a claim"
+            note += " give rows used for nothing"
+        if note is not None:
+            yield Progress.warning("calibrate", note)
             confidence, claims = None, False
         weighted = claims and self._applied_schema(plan).weight is not None
         tuner = make_tuner(
@@ -335,10 +341,14 @@ class Run:
             identities = row_identities(torch.arange(first_row, first_row + len(batch)))
         return Cells(self.scorer.logits(batch), batch.labels, identities, batch.label_mask, batch.weights)
 
-    def _trained_on(self, plan: Plan) -> bool:
-        """Whether a file of the plan has the name and size of one that was trained on."""
-        known = {(Path(name).name, size) for name, size in self.training.get("files", [])}
-        return any((Path(shard.source.name).name, shard.source.size_bytes) in known for shard in plan.shards)
+    def _used(self, plan: Plan, key: str) -> bool:
+        """Whether a file of the plan is, by its size and its name or footer, one that the fit lists under `key`."""
+        known = {
+            (sign, size) for name, size, *footer in self.training.get(key, []) for sign in (Path(name).name, *footer)
+        }
+        sizes = [(shard, shard.source.size_bytes) for shard in plan.shards]
+        signs = [(sign, size) for shard, size in sizes for sign in (Path(shard.source.name).name, shard.fingerprint)]
+        return not known.isdisjoint(signs)
 
     # ── rows ────────────────────────────────────────────────────────────────────────────────────────────────────────
 

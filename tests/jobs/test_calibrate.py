@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from made_tables import document, plain_table, with_column, write
 
+import mlclf
 from mlclf import Run
 from mlclf.errors import ConfigError, DataError
 from mlclf.jobs import calibrate_scores_steps, drain
@@ -91,6 +92,24 @@ def test_calibrate_says_when_rows_were_trained_on(fitted: Any, run: Run, mlclf_c
     called = mlclf_command("calibrate", run.path, fitted.test)
     assert called.code == 0
     assert note not in called.err
+
+
+def test_no_confidence_is_claimed_on_rows_that_chose_in_the_fit(tmp_path: Path) -> None:
+    """Not under another name either, nor beside rows that are new."""
+    names = {seed: write(tmp_path / f"{seed}.parquet", plain_table(300, seed=seed)) for seed in range(3)}
+    run = mlclf.fit(names[0], "label_*", tmp_path / "run", valid=names[1], key="id")
+    copied = shutil.copy(names[1], tmp_path / "copy.parquet")
+    note = (
+        "these rows chose model and thresholds in the fit, as --valid: no confidence is claimed; for a claim give rows "
+        "used for nothing"
+    )
+    for data, claimed in (([names[1]], None), ([copied], None), ([names[2], names[1]], None), ([names[2]], 0.95)):
+        for objective in ("precision:0.8", "recall:0.8", "fpr:0.1", "f1"):
+            steps = run.calibrate_steps(data, objective, tmp_path / "t.json")
+            notes = [step.note for step in steps if step.note]
+            is_constraint = objective != "f1"
+            assert document(tmp_path / "t.json")["confidence"] == (claimed if is_constraint else None)
+            assert (note in notes) == (is_constraint and claimed is None)
 
 
 def test_an_unknown_objective_is_refused(fitted: Any, run: Run) -> None:
