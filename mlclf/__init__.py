@@ -2,6 +2,10 @@
 
 The map, in the order in which a row travels; imports only point up it:
 
+    messages            safe and short text, commands that a shell takes
+    addresses           URIs, and the secrets that leave them
+    given_files         what a user names: looked at before it is opened
+    yaml_text           YAML, read as text within bounds
     errors              what can go wrong, as a user meets it
     files               the commit primitive: temporary file, hash, fsync, rename
     names               how data and columns are named from Python

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
@@ -19,12 +19,13 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from mlclf.errors import ConfigError, RunError
+from mlclf.given_files import read_given, reason_of
+from mlclf.yaml_text import MOST_BYTES, Place, YamlText
 
 FORMAT_VERSION = 1
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _Path = tuple[str, ...]
-_Place = Callable[[Any], str]  # a mark of PyYAML, or None → what stands before a message
 
 
 class Says(NamedTuple):
@@ -342,10 +343,9 @@ class _Tree:
     def read(self, path: Path) -> None:
         """Take the values of a YAML file."""
         try:
-            text = path.read_text(encoding="utf-8-sig")
+            text = read_given(path, MOST_BYTES).decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "bytes that are not UTF-8"
-            raise ConfigError(f"{path}: must be a YAML file, found {reason}; check the path") from None
+            raise ConfigError(f"{path}: must be a YAML file, found {reason_of(error)}; check the path") from None
         values = self._parse(text, (), lambda mark: f"{path}:{mark.line + 1}" if mark else f"{path}")
         if not isinstance(values, dict | None):
             self.problems.append(f"{path}: must hold lines of 'key: value', found {_quote(values)}; write such lines")
@@ -397,49 +397,12 @@ class _Tree:
             place = place[part]
         place[path[-1]] = value
 
-    def _parse(self, text: str, path: _Path, place: _Place) -> Any:
-        """Return YAML as dicts, lists, texts and None; None too where a problem was noted."""
-        before = len(self.problems)
-        try:
-            for event in yaml.parse(text, Loader=yaml.SafeLoader):
-                self._note_forbidden(event, place(event.start_mark))
-            node = yaml.compose(text, Loader=yaml.SafeLoader) if len(self.problems) == before else None
-            return None if node is None else self._plain(node, path, place)
-        except yaml.YAMLError as error:
-            parts = [getattr(error, "context", None), getattr(error, "problem", None)]
-            reason = ", ".join(part for part in parts if part) or str(error).partition("\n")[0]
-            source = place(getattr(error, "problem_mark", None))
-            self.problems.append(f"{source}: must be YAML: {reason}; quote text with special characters")
-        except RecursionError:
-            self.problems.append(f"{place(None)}: must be YAML of few levels, found too many; remove brackets")
-        return None
-
-    def _note_forbidden(self, event: yaml.Event, source: str) -> None:
-        """Note anchors, aliases and tags, which make a small file huge or a text something else."""
-        anchor, tag = getattr(event, "anchor", None), getattr(event, "tag", None)
-        if anchor:
-            hint = "write the value out, or quote text that begins with '*' or '&'"
-            self.problems.append(f"{source}: anchors and aliases are refused, found {anchor!r}; {hint}")
-        if tag:
-            self.problems.append(f"{source}: tags are refused, found {tag!r}; quote text that begins with '!'")
-
-    def _plain(self, node: yaml.Node, path: _Path, place: _Place) -> Any:
-        if isinstance(node, yaml.ScalarNode):
-            return None if node.tag == "tag:yaml.org,2002:null" else node.value
-        if isinstance(node, yaml.SequenceNode):
-            return [self._plain(item, path, place) for item in node.value]
-        values: dict[str, Any] = {}
-        for key, value in node.value:
-            source = place(key.start_mark)
-            if not isinstance(key, yaml.ScalarNode):
-                self.problems.append(f"{source}: a key must be text, found a list or a mapping; quote it")
-            elif key.value in values:
-                name = ".".join((*path, key.value))
-                self.problems.append(f"{source}: {name!r} must be given once, found again; remove one")
-            else:
-                self.sources[*path, key.value] = source
-                values[key.value] = self._plain(value, (*path, key.value), place)
-        return values
+    def _parse(self, text: str, path: _Path, place: Place) -> Any:
+        """Return YAML as dicts, lists, texts and None, and note where its keys are and what is wrong with it."""
+        found = YamlText(text, path, place)
+        self.sources |= found.sources
+        self.problems += found.problems
+        return found.value
 
     def _build(self, model: type[_Model], values: dict[str, Any]) -> _Model | None:
         try:

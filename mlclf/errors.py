@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from mlclf.addresses import hidden
+from mlclf.messages import safe, shortened
+
 
 class MlclfError(Exception):
     """A problem that the user can mend; the command line prints it as one block and exits with `exit_code`."""
 
     exit_code = 2
+
+    def __init__(self, message: str = "") -> None:
+        """Take the message without secrets, safe for a terminal, long pieces of data in it cut."""
+        super().__init__(shortened(safe(hidden(message))))
 
 
 class DataError(MlclfError):

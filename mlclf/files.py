@@ -18,6 +18,7 @@ from pathlib import Path, PurePath
 from typing import Any, NoReturn
 
 from mlclf.errors import ConfigError, RunError
+from mlclf.given_files import read_given, reason_of
 
 _TEMPORARY = re.compile(r"\..*\.tmp-\d+-[0-9a-f]{8}", re.DOTALL)
 _LONGEST_NAME_BYTES = 200  # leaves room for the rest of a temporary's name within the 255 bytes of a file name
@@ -81,14 +82,14 @@ def read_json(path: Path, format_version: int, what: str) -> dict[str, Any]:
         RunError: the file is missing, unreadable, not a JSON object, or of another version.
     """
     try:
-        value = json.loads(path.read_bytes().decode("utf-8"), parse_constant=_refuse_constant)
+        value = parsed_json(read_given(path))
     except FileNotFoundError:
         raise RunError(
             f"{str(path)!r} must hold {what}, found no such file; check the path or write it again"
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise RunError(
-            f"{str(path)!r} must hold {what} as JSON, found {error}; restore the file or write it again"
+            f"{str(path)!r} must hold {what} as JSON, found {reason_of(error)}; restore the file or write it again"
         ) from None
     if not isinstance(value, dict):
         raise RunError(
@@ -102,6 +103,18 @@ def read_json(path: Path, format_version: int, what: str) -> dict[str, Any]:
             "use the release that wrote it or write it again"
         )
     return value
+
+
+def parsed_json(data: bytes) -> Any:
+    """The value of JSON in UTF-8.
+
+    Raises:
+        ValueError: it is none, or nested deeper than any document of ours, or holds NaN or an infinity.
+    """
+    try:
+        return json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("brackets nested too deep") from None
 
 
 def sha256_of(path: Path) -> str:

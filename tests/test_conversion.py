@@ -286,7 +286,7 @@ def test_options_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     assert refusal(path, format="libsvm", first_index=-1) == "--first-index must be 0 or more, got -1"
     odd = written(tmp_path / "a.txt", "1")
     assert refusal(odd) == "a.txt: the format must follow from the names' endings, one for all; give --format"
-    assert refusal(tmp_path / "no.csv") == "no.csv: must be a file that can be read, found none; check the path"
+    assert refusal(tmp_path / "no.csv") == "no.csv: no such file; check the path"
     convert(path, tmp_path / "out")
     with pytest.raises(ConfigError, match=r"--out must not hold the input .*00000\.parquet; give another --out"):
         convert(tmp_path / "out" / "part-00000.parquet", tmp_path / "out", overwrite=True)

@@ -171,8 +171,8 @@ def test_a_missing_format_version_is_refused(tmp_path: Path) -> None:
         (b'{"a": 1', "Expecting ',' delimiter: line 1 column 8 (char 7)"),
         (b"", "Expecting value: line 1 column 1 (char 0)"),
         (b'{"a": NaN}', "NaN, which is not JSON"),
-        (b"\xff", "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"),
-        (b"[" * 100_000, "maximum recursion depth exceeded while decoding a JSON array from a unicode string"),
+        (b"\xff", "bytes that are not UTF-8"),
+        (b"[" * 100_000, "brackets nested too deep"),
     ],
 )
 def test_malformed_json_is_refused(tmp_path: Path, text: bytes, reason: str) -> None:

@@ -17,8 +17,9 @@ import pytest
 
 from mlclf.config import load_run_file
 from mlclf.data.convert import shuffle
-from mlclf.data.inspection import inspect, printable, summary_lines
+from mlclf.data.inspection import inspect, summary_lines
 from mlclf.errors import ConfigError, DataError
+from mlclf.messages import printable
 
 
 def write(path: Path, columns: dict[str, object], **options: object) -> Path:

@@ -20,9 +20,10 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from s3_server import FaultyProxy, S3Server
 
+from mlclf.addresses import without_credentials
 from mlclf.data import remote, sources
 from mlclf.data.decode import decode_unit
-from mlclf.data.remote import RemoteError, open_remote, persist, without_credentials
+from mlclf.data.remote import RemoteError, open_remote, persist
 from mlclf.data.shards import Plan, make_plan
 from mlclf.data.sources import Source, find_sources
 from mlclf.errors import DataError

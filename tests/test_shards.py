@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mlclf.data.shards import UNIT_ROWS, Unit, listed, make_plan
+from mlclf.data.shards import UNIT_ROWS, Unit, make_plan
 from mlclf.errors import DataError
+from mlclf.messages import listed
 
 
 def write(path: Path, table: pa.Table, **options: object) -> str:

@@ -103,13 +103,14 @@ def names_in(path: Path | None) -> list[str] | None:
         ConfigError: it cannot be read, holds no name, or one twice.
     """
     from mlclf.errors import ConfigError
+    from mlclf.given_files import read_given, reason_of
 
     if path is None:
         return None
     try:
-        names = [line for line in path.read_text(encoding="utf-8").splitlines() if line]
+        names = [line for line in read_given(path).decode().splitlines() if line]
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--label-names: {str(path)!r} must be a text file in UTF-8: {error}") from None
+        raise ConfigError(f"--label-names: {str(path)!r} must be a text file in UTF-8: {reason_of(error)}") from None
     if not names or len(set(names)) < len(names):
         found = "none" if not names else f"{next(name for name in names if names.count(name) > 1)!r} more than once"
         raise ConfigError(f"--label-names: {str(path)!r} must hold distinct names, one in each line, found {found}")

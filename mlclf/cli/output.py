@@ -10,6 +10,9 @@ from typing import Any, TypeVar
 
 import typer
 
+from mlclf.addresses import hidden
+from mlclf.messages import safe, shortened
+
 T = TypeVar("T")
 
 
@@ -18,8 +21,8 @@ class Terminated(BaseException):
 
 
 def safe_text(text: str) -> str:
-    """Text with control characters (line breaks apart) escaped, so that data cannot steer the terminal."""
-    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
+    """Text without secrets, control characters but line breaks escaped, so that data cannot steer the terminal."""
+    return safe(hidden(text))
 
 
 def print_text(text: str) -> None:
@@ -27,7 +30,7 @@ def print_text(text: str) -> None:
 
 
 def complain(text: str) -> None:
-    lines = safe_text(text).splitlines() or [""]
+    lines = shortened(safe_text(text)).split("\n")
     print("\n".join(["error: " + lines[0], *("  " + line for line in lines[1:])]), file=sys.stderr, flush=True)
 
 
@@ -74,7 +77,7 @@ def explain(error: BaseException) -> int:
     from mlclf.errors import MlclfError
 
     if "--debug" in sys.argv and not isinstance(error, typer.Exit):
-        traceback.print_exception(error)
+        print(safe_text("".join(traceback.format_exception(error))), file=sys.stderr)
     if isinstance(error, typer.Exit):
         return int(error.exit_code)
     if isinstance(error, typer.Abort):

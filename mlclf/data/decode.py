@@ -13,8 +13,9 @@ from mlclf.data.arrays import is_text
 from mlclf.data.layouts import laid_out_column
 from mlclf.data.ranges import chunks_by_column
 from mlclf.data.remote import RemoteError
-from mlclf.data.shards import DECODE_ERRORS, Plan, Shard, Unit, first_line
+from mlclf.data.shards import DECODE_ERRORS, Plan, Shard, Unit
 from mlclf.errors import CorruptDataError, DataError
+from mlclf.messages import first_line
 
 __all__ = ["DECODE_ERRORS", "check_values", "decode_unit"]
 

@@ -14,6 +14,7 @@ from mlclf.config import Settings
 from mlclf.data.footers import ColumnFooter, Footers, read_footers
 from mlclf.data.schema import EMBEDDING, NUMERIC, SPARSE, Schema, find_schema, matches, names_and_globs
 from mlclf.data.shards import Plan, make_plan
+from mlclf.messages import printable
 from mlclf.names import Names, names_of
 
 if TYPE_CHECKING:
@@ -364,11 +365,6 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
     if report["warnings"]:
         lines += ["", "warnings:", *(f"  {warning}" for warning in report["warnings"])]
     return [printable(line) for line in lines]
-
-
-def printable(text: str) -> str:
-    """Return `text` with control characters, line breaks and characters that change direction written as escapes."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _count(number: int, noun: str) -> str:

@@ -8,10 +8,11 @@ import pyarrow as pa
 
 from mlclf.data.footers import in_child
 from mlclf.data.remote import RemoteError
-from mlclf.data.shards import DECODE_ERRORS, Plan, Shard, listed
+from mlclf.data.shards import DECODE_ERRORS, Plan, Shard
 from mlclf.data.sources import Source
 from mlclf.data.where import Where
 from mlclf.errors import ConfigError
+from mlclf.messages import listed
 
 
 def matching_groups(shards: Sequence[Shard], where: Where) -> list[tuple[int, ...]]:

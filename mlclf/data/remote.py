@@ -22,6 +22,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from mlclf.addresses import S3_FLAGS, S3_TEXTS, secrets_of, without_credentials
 from mlclf.errors import DataError
 
 ATTEMPT_SECONDS = 30.0
@@ -49,18 +50,6 @@ LEAST_BYTES = 4 << 10
 
 PARALLEL_PARTS = 8
 """Parts of a read, or ranges of a file, that are fetched side by side: one connection seldom fills the line."""
-
-S3_TEXTS = (
-    *("access_key", "secret_key", "session_token", "role_arn", "session_name", "external_id"),
-    *("region", "scheme", "endpoint_override", "tls_ca_file_path"),
-)
-S3_FLAGS = ("anonymous", "force_virtual_addressing")
-"""What the query of an s3:// URI may say: the arguments of `pyarrow.fs.S3FileSystem` that matter to a reader."""
-
-HARMLESS = {"region", "scheme", "endpoint_override", "tls_ca_file_path", *S3_FLAGS}
-"""Keys of a query whose values are no secrets."""
-
-SHORTEST_SECRET = 4
 
 PASSING_CODES = {"INTERNAL_FAILURE", "SERVICE_UNAVAILABLE", "THROTTLING", "SLOW_DOWN", "REQUEST_TIMEOUT"}
 PASSING_STATUSES = {408, 425, 429}
@@ -94,7 +83,7 @@ def open_remote(uri: str) -> tuple[pafs.PyFileSystem, str]:
     Raises:
         DataError: nothing opens such URIs, or an S3 option is not known.
     """
-    secrets = _secrets(uri)
+    secrets = secrets_of(uri)
     place = without_credentials(uri)
     scheme = uri.partition("://")[0]
     opener = _open_s3 if scheme == "s3" else _open_other
@@ -108,18 +97,6 @@ def open_remote(uri: str) -> tuple[pafs.PyFileSystem, str]:
 def name_of(filesystem: Any, path: str) -> str:
     """The URI of a path of a filesystem that `open_remote` returned, without credentials."""
     return str(filesystem.handler.name_of(path))
-
-
-def without_credentials(uri: str) -> str:
-    """The URI without user, password and query, fit for logs.
-
-    >>> without_credentials("s3://key:secret@bucket/a.parquet?region=eu-west-1")
-    's3://bucket/a.parquet'
-    """
-    scheme, _, rest = uri.partition("://")
-    rest = rest.split("?", 1)[0]
-    authority, slash, path = rest.partition("/")
-    return f"{scheme}://{authority.rsplit('@', 1)[-1]}{slash}{path}"
 
 
 def persist(
@@ -253,17 +230,6 @@ def _said(error: Exception, secrets: Sequence[str]) -> str:
     return text[:300].rstrip(" .;:")
 
 
-def _secrets(uri: str) -> tuple[str, ...]:
-    """User, password and values of the query, as written and as meant, the longest first."""
-    rest = uri.partition("://")[2]
-    query = rest.partition("?")[2]
-    user = rest.split("?", 1)[0].split("/", 1)[0].rpartition("@")[0]
-    pairs = [pair.partition("=") for pair in query.split("&")]
-    found = [user, *user.split(":", 1), query, *(value for key, _, value in pairs if key not in HARMLESS)]
-    found += [unquote(text) for text in found]
-    return tuple(sorted({text for text in found if len(text) >= SHORTEST_SECRET}, key=len, reverse=True))
-
-
 def _open_s3(uri: str) -> tuple[pafs.FileSystem, str, str]:
     """Open s3://[key:secret@]bucket/path[?option=value&…] with timeouts and without retries below ours."""
     rest, _, query = uri.partition("://")[2].partition("?")
@@ -319,7 +285,7 @@ def _open_other(uri: str) -> tuple[pafs.FileSystem, str, str]:
         filesystem, path = fsspec.core.url_to_fs(uri)
     except (ImportError, ValueError) as error:
         raise DataError(
-            f"{without_credentials(uri)}: no filesystem opens this URI ({_said(error, _secrets(uri))}); "
+            f"{without_credentials(uri)}: no filesystem opens this URI ({_said(error, secrets_of(uri))}); "
             "install the extra for it, such as 'mlclf[s3]' or 'mlclf[gcs]'"
         ) from None
     return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path, authority

@@ -13,8 +13,9 @@ from typing import Any
 import pyarrow as pa
 
 from mlclf.data.arrays import is_text
-from mlclf.data.shards import Plan, listed
+from mlclf.data.shards import Plan
 from mlclf.errors import ConfigError, DataError, RunError
+from mlclf.messages import listed
 
 NUMERIC, CATEGORICAL, TOKENS, SPARSE, EMBEDDING, TEXT = (
     "numeric",

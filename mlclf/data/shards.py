@@ -21,6 +21,7 @@ from mlclf.data.layouts import has_views
 from mlclf.data.remote import RemoteError
 from mlclf.data.sources import Source, find_sources
 from mlclf.errors import DataError
+from mlclf.messages import first_line, listed
 from mlclf.names import Names, names_of
 
 UNIT_ROWS = 16_384
@@ -35,8 +36,6 @@ TAIL_BYTES = 1 << 16
 
 KEPT_FOOTER_BYTES = 4 << 20
 """Footers up to this size in all are kept parsed, which takes about ten times as much."""
-
-MAX_LISTED_PROBLEMS = 12
 
 
 @dataclass(frozen=True)
@@ -267,14 +266,6 @@ def _give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def listed(problems: Sequence[str]) -> str:
-    """Join problems into one message, one a line, the first dozen written out."""
-    shown = list(problems[:MAX_LISTED_PROBLEMS])
-    if len(problems) > len(shown):
-        shown.append(f"… and {len(problems) - len(shown)} more")
-    return "\n".join(shown)
-
-
 class Unreadable(NamedTuple):
     """A file that cannot be part of a plan, and why; `is_damage` where its bytes are at fault."""
 
@@ -399,12 +390,6 @@ def _footer_problem(source: Source, error: Exception) -> str:
     if tail != b"PAR1":
         return "truncated: a Parquet file ends with PAR1 and this one does not; copy or write it again"
     return f"the footer cannot be read ({first_line(error)}); the file is damaged, write it again"
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, cut to a readable length."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
 
 
 def _with_partition_columns(shards: Sequence[Shard]) -> list[Shard]:

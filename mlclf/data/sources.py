@@ -14,9 +14,13 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from mlclf.addresses import without_credentials
+from mlclf.data.local_folders import entries_below
 from mlclf.data.ranges import chunk_ranges
-from mlclf.data.remote import RemoteError, name_of, open_remote, without_credentials
+from mlclf.data.remote import RemoteError, name_of, open_remote
 from mlclf.errors import DataError
+from mlclf.given_files import is_folder, problem_of
+from mlclf.messages import listed
 
 SUFFIXES = (".parquet", ".parq", ".pq")
 READ_AHEAD_BYTES = 256 << 20
@@ -114,7 +118,7 @@ def find_sources(arguments: Sequence[str]) -> tuple[list[Source], list[str]]:
     problems: list[DataError] = []
     for argument in arguments:
         try:
-            resolved = _resolve(os.fspath(argument))
+            resolved = _resolve(os.fspath(argument), warnings)
         except DataError as error:
             problems.append(error)
             continue
@@ -152,35 +156,41 @@ def _with_own_outputs(sources: Sequence[Source]) -> list[Source]:
     return result
 
 
-def _resolve(argument: str) -> list[Source]:
+def _resolve(argument: str, warnings: list[str]) -> list[Source]:
     is_file_uri = argument.startswith("file://")
     if "://" in argument and not is_file_uri:
         return _resolve_uri(argument)
     path = unquote(argument.removeprefix("file://").removeprefix("localhost")) if is_file_uri else argument
-    local = pafs.LocalFileSystem()
-    if Path(path).is_dir():
-        sources = _in_folder(path, local)
+    if is_folder(path):
+        sources = _below(path, warnings)
         if not sources:
             raise DataError(_no_parquet(argument))
         return sources
-    if Path(path).exists():
-        return [_local_file(path)]
-    if has_magic(path):
-        return _resolve_glob(path)
-    raise DataError(f"{argument}: no such file; check the path")
+    if has_magic(path) and not os.path.lexists(path):
+        return _resolve_glob(path, warnings)
+    problem = problem_of(path)
+    if problem is not None:
+        raise DataError(f"{argument}: {problem}")
+    return [_local_file(path)]
 
 
-def _resolve_glob(pattern: str) -> list[Source]:
+def _resolve_glob(pattern: str, warnings: list[str]) -> list[Source]:
     """Files that a pattern matches and those in the folders that it matches; hidden names only if it names them."""
     base = _without_magic(pattern)
     asked = any(_is_hidden(part) for part in pattern[len(base) :].split("/"))
     found: dict[str, Source] = {}
+    problems: list[str] = []
     for match in glob(pattern, recursive=True):  # noqa: PTH207  # Path.glob refuses absolute patterns
-        is_folder = Path(match).is_dir()
-        for source in _in_folder(match, pafs.LocalFileSystem()) if is_folder else [_local_file(match)]:
+        problem = None if is_folder(match) else problem_of(match)
+        if problem is not None:
+            problems.append(f"{match}: {problem}")
+            continue
+        for source in _below(match, warnings) if is_folder(match) else [_local_file(match)]:
             relative = source.path[len(base) :].lstrip("/")
             if asked or not any(_is_hidden(part) for part in relative.split("/")):
                 found[source.path] = replace(source, relative=relative)
+    if problems:
+        raise DataError(listed(sorted(problems)))
     if not found:
         raise DataError(
             f"no Parquet file matches {pattern!r}; check the pattern, and quote it so that the shell leaves it"
@@ -213,7 +223,7 @@ def _resolve_uri(uri: str) -> list[Source]:
     except (PermissionError, FileNotFoundError) as error:
         raise DataError(str(error)) from None
     if info.type == pafs.FileType.Directory:
-        sources = _in_folder(path, filesystem)
+        sources = _below_uri(path, filesystem)
         if not sources:
             raise DataError(_no_parquet(name))
         return sources
@@ -225,25 +235,51 @@ def _resolve_uri(uri: str) -> list[Source]:
     raise DataError(f"{name}: no such file{hint}")
 
 
-def _in_folder(path: str, filesystem: Any) -> list[Source]:
-    """Parquet files below a folder, sorted by the bytes of their paths; hidden names are passed over."""
-    is_local = isinstance(filesystem, pafs.LocalFileSystem)
+def _below(folder: str, warnings: list[str]) -> list[Source]:
+    """Parquet files below a folder of this machine; hidden names are passed over.
+
+    Raises:
+        DataError: it cannot be listed, or what is called like a Parquet file is no file: all of those are named.
+    """
+    local = pafs.LocalFileSystem()
+    sources, problems = [], []
+    try:
+        for entry in entries_below(folder, warnings):
+            if any(_is_hidden(part) for part in entry.relative.split("/")):
+                continue
+            is_parquet = entry.path.endswith(SUFFIXES)
+            if entry.problem is not None and is_parquet:
+                problems.append(f"{entry.path}: {entry.problem}")
+            elif entry.problem is not None and os.path.islink(entry.path):  # noqa: PTH114
+                warnings.append(f"{entry.path} is passed over: {entry.problem}")
+            elif is_parquet:
+                version, partition = str(entry.mtime_ns), _partition_of(entry.path)
+                sources.append(
+                    Source(entry.path, entry.path, entry.relative, local, entry.size_bytes, partition, version)
+                )
+    except OSError as error:
+        raise DataError(f"{folder}: the folder cannot be listed ({_plain(error)}); check who may read it") from None
+    if problems:
+        raise DataError(listed(problems))
+    return sorted(sources, key=lambda source: os.fsencode(source.path))
+
+
+def _below_uri(path: str, filesystem: Any) -> list[Source]:
+    """Parquet files below a folder of a storage service; hidden names are passed over."""
     try:
         infos = filesystem.get_file_info(pafs.FileSelector(path, recursive=True))
     except RemoteError:
         raise
     except OSError as error:
-        raise DataError(
-            f"{path}: the folder cannot be listed ({_plain(error)}); check who may read it" if is_local else str(error)
-        ) from None
+        raise DataError(str(error)) from None
     root = path.rstrip("/")
     sources = []
     for info in infos:
         relative = info.path[len(root) :].lstrip("/") if info.path.startswith(root) else info.base_name
         hidden = any(_is_hidden(part) for part in relative.split("/"))
         if info.type == pafs.FileType.File and not hidden and info.path.endswith(SUFFIXES):
-            name = info.path if is_local else name_of(filesystem, info.path)
             size, partition = info.size or 0, _partition_of(info.path)
+            name = name_of(filesystem, info.path)
             sources.append(Source(name, info.path, relative, filesystem, size, partition, _version(info)))
     return sorted(sources, key=lambda source: os.fsencode(source.path))
 

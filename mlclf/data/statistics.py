@@ -20,10 +20,11 @@ from mlclf.data.readers import decoded_pieces, located
 from mlclf.data.rows import RowEncoder, row_weights
 from mlclf.data.schema import Schema
 from mlclf.data.selection import Census, Selection
-from mlclf.data.shards import Plan, listed
+from mlclf.data.shards import Plan
 from mlclf.data.splits import TRAIN, Split, time_values
 from mlclf.data.where import Where
 from mlclf.errors import CorruptDataError, DataError
+from mlclf.messages import listed
 
 PIECE_BYTES = 32 << 20
 PIECE_ROWS = 65_536

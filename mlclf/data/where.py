@@ -30,9 +30,9 @@ from mlclf.data.conditions import (
     terms_of,
 )
 from mlclf.data.grammar import parse_condition
-from mlclf.data.shards import listed
 from mlclf.data.truth import Evaluation
 from mlclf.errors import ConfigError
+from mlclf.messages import listed
 
 
 @dataclass(frozen=True)

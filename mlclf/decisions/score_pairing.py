@@ -8,12 +8,13 @@ import pyarrow as pa
 
 from mlclf.data.decode import decode_unit
 from mlclf.data.schema import family, matches
-from mlclf.data.shards import Plan, listed
+from mlclf.data.shards import Plan
 from mlclf.decisions.label_join import JoinedLabels, check_key_kinds
 from mlclf.decisions.label_rows import COLUMNS, TAGS, VALUES, LabelReader
 from mlclf.decisions.score_columns import KIND_KEY, LOGIT, PROBABILITY, CellColumns, is_list, is_numeric
 from mlclf.decisions.score_files import Scored, ScoreFiles
 from mlclf.errors import ConfigError, DataError
+from mlclf.messages import listed
 
 SCORE_PREFIX, WEIGHT_PREFIX = "score_", "weight_"
 

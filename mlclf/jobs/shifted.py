@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +16,9 @@ from mlclf.decisions.prevalence import estimate_prevalence
 from mlclf.decisions.thresholds import Thresholds
 from mlclf.decisions.tuner import Tuner
 from mlclf.errors import ConfigError
+from mlclf.files import parsed_json
+from mlclf.given_files import read_given, reason_of
+from mlclf.messages import quoted
 
 
 def read_prevalences(path: str | Path, label_names: Sequence[str]) -> Tensor:
@@ -26,11 +28,13 @@ def read_prevalences(path: str | Path, label_names: Sequence[str]) -> Tensor:
         ConfigError: the file cannot be read, names an unknown label, or holds no share between 0 and 1.
     """
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        document = parsed_json(read_given(Path(path)))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"--prevalence: {str(path)!r} must be a JSON file {{label: share}}: {error}") from None
+        raise ConfigError(
+            f"--prevalence: {str(path)!r} must be a JSON file {{label: share}}: {reason_of(error)}"
+        ) from None
     if not isinstance(document, dict) or not document:
-        raise ConfigError(f"--prevalence: {str(path)!r} must be a JSON file {{label: share}}, got {document!r}")
+        raise ConfigError(f"--prevalence: {str(path)!r} must be a JSON file {{label: share}}, got {quoted(document)}")
     unknown = sorted(set(document) - set(label_names))
     if unknown:
         raise ConfigError(f"--prevalence: {str(path)!r} names {unknown[0]!r}, which is not a label here")

@@ -13,6 +13,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from mlclf.errors import ConfigError, DataError
+from mlclf.given_files import read_given, reason_of
 
 NUMERIC, TEXT, NOMINAL = "numeric", "string", "nominal"
 _NAME = r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\S+)"""
@@ -21,6 +22,7 @@ _RELATION = re.compile(r"@relation\s+(.*)$", re.IGNORECASE)
 _LEVEL = re.compile(r"""\s*('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^,]*)\s*(,|$)""")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 NUMBER_WORDS = ("numeric", "real", "integer")
+MOST_XML_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -146,9 +148,9 @@ def xml_labels(path: Path) -> list[str]:
         ConfigError: it cannot be read, or names none.
     """
     try:
-        tree = ElementTree.fromstring(path.read_bytes())  # expat limits the growth of entities
+        tree = ElementTree.fromstring(read_given(path, MOST_XML_BYTES))  # expat limits the growth of entities
     except (OSError, ElementTree.ParseError) as error:
-        raise ConfigError(f"--labels-xml: {str(path)!r} must be Mulan's XML of labels: {error}") from None
+        raise ConfigError(f"--labels-xml: {str(path)!r} must be Mulan's XML of labels: {reason_of(error)}") from None
     names = [each.get("name") for each in tree.iter() if each.tag.rpartition("}")[2] == "label"]
     found = [name for name in names if name is not None]
     if not found:

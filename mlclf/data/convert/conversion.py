@@ -24,6 +24,7 @@ from mlclf.data.convert.sparse_text import SparseText, has_several_labels, xmc_h
 from mlclf.data.convert.tables import TABLES, CsvFormat, Piece, tables
 from mlclf.data.steps import Progress, drain
 from mlclf.errors import ConfigError, DataError
+from mlclf.given_files import problem_of
 from mlclf.names import names_of
 
 FORMATS = {
@@ -142,8 +143,9 @@ def convert_steps(
     check_numbers(0, budget)
     check_out(folder, [], overwrite, "convert")
     for path in paths:
-        if not path.is_file():
-            raise DataError(f"{path}: must be a file that can be read, found none; check the path")
+        problem = problem_of(path)
+        if problem is not None:
+            raise DataError(f"{path}: {problem}")
         if path.resolve().is_relative_to(folder.resolve()):
             raise ConfigError(f"{folder}: --out must not hold the input {path}; give another --out")
     sizes = [path.stat().st_size for path in paths]

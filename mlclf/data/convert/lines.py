@@ -9,8 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from mlclf.data.shards import first_line
 from mlclf.errors import DataError
+from mlclf.given_files import problem_of
+from mlclf.messages import first_line
 
 FIRST_BYTES = 8 << 20
 """What is found out before rows are read, is found in the first so many bytes."""
@@ -56,6 +57,9 @@ def open_input(path: Path) -> tuple[pa.NativeFile, pa.NativeFile]:
     Raises:
         DataError: it cannot be opened.
     """
+    problem = problem_of(path)
+    if problem is not None:
+        raise DataError(f"{path}: {problem}")
     try:
         stored = pa.OSFile(str(path))
     except OSError as error:

@@ -18,8 +18,9 @@ from mlclf.data.convert.lines import open_input
 from mlclf.data.convert.unified import aligned, plain_schema, unified_schema
 from mlclf.data.decode import decode_unit
 from mlclf.data.layouts import laid_out_column
-from mlclf.data.shards import first_line, make_plan
+from mlclf.data.shards import make_plan
 from mlclf.errors import DataError
+from mlclf.messages import first_line
 
 CSV_BLOCK_BYTES = 8 << 20
 """The types of columns are found from the first so many bytes."""

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from mlclf.data.layouts import plain, plain_field
-from mlclf.data.shards import Plan, Unit, first_line, listed
+from mlclf.data.shards import Plan, Unit
 from mlclf.errors import DataError
+from mlclf.messages import first_line, listed
 
 
 @dataclass
