@@ -508,10 +508,7 @@ BAD_SCORES: dict[str, tuple[Callable[[], Any], tuple[object, ...], str]] = {
     "names that are not there": (
         make_scores,
         ("--label-names", "names.txt"),
-        (
-            "error: --label-names: 'names.txt' must be a text file in UTF-8: [Errno 2] No such file or directory: "
-            "'names.txt'\n"
-        ),
+        "error: --label-names: 'names.txt' must be a text file in UTF-8: no such file\n",
     ),
     "a confidence of 2": (
         make_scores,
