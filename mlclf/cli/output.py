@@ -30,7 +30,7 @@ def print_text(text: str) -> None:
 
 
 def complain(text: str) -> None:
-    lines = shortened(safe_text(text)).split("\n")
+    lines = shortened(safe_text(text)).rstrip("\n").split("\n")
     print("\n".join(["error: " + lines[0], *("  " + line for line in lines[1:])]), file=sys.stderr, flush=True)
 
 
