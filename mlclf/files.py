@@ -70,12 +70,12 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
 
 
-def read_json(path: Path, format_version: int, what: str) -> dict[str, Any]:
-    """Return the JSON object in `path`, whose `format_version` is the one given.
+def read_json(path: Path, format_version: int | tuple[int, ...], what: str) -> dict[str, Any]:
+    """Return the JSON object in `path`, whose `format_version` is the one given, or one of those given.
 
     Args:
         path: the file.
-        format_version: the only version that the caller reads.
+        format_version: the only version that the caller reads, or all of them.
         what: what the file holds, for messages: "thresholds".
 
     Raises:
@@ -97,9 +97,11 @@ def read_json(path: Path, format_version: int, what: str) -> dict[str, Any]:
             "restore the file or write it again"
         )
     found = value.get("format_version")
-    if type(found) is not int or found != format_version:
+    known = (format_version,) if isinstance(format_version, int) else format_version
+    if type(found) is not int or found not in known:
         raise RunError(
-            f"{str(path)!r} holds {what} of format_version {found!r}, this release of mlclf reads {format_version}; "
+            f"{str(path)!r} holds {what} of format_version {found!r}, this release of mlclf reads "
+            f"{' and '.join(map(str, known))}; "
             "use the release that wrote it or write it again"
         )
     return value

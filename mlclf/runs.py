@@ -28,6 +28,7 @@ from mlclf.files import committed, read_json, safe_relative, sha256_of, write_by
 from mlclf.training.models import LinearHead
 
 FORMAT_VERSION = 1
+FEATURES_VERSIONS = (1, 2)
 FITTED = (
     "config.yaml",
     "schema.json",
@@ -87,7 +88,7 @@ class RunFolder:
         write_bytes(self.file("features.safetensors"), pack_arrays(features.arrays()))
 
     def read_features(self) -> Features:
-        document = read_json(self.file("features.json"), FORMAT_VERSION, "features")
+        document = read_json(self.file("features.json"), FEATURES_VERSIONS, "features")
         return Features.from_json(document, load_arrays(self.file("features.safetensors")))
 
     def write_model(self, head: LinearHead, bounds: LogitBounds) -> None:

@@ -23,7 +23,9 @@ from mlclf.data.features.words import TextFeature
 from mlclf.data.schema import CATEGORICAL, EMBEDDING, NUMERIC, SPARSE, TEXT, TOKENS, Schema
 from mlclf.errors import RunError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""In format 1 the text of a level depended on the type of its column; features of such runs keep it."""
+
 SCRATCH_BYTES = 8 << 20
 """Of a block of rows, column by column, before it is transposed; it stays in a processor's cache meanwhile."""
 
@@ -38,11 +40,13 @@ class Features:
         dense: columns that give dense inputs, D of them in all.
         tokens: columns that give ids, V of them in all.
         hinges: dense inputs more, after the others, for numeric columns whose lines bend; None for none.
+        format_version: of the run that they are from.
     """
 
     dense: list[NumericFeature]
     tokens: list[IdFeature]
     hinges: Hinges | None = None
+    format_version: int = FORMAT_VERSION
     _scratch: Recycler = field(default_factory=Recycler, compare=False, repr=False)
 
     @classmethod
@@ -199,7 +203,7 @@ class Features:
     def to_json(self) -> dict[str, Any]:
         """The document of `features.json`: D names, V names, and the state of each column."""
         return {
-            "format_version": FORMAT_VERSION,
+            "format_version": self.format_version,
             "dense": self._dense_names(),
             "vocabulary": [name for feature in self.tokens for name in feature.vocabulary_names()],
             "dense_columns": [
@@ -238,13 +242,13 @@ class Features:
                 for index, column in enumerate(value["dense_columns"])
             ]
             tokens = [
-                _restore_tokens(column, _fields(arrays, f"tokens.{index}."))
+                _restore_tokens(column, _fields(arrays, f"tokens.{index}."), value["format_version"])
                 for index, column in enumerate(value["token_columns"])
             ]
             hinges = Hinges.restore(_fields(arrays, "hinges."))
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"features.json is damaged ({error!r}); fit the run again") from error
-        return cls(dense, tokens, hinges)
+        return cls(dense, tokens, hinges, value["format_version"])
 
 
 def block_rows(num_dense: int) -> int:
@@ -260,10 +264,10 @@ def _fields(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArra
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
-def _restore_tokens(column: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> IdFeature:
+def _restore_tokens(column: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], format_version: int) -> IdFeature:
     kind, name = column["kind"], column["name"]
     if kind == "LevelFeature":
-        return LevelFeature.restore(name, column)
+        return LevelFeature.restore(name, column, format_version)
     if kind == "SparseFeature":
         return SparseFeature.restore(name, column)
     return TextFeature.restore(name, column, arrays)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mlclf.data.arrays import one_array
 from mlclf.data.batch import Tokens
 from mlclf.data.hashing import murmur3_32
+from mlclf.data.identities import canonical, levels_of
 from mlclf.data.labels import list_parts, null_inside
 from mlclf.data.tally import Tally
 from mlclf.errors import DataError
@@ -32,9 +32,10 @@ class LevelFeature:
     level, or with the same one in every row, has no vocabulary and gives no ids.
 
     Attributes:
-        levels: the kept levels, as text.
+        levels: the kept levels, as canonical text (`mlclf.data.identities`).
         buckets: number of hash buckets, 0 while the vocabulary is used.
         is_constant: whether every row has the one level.
+        texts_of: how levels are written; None for canonically, as all are but those of runs of an earlier format.
         unseen: levels met by `encode` that the vocabulary does not have.
     """
 
@@ -46,6 +47,7 @@ class LevelFeature:
     levels: tuple[str, ...] = ()
     buckets: int = 0
     is_constant: bool = False
+    texts_of: Callable[[pa.Array], pa.Array] | None = None
     unseen: Tally = field(default_factory=Tally)
     dropped_levels: int = 0
     _counts: Counter[str] = field(default_factory=Counter)
@@ -54,14 +56,16 @@ class LevelFeature:
 
     def fit(self, table: pa.Table, where: str, weights: NDArray[np.float64] | None) -> None:
         """Count the levels of a table (rows of weight 0 too)."""
-        array = one_array(table.column(self.name))
-        texts = self._texts(array, where)[1]
-        self._missing += array.null_count if self.is_list else texts.null_count
+        array = _one_array(table.column(self.name))
+        values = self._values(array, where)[1]
         if self.buckets:
             return
-        counted = texts.value_counts()
-        levels, numbers = counted.field("values").to_pylist(), counted.field("counts").to_pylist()
-        self._counts.update({level: n for level, n in zip(levels, numbers, strict=True) if level is not None})
+        codes, texts = levels_of(values, self.texts_of)
+        numbers = np.bincount(codes, minlength=len(texts) + 1).tolist()
+        self._missing += array.null_count if self.is_list else numbers[-1]
+        self._counts.update(
+            {level: number for level, number in zip(texts.to_pylist(), numbers, strict=False) if number}
+        )
         if len(self._counts) > self.hash_limit:
             self.buckets = self.hash_buckets
             self._counts.clear()
@@ -111,9 +115,9 @@ class LevelFeature:
         """Ids of each row, before the column's start in the vocabulary is added."""
         if self.is_dropped:
             return Tokens(np.zeros(table.num_rows, np.int64), np.zeros(0, np.int64))
-        array = one_array(table.column(self.name))
-        offsets, texts = self._texts(array, where)
-        ids = self._ids(texts)
+        array = _one_array(table.column(self.name))
+        offsets, values = self._values(array, where)
+        ids = self._ids(values)
         if not self.is_list:
             return Tokens(None, ids)
         absent = array.is_null().to_numpy(zero_copy_only=False)
@@ -124,29 +128,33 @@ class LevelFeature:
         unseen = self.unseen.take()
         return [f"column {self.name!r}: {unseen:,} values are not in the vocabulary ('other')"] if unseen else []
 
-    def _ids(self, texts: pa.Array) -> NDArray[np.int64]:
-        if self.buckets:
-            hashes = murmur3_32(pc.fill_null(texts, "")).astype(np.int64) & (self.buckets - 1)
-            return np.where(texts.is_null().to_numpy(zero_copy_only=False), MISSING, hashes + 1)
-        encoded = texts.dictionary_encode()
-        assert self._known is not None
-        places = pc.index_in(encoded.dictionary.cast(pa.string()), self._known)
-        by_code = pc.fill_null(places, -1).to_numpy(zero_copy_only=False).astype(np.int64) + 2
-        codes = pc.fill_null(encoded.indices, len(by_code)).to_numpy(zero_copy_only=False)
-        ids: NDArray[np.int64] = np.append(by_code, MISSING)[codes]
-        self.unseen.add((ids == OTHER).sum())
+    def _ids(self, values: pa.Array) -> NDArray[np.int64]:
+        if self.buckets and not pa.types.is_dictionary(values.type):
+            return self._ids_of((self.texts_of or canonical)(values))  # of many distinct ones
+        codes, texts = levels_of(values, self.texts_of)
+        ids: NDArray[np.int64] = np.append(self._ids_of(texts), MISSING)[codes]
+        if not self.buckets:
+            self.unseen.add((ids == OTHER).sum())
         return ids
 
-    def _texts(self, array: pa.Array, where: str) -> tuple[NDArray[np.int64], pa.Array]:
-        """Offsets (of token lists) and levels as text; nulls of a plain column stay null."""
-        offsets = np.zeros(0, np.int64)
-        if self.is_list:
-            offsets, array = list_parts(array)
-            if array.null_count:
-                raise DataError(null_inside(where, self.name))
-        if pa.types.is_floating(array.type):
-            array = pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
-        return offsets, array if pa.types.is_string(array.type) else pc.cast(array, pa.string())
+    def _ids_of(self, texts: pa.Array) -> NDArray[np.int64]:
+        """Ids of texts; bytes are hashed as they are."""
+        if self.buckets:
+            empty = pa.scalar("" if pa.types.is_string(texts.type) else b"", texts.type)
+            hashes = murmur3_32(pc.fill_null(texts, empty)).astype(np.int64) & (self.buckets - 1)
+            return np.where(texts.is_null().to_numpy(zero_copy_only=False), MISSING, hashes + 1)
+        assert self._known is not None
+        places = pc.fill_null(pc.index_in(texts, self._known), -1)
+        return np.asarray(places.to_numpy(zero_copy_only=False).astype(np.int64) + 2)
+
+    def _values(self, array: pa.Array, where: str) -> tuple[NDArray[np.int64], pa.Array]:
+        """Offsets (of token lists) and levels; nulls of a plain column stay null."""
+        if not self.is_list:
+            return np.zeros(0, np.int64), array
+        offsets, values = list_parts(array)
+        if values.null_count:
+            raise DataError(null_inside(where, self.name))
+        return offsets, values
 
     def state(self) -> dict[str, Any]:
         return {
@@ -157,10 +165,24 @@ class LevelFeature:
         }
 
     @classmethod
-    def restore(cls, name: str, state: Mapping[str, Any]) -> LevelFeature:
+    def restore(cls, name: str, state: Mapping[str, Any], format_version: int = 2) -> LevelFeature:
         feature = cls(name, state["is_list"], 0, 0, 0, tuple(state["levels"]), state["buckets"], state["is_constant"])
+        feature.texts_of = texts_of_format_1 if format_version == 1 else None
         feature._known = pa.array(feature.levels, pa.string())
         return feature
+
+
+def texts_of_format_1(array: pa.Array) -> pa.Array:
+    """Levels as runs of the first format have them: the text of a value depends on its type."""
+    if pa.types.is_floating(array.type):
+        array = pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
+    return array if pa.types.is_string(array.type) else pc.cast(array, pa.string())
+
+
+def _one_array(column: pa.ChunkedArray) -> pa.Array:
+    """A column as one array, its dictionary kept: levels are looked up in it."""
+    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    return array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
 
 
 def _with_missing(offsets: NDArray[np.int64], ids: NDArray[np.int64], absent: NDArray[np.bool_]) -> Tokens:
