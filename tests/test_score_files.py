@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -235,19 +237,54 @@ def test_keys_there_twice_are_refused(tmp_path: Path) -> None:
         cells_of(join_of(tmp_path, twice, pa.array(["x", "y"])))
 
 
-def test_keys_of_two_types_are_refused(tmp_path: Path) -> None:
+def test_keys_of_two_kinds_are_refused(tmp_path: Path) -> None:
     message = (
-        f"--key: 'id' must be of one type everywhere, found integers in {tmp_path}/s.parquet, strings in "
+        f"--key: 'id' must be of one kind everywhere, found numbers in {tmp_path}/s.parquet, strings in "
         f"{tmp_path}/t.parquet; cast it where it is written"
     )
     with pytest.raises(ConfigError, match=exactly(message)):
         join_of(tmp_path, pa.array([1, 2]), pa.array(["1", "2"]))
     message = (
-        f"--key: 'id' must not be a double ({tmp_path}/s.parquet), which may not hold large integers exactly; "
-        "cast it to integers or strings where it is written"
+        f"--key: 'id' must hold numbers, strings, bytes, booleans, dates or times, found list<element: int64> in "
+        f"{tmp_path}/s.parquet"
     )
     with pytest.raises(ConfigError, match=exactly(message)):
-        join_of(tmp_path, pa.array([1.0, 2.0]), pa.array([1.0, 2.0]))
+        join_of(tmp_path, pa.array([[1], [2]]), pa.array([[1], [2]]))
+
+
+def test_keys_that_floats_cannot_hold_are_refused(tmp_path: Path) -> None:
+    message = (
+        "a key that is a double must be below 9,007,199,254,740,992, from which on floats skip integers, found "
+        "9007199254740992; write keys as integers or strings"
+    )
+    with pytest.raises(DataError, match=exactly(message)):
+        join_of(tmp_path, pa.array([1, 2]), pa.array([1.0, 2.0**53]))
+
+
+LARGE = np.arange(2**53 - 2 * ROWS, 2**53 - ROWS)
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs"),
+    [
+        (pa.array(LARGE), pa.array(LARGE.astype(np.float64))),
+        (pa.array(LARGE, pa.uint64()), pa.array([Decimal(int(value)) for value in LARGE], pa.decimal128(20, 2))),
+        (pa.array(range(2**64 - ROWS, 2**64), pa.uint64()),
+         pa.array([Decimal(value) for value in range(2**64 - ROWS, 2**64)], pa.decimal256(40, 0))),
+        (pa.array(range(ROWS), pa.timestamp("s")),
+         pa.array([second * 10**6 for second in range(ROWS)], pa.timestamp("us", "Asia/Tokyo"))),
+        (pa.array(range(ROWS), pa.date32()), pa.array([day * 86_400_000 for day in range(ROWS)], pa.timestamp("ms"))),
+        (pa.array([UUID(int=row).bytes for row in range(ROWS)], pa.uuid()),
+         pa.array([UUID(int=row).bytes for row in range(ROWS)], pa.large_binary())),
+        (pa.array([f"k{row}" for row in range(ROWS)], pa.string_view()),
+         pa.array([f"k{row}".encode() for row in range(ROWS)])),
+    ],
+    ids=["float64", "decimal", "decimal beyond int64", "instant", "date", "uuid", "text"],
+)  # fmt: skip
+def test_keys_of_one_value_in_two_types_are_one_key(tmp_path: Path, mine: pa.Array, theirs: pa.Array) -> None:
+    files = join_of(tmp_path, mine, theirs)
+    assert len(cells_of(files).logits) == ROWS
+    assert files.notes == []
 
 
 def test_labels_beyond_the_budget_are_refused(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from mlclf.data.arrays import is_text
+from mlclf.data.identities import is_bytes
 from mlclf.data.shards import Plan
 from mlclf.errors import ConfigError, DataError, RunError
 from mlclf.messages import listed
@@ -34,6 +35,7 @@ FAMILY_WORDS = {
     "integers": "lists of integers",
     "floats": "lists of floats",
     "vector": "vectors",
+    "bytes": "bytes",
     "null": "only nulls",
     "empty": "only empty lists",
     "other": "values of a type that cannot be used",
@@ -41,6 +43,9 @@ FAMILY_WORDS = {
 
 LISTS = ("strings", "integers", "empty")
 """Families of lists whose elements are tokens or tags."""
+
+SINGLE = ("number", "string", "bytes")
+"""Families of values that can be compared with each other."""
 
 UNDECIDED = ("null", "empty")
 """Families that say nothing against what a column is in the other shards."""
@@ -103,8 +108,8 @@ class Schema:
 def family(kind: pa.DataType) -> str:
     """What a column of this type can be.
 
-    `number`, `string`, `strings` and `integers` and `floats` (lists), `vector:N`, `null`, `empty` (lists of null: no
-    list has an element), or `other`.
+    `number`, `string`, `bytes`, `strings` and `integers` and `floats` (lists), `vector:N`, `null`, `empty` (lists of
+    null: no list has an element), or `other`.
     """
     types = pa.types
     if types.is_dictionary(kind):
@@ -117,6 +122,8 @@ def family(kind: pa.DataType) -> str:
         return "number"
     if is_text(kind):
         return "string"
+    if is_bytes(kind):
+        return "bytes"
     if types.is_fixed_size_list(kind):
         numbers = types.is_floating(kind.value_type) or types.is_integer(kind.value_type)
         return f"vector:{kind.list_size}" if numbers and kind.list_size else "other"
@@ -273,12 +280,13 @@ def _check_parts(
     for flag, name in [*parts, *(("--valid-by", name) for name in other_columns)]:
         if name is None:
             continue
-        allowed = {"--weight": ("number", "null"), "--key": tuple(FAMILY_WORDS)}.get(flag, ("number", "string", "null"))
+        allowed = {"--weight": ("number", "null"), "--key": tuple(FAMILY_WORDS)}.get(flag, (*SINGLE, "null"))
         if name not in columns:
             near = difflib.get_close_matches(name, list(columns), n=3, cutoff=0.5) or list(columns)[:5]
             problems.append(f"{flag}: no column {name!r}; the nearest columns are {', '.join(map(repr, near))}")
         elif columns[name].partition(":")[0] not in allowed:
-            words = " or ".join(FAMILY_WORDS[kind] for kind in allowed if kind != "null")
+            *first, last = (FAMILY_WORDS[kind] for kind in allowed if kind != "null")
+            words = f"{', '.join(first)} or {last}" if first else last
             found = FAMILY_WORDS[columns[name].partition(":")[0]]
             problems.append(f"{flag}: column {name!r} must hold {words}, found {found}; name another column")
     if problems:
@@ -378,7 +386,7 @@ def _role_problem(name: str, role: str | None, kind: str, is_pair: bool) -> str 
         return f"column {name!r} {hints.get(kind, 'has a type that cannot be an input')}"
     allowed = {
         NUMERIC: ("number", "null"),
-        CATEGORICAL: ("number", "string", "null"),
+        CATEGORICAL: (*SINGLE, "null"),
         TOKENS: LISTS,
         TEXT: ("string", "null"),
     }
@@ -402,15 +410,15 @@ def _expected_families(
     for column in schema.features:
         role_families = {
             NUMERIC: ("number", "null"),
-            CATEGORICAL: ("string", "number", "null"),
+            CATEGORICAL: (*SINGLE, "null"),
             TOKENS: (*LISTS, "null"),
             TEXT: ("string", "null"),
             EMBEDDING: (f"vector:{column.width}", "null"),
             SPARSE: ("integers", "empty", "null"),
         }[column.role]
         expected[column.name] = _one_of(role_families)
-        if column.role == CATEGORICAL and columns.get(column.name) == "string":
-            expected[column.name] = _one_of(("string", "null"))
+        if column.role == CATEGORICAL and columns.get(column.name) in SINGLE:
+            expected[column.name] = _accepts(columns[column.name])
         if column.values_column is not None:
             expected[column.values_column] = _one_of(("floats", "integers", "empty", "null"))
     if with_labels:

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mlclf.data.arrays import as_floats, one_array
-from mlclf.data.hashing import murmur3_32
+from mlclf.data.identities import value_hashes
 
 TRAIN, CHOICE, DECISION = 0, 1, 2
 """Parts of a held-out split: rows trained on, rows that choose l2 and the stopping point, rows for thresholds."""
@@ -90,11 +89,8 @@ def row_hashes(numbers: NDArray[np.int64], seed: int) -> NDArray[np.uint64]:
 
 
 def group_hashes(column: pa.ChunkedArray, seed: int) -> NDArray[np.uint64]:
-    """Hash of (seed, value) for each row; equal values, and nulls, hash alike: [n] uint64."""
-    texts = pc.fill_null(pc.cast(column, pa.string()), "").combine_chunks()
-    low = murmur3_32(texts, seed & 0xFFFFFFFF).astype(np.uint64)
-    high = murmur3_32(texts, (seed + 0x9747B28C) & 0xFFFFFFFF).astype(np.uint64)
-    return mixed((high << np.uint64(32)) | low)
+    """Hash of (seed, value) for each row; equal values of whatever type, and nulls, hash alike: [n] uint64."""
+    return mixed(value_hashes(column, seed))
 
 
 def time_values(column: pa.ChunkedArray) -> NDArray[np.float64]:

@@ -8,19 +8,21 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mlclf.data.arrays import is_text, one_array
+from mlclf.data.arrays import as_floats, is_text, one_array
+from mlclf.data.identities import COMPARABLE, is_bytes, is_comparable, value_numbers
 from mlclf.data.labels import UNOBSERVED
 from mlclf.data.readers import decoded_pieces
 from mlclf.data.shards import Plan
-from mlclf.decisions.cells import value_identities
 from mlclf.decisions.label_rows import TAGS, LabelReader, LabelRows
 from mlclf.decisions.score_columns import Place
 from mlclf.errors import ConfigError, DataError
 
 SHOWN_KEYS = 5
+LARGEST_EXACT = {16: 1 << 11, 32: 1 << 24, 64: 1 << 53}
+"""By the bits of a float: it holds every integer below."""
+
 _KEY_BYTES = 17
 """A key, its row and whether it was found."""
 
@@ -52,45 +54,57 @@ def shown_key(value: Any) -> str:
 
 
 def key_kind(kind: pa.DataType) -> str | None:
-    """What a key of an Arrow type can be compared with: `integers`, `strings` or its own type; None for only nulls."""
-    if pa.types.is_dictionary(kind):
+    """What a key of an Arrow type can be compared with, None for only nulls."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return key_kind(kind.storage_type)
+    types = pa.types
+    if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
         return key_kind(kind.value_type)
-    if pa.types.is_null(kind):
+    if types.is_null(kind):
         return None
-    if pa.types.is_integer(kind):
-        return "integers"
-    return "strings" if is_text(kind) else str(kind)
+    if types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
+        return "numbers"
+    if is_text(kind) or is_bytes(kind):
+        return "strings"
+    return "dates" if types.is_date(kind) or types.is_timestamp(kind) else str(kind)
 
 
 def check_key_kinds(plans: Sequence[Plan], key: str) -> None:
-    """Refuse a key that is of one type here and of another there.
+    """Refuse a key that is of one kind here and of another there, or whose values cannot be compared.
 
     Raises:
         ConfigError: it is; names a file of each.
     """
     found: dict[str, str] = {}
     for shard in (shard for plan in plans for shard in plan.shards):
-        kind = key_kind(shard.schema.field(key).type)
+        kind = shard.schema.field(key).type
+        if not is_comparable(kind):
+            raise ConfigError(f"--key: {key!r} must hold {COMPARABLE}, found {kind} in {shard.source.name}")
+        kind = key_kind(kind)
         if kind is not None:
             found.setdefault(kind, shard.source.name)
     if len(found) > 1:
         places = ", ".join(f"{kind} in {name}" for kind, name in found.items())
-        raise ConfigError(f"--key: {key!r} must be of one type everywhere, found {places}; cast it where it is written")
-    floating = [kind for kind in found if kind in ("float", "double", "halffloat")]
-    if floating:
-        raise ConfigError(
-            f"--key: {key!r} must not be a {floating[0]} ({found[floating[0]]}), which may not hold large integers "
-            "exactly; cast it to integers or strings where it is written"
-        )
+        raise ConfigError(f"--key: {key!r} must be of one kind everywhere, found {places}; cast it where it is written")
 
 
 def key_values(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Keys as [n] int64, integers as they are and others as 64-bit hashes; and which are null, [n]."""
-    absent = np.asarray(one_array(column).is_null())
-    if key_kind(column.type) == "integers":
-        filled = pc.fill_null(pc.cast(one_array(column), pa.int64(), safe=False), 0)
-        return np.asarray(filled.to_numpy(zero_copy_only=False)), absent
-    return value_identities(column).numpy(), absent
+    """Keys as [n] int64, integers as they are and others as 64-bit hashes; and which are missing, [n].
+
+    Raises:
+        DataError: a float is so large that it may have been another integer.
+    """
+    kind = column.type
+    if pa.types.is_floating(kind):
+        largest = LARGEST_EXACT[kind.bit_width]
+        values = as_floats(one_array(column))
+        inexact = np.abs(values) >= largest
+        if inexact.any():
+            raise DataError(
+                f"a key that is a {kind} must be below {largest:,}, from which on floats skip integers, found "
+                f"{values[inexact][0]:.0f}; write keys as integers or strings"
+            )
+    return value_numbers(column)
 
 
 class JoinedLabels:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+from mlclf.data.identities import levels_of
 from mlclf.decisions.bootstrap import DistinctCount
 from mlclf.decisions.cells import Cells, value_identities
 from mlclf.decisions.evaluation import Evaluation
@@ -86,25 +87,23 @@ class SlicedEvaluation:
         """
         if len(values) != len(cells):
             raise ValueError(f"values must be one a row, got {len(values)} for {len(cells)} rows")
-        chunked = values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([values])
-        chunked = chunked.cast(chunked.type.value_type) if pa.types.is_dictionary(chunked.type) else chunked
-        encoded = chunked.combine_chunks().dictionary_encode()
-        if isinstance(encoded, pa.ChunkedArray):
-            encoded = encoded.combine_chunks()
-        codes = torch.from_numpy(pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False).copy()).long()
-        self._count_missing(codes < 0, cells, scores)
-        late = torch.zeros_like(codes, dtype=torch.bool)
-        for code, value in enumerate(encoded.dictionary.to_pylist()):
-            chosen = codes == code
-            evaluation = self._evaluation(str(value))
+        found, texts = levels_of(values if isinstance(values, pa.Array) else values.combine_chunks())
+        codes, first = np.unique(found, return_index=True)
+        rows = torch.tensor(found)
+        self._count_missing(rows == len(texts), cells, scores)
+        late: list[int] = []
+        for code in codes[np.argsort(first)].tolist():
+            if code == len(texts):
+                continue
+            evaluation = self._evaluation(texts[code].as_py())
             if evaluation is None:
-                late |= chosen
+                late.append(code)
             else:
-                _count(evaluation, chosen, cells, scores)
-        if bool(late.any()):
+                _count(evaluation, rows == code, cells, scores)
+        if late:
             self.other = self.other or self._empty()
-            _count(self.other, late, cells, scores)
-            self.pooled.update(value_identities(chunked.filter(pa.array(late.numpy()))))
+            _count(self.other, torch.isin(rows, torch.tensor(late)), cells, scores)
+            self.pooled.update(value_identities(pa.chunked_array([texts.take(pa.array(late))])))
 
     def _count_missing(self, chosen: Tensor, cells: Cells, scores: Tensor) -> None:
         if bool(chosen.any()):

@@ -12,6 +12,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from mlclf.data.identities import COMPARABLE, is_comparable
 from mlclf.data.shards import Plan
 from mlclf.data.steps import Progress
 from mlclf.decisions.cells import Cells
@@ -74,14 +75,19 @@ class Judged:
 
 
 def check_column(plan: Plan, name: str | None) -> None:
-    """Refuse a column of `by` that a file lacks.
+    """Refuse a column of `by` that a file lacks, or whose values cannot be compared.
 
     Raises:
-        ConfigError: there is no such column in one of the files.
+        ConfigError: there is no such column in one of the files, or it holds lists or the like.
     """
     for shard in plan.shards:
         if name is not None and name not in shard.schema.names:
             raise ConfigError(f"--by: column {name!r} is not in {shard.source.name}; check its name")
+        if name is not None and not is_comparable(shard.schema.field(name).type):
+            raise ConfigError(
+                f"--by: column {name!r} must hold {COMPARABLE}, found {shard.schema.field(name).type} in "
+                f"{shard.source.name}; name another column"
+            )
 
 
 def evaluation_steps(
