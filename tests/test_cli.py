@@ -186,8 +186,7 @@ BAD_DATA: dict[str, tuple[Callable[[], Any], str, str]] = {
         "values.parquet",
         (
             "error: values.parquet row group 0: label 'label_a' must be 0, 1 or null, found '7'; say what the values "
-            "mean "
-            "with --set 'data.label_values={\"7\": 1}' (0, 1, or null for not observed)\n"
+            "mean, such as --set 'data.label_values={\"7\": null}' (0, 1, or null for not observed)\n"
         ),
     ),
     "label words": (
@@ -195,7 +194,7 @@ BAD_DATA: dict[str, tuple[Callable[[], Any], str, str]] = {
         "words.parquet",
         (
             "error: words.parquet row group 0: label 'label_a' must be 0, 1 or null, found 'maybe'; say what the "
-            "values mean with --set 'data.label_values={\"maybe\": 1}' (0, 1, or null for not observed)\n"
+            "values mean, such as --set 'data.label_values={\"maybe\": 0}' (0, 1, or null for not observed)\n"
         ),
     ),
 }

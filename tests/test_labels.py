@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import re
+import shlex
 from decimal import Decimal
 from typing import Any
 
@@ -81,25 +83,48 @@ def test_declared_values_come_first() -> None:
     assert codes.T.tolist() == [[1, _, 1, 0, _], [1, 0, _, 1, _], [1, _, 0, 0, _], [0, 1, _, 0, 0]]
 
 
-SAY = "say what the values mean with --set 'data.label_values="
+SAY = "say what the values mean, such as --set 'data.label_values="
 OR = "' (0, 1, or null for not observed)"
+LISTS = "; classes and tags are to be in a column of lists"
 REFUSED: list[tuple[list[Any], str]] = [
-    ([0, 1, 2, 3], "must be 0, 1 or null, found '2', '3'; " + SAY + '{"2": 1, "3": 1}' + OR),
+    ([0, 1, 2, 3], "must be 0, 1 or null, found '2', '3'; " + SAY + '{"2": null, "3": null}' + OR + LISTS),
     ([0.0, 2.0], "must be 0, 1 or null, found '2'; " + SAY + '{"2": 1}' + OR),
-    ([0.5, float("inf")], "must be 0, 1 or null, found '0.5', 'inf'; " + SAY + '{"0.5": 1, "inf": 1}' + OR),
-    (["spam", "ham", None], "must be 0, 1 or null, found 'ham', 'spam'; " + SAY + '{"ham": 1, "spam": 1}' + OR),
-    (["", "no"], "must be 0, 1 or null, found ''; " + SAY + '{"": 1}' + OR),
+    ([1, 2], "must be 0, 1 or null, found '2'; " + SAY + '{"1": 0, "2": 1}' + OR),
+    ([0, 1, -100], "must be 0, 1 or null, found '-100'; " + SAY + '{"-100": null}' + OR),
+    ([0.5, float("inf")], "must be 0, 1 or null, found '0.5', 'inf'; " + SAY + '{"0.5": 0, "inf": 1}' + OR),
+    (["spam", "ham", None], "must be 0, 1 or null, found 'ham', 'spam'; " + SAY + '{"ham": 0, "spam": 1}' + OR),
+    (["maybe", "no"], "must be 0, 1 or null, found 'maybe'; " + SAY + '{"maybe": 1}' + OR),
+    (["", "no"], "must be 0, 1 or null, found ''; " + SAY + '{"": null}' + OR),
     (['a"b', "no"], "must be 0, 1 or null, found 'a\"b'; " + SAY + '{"a\\"b": 1}' + OR),
+    (["it's", "no"], 'must be 0, 1 or null, found "it\'s"; ' + SAY + '{"it\'"\'"\'s": 1}' + OR),
+    (
+        ["a" * 300, "no"],
+        (
+            f"must be 0, 1 or null, found '{'a' * 39}…'; say what the values mean, under data.label_values in a file "
+            "for --config (0, 1, or null for not observed)"
+        ),
+    ),
+    (
+        list("hbcdega"),
+        "must be 0, 1 or null, found 'a', 'b', 'c', 'd', 'e' and 2 more; "
+        + SAY
+        + '{"a": 0, "b": null, "c": null, "d": null, "e": 1}'
+        + OR
+        + LISTS,
+    ),
     (
         [0, 1, -1],
         (
             "holds both 0 and -1, so what means negative is not known; "
-            'map them with --set \'data.label_values={"0": 0, "-1": 0, "1": 1}\' (null for not observed)'
+            'say it, such as --set \'data.label_values={"-1": null, "0": 0}\' (null is not observed)'
         ),
     ),
     (
         ["yes", "f"],
-        ('mixes the words of f/t and no/yes; map each value with --set \'data.label_values={"yes": 1, "f": 0}\''),
+        (
+            "mixes the words of f/t and no/yes; "
+            'say what each value means, such as --set \'data.label_values={"f": 0, "yes": 1}\''
+        ),
     ),
 ]
 
@@ -109,6 +134,81 @@ def test_other_values_are_refused(values: list[Any], message: str) -> None:
     whole = f"{WHERE}: label 'y' {message}"
     with pytest.raises(DataError, match=f"^{re.escape(whole)}$"):
         codes_of(LabelColumns(("y",)), pa.table({"y": values}))
+
+
+VALUES = st.sampled_from(
+    ["0", "1", "2", "-1", "0.5", "7", "-100", "yes", "No", "t", "on", "off", "maybe", "Y", "", "é"]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(values=st.lists(VALUES, min_size=2, max_size=6, unique=True))
+def test_hints_can_be_pasted_and_never_make_all_values_positive(values: list[str]) -> None:
+    table, declared = pa.table({"y": values}), dict[str, int | None]()
+    for _again in range(8):
+        try:
+            codes = codes_of(LabelColumns(("y",), declared), table)[:, 0].tolist()
+            break
+        except DataError as error:
+            hint = re.search(r"--set (.*?\}')", str(error))
+            assert hint is not None
+            (text,) = shlex.split(hint[1])
+            declared |= json.loads(text.removeprefix("data.label_values="))
+    else:
+        pytest.fail("no end of hints")
+    assert not declared or set(codes) != {1}, declared
+
+
+MET: list[tuple[list[Any], dict[str, int | None]]] = [
+    (["Yes", "No"], {"Yes": 0, "No": 1}),
+    ([1, 0], {"1": 0, "0": 1}),
+    ([1.0, 0.0], {"1.0": 0, "0": 1}),
+    ([True, False], {"true": 0, "False": 1}),
+    ([True, False], {"1": 0, "0": 1}),
+    ([True, None, False], {"TRUE": 0, "0": 1}),
+    ([2.5, 10.0, -1.0], {"2.50": 1, "1e1": 0, "-1": 0}),
+    (["a", "b"], {"a": 1, "b": 0, "unknown": None}),
+]
+
+
+@pytest.mark.parametrize(("values", "declared"), MET)
+def test_declared_values_are_met_as_text_number_or_truth(values: list[Any], declared: dict[str, int | None]) -> None:
+    labels = LabelColumns(("y",), declared)
+    codes = codes_of(labels, pa.table({"y": values}))[:, 0].tolist()
+    expected = list(declared.values())[: len(values)]
+    if None in values:
+        expected.insert(values.index(None), None)
+    assert codes == [_ if code is None else code for code in expected]
+    unmet = [
+        f"data.label_values: no label has the value {value!r} in any row" for value in declared if value == "unknown"
+    ]
+    assert labels.check_declared() == unmet
+
+
+UNMET: list[tuple[list[Any], dict[str, int | None], str, str]] = [
+    (["Yes", "No"], {"YES": 0, "NO": 1}, "'YES', 'NO'", "'No', 'Yes'"),
+    (["Yes", "No"], {"Yes": 1, "NO": None}, "'NO'", "'No', 'Yes'"),
+    (["yes", "no"], {"yes ": 0, "no": 1}, "'yes '", "'no', 'yes'"),
+    ([0, 1], {"true": 1, "false": 0}, "'true', 'false'", "'0', '1'"),
+    (["0", "1"], {"0.0": 1, "1": 0}, "'0.0'", "'0', '1'"),
+    ([True, False], {"yes": 0, "no": 1}, "'yes', 'no'", "'0', '1'"),
+    ([None, None], {"a": 1}, "'a'", "none"),
+]
+
+
+@pytest.mark.parametrize(("values", "declared", "unmet", "found"), UNMET)
+def test_declared_values_that_match_nothing_are_refused(
+    values: list[Any], declared: dict[str, int | None], unmet: str, found: str
+) -> None:
+    labels = LabelColumns(("y",), declared)
+    kind = pa.string() if values == [None, None] else None
+    codes_of(labels, pa.table({"y": pa.array(values, kind)}))
+    message = (
+        f"data.label_values: every value must be one of the labels', found {unmet} in no row that was read; "
+        f"the labels hold {found}: write the values as the data has them, or leave them out"
+    )
+    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+        labels.check_declared()
 
 
 def test_kinds_are_not_mixed_across_tables_either() -> None:

@@ -16,7 +16,7 @@ from mlclf.data.schema import Schema, find_schema
 from mlclf.data.shards import Plan, make_plan
 from mlclf.data.splits import CHOICE, DECISION, TRAIN, Split
 from mlclf.data.statistics import Statistics, fit_statistics, piece_rows, time_cut
-from mlclf.errors import DataError
+from mlclf.errors import ConfigError, DataError
 
 ROWS = 400
 
@@ -127,8 +127,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
      ("{path} row group 3 column 'x': values must be finite, found 1 infinite; replace them by null (missing) or by a "
      "number where the data is written, or leave the column out with --exclude")),
     ({"y": [0, 1, 0, 1, 0, 7, 0, 1]},
-     ("{path} row group 2: label 'y' must be 0, 1 or null, found '7'; say what the values mean with "
-     "--set 'data.label_values={{\"7\": 1}}' (0, 1, or null for not observed)")),
+     ("{path} row group 2: label 'y' must be 0, 1 or null, found '7'; say what the values mean, such as "
+     "--set 'data.label_values={{\"7\": null}}' (0, 1, or null for not observed)")),
     ({"l": [["a"]] * 4 + [["a", None]] + [["a"]] * 3},
      ("{path} row group 2: column 'l' has a list with a null inside; a whole list may be null (missing), "
      "its elements may not: drop or fill them where the data is written")),
@@ -224,3 +224,26 @@ def test_an_encoder_reads_each_column_once(tmp_path: Path) -> None:
     without.encode(np.array([5, 7]), pa.table({"x": [1.0, None]}), "place", slab)
     assert (slab.rows, slab.complete, slab.arrays["dense"].shape) == (2, False, (4, 2))
     assert (slab.arrays["codes"][:2].tolist(), slab.first_row) == ([[2], [2]], 5)
+
+
+def test_declared_label_values_must_match_something(tmp_path: Path) -> None:
+    plan = write(tmp_path, {"x": range(8), "y": ["Yes", "No"] * 4, "t": [["a"], ["b"]] * 4})
+    schema = find_schema(plan, ["y"], exclude=["t"])
+    message = (
+        "data.label_values: every value must be one of the labels', found 'YES', 'NO' in no row that was read; "
+        "the labels hold 'No', 'Yes': write the values as the data has them, or leave them out"
+    )
+    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+        statistics_of(plan, schema, label_values={"YES": 0, "NO": 1})
+    found = statistics_of(plan, schema, label_values={"Yes": 0, "No": 1, "?": None})
+    assert found.counts.positives.tolist() == [[4.0]]
+    assert "data.label_values: no label has the value '?' in any row" in found.warnings
+
+
+def test_label_values_are_not_for_tags(tmp_path: Path) -> None:
+    plan = write(tmp_path, {"x": range(8), "t": [["a"], ["b"]] * 4})
+    message = (
+        "data.label_values: is for label columns, and 't' is a list of tags, which are labels as they are; leave it out"
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        statistics_of(plan, find_schema(plan, ["t"]), label_values={"a": 1})

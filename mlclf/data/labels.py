@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +11,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mlclf.data.arrays import Recycler, is_text, one_array, transpose
+from mlclf.data.label_values import (
+    declared_key,
+    is_near,
+    known_code,
+    mixed_example,
+    nothing_matches,
+    refusal,
+    such_as,
+)
 from mlclf.data.schema import Schema
 from mlclf.data.tally import Tally
 from mlclf.errors import DataError
@@ -21,11 +29,6 @@ UNOBSERVED = 2
 
 NUM_CODES = 3
 """0, 1 and UNOBSERVED."""
-
-NUMBER_TEXTS: Mapping[str, tuple[int, str]] = {"0": (0, "zero"), "1": (1, ""), "-1": (0, "minus")}
-"""Text of a number → code, kind."""
-
-WORD_PAIRS = (("no", "yes"), ("n", "y"), ("false", "true"), ("f", "t"))
 
 
 @dataclass
@@ -56,11 +59,16 @@ class LabelColumns:
         names: [K], as the columns are called.
         declared: text of a value → 0, 1 or None (not observed), for values that are not known.
         seen: kinds of value met so far, by label; the statistics pass uses it to refuse mixtures.
+        met: declared values that were met.
+        unmapped: values that were met and mean what they usually mean.
     """
 
     names: tuple[str, ...]
     declared: Mapping[str, int | None] = field(default_factory=dict)
     seen: dict[str, set[str]] = field(default_factory=dict)
+    met: set[str] = field(default_factory=set, compare=False)
+    unmapped: set[str] = field(default_factory=set, compare=False)
+    _known: dict[str, dict[str, int | None]] = field(default_factory=dict, compare=False, repr=False)
     _scratch: Recycler = field(default_factory=Recycler, compare=False, repr=False)
 
     def encode(self, table: pa.Table, where: str, out: NDArray[np.uint8]) -> bool:
@@ -88,7 +96,8 @@ class LabelColumns:
             return np.full(len(array), UNOBSERVED, np.uint8)
         if is_text(array.type):
             return self._from_texts(name, array, where)
-        if pa.types.is_boolean(array.type):
+        is_boolean = pa.types.is_boolean(array.type)
+        if is_boolean:
             if not self.declared and not array.null_count:
                 return bits_of(array)
             array = array.cast(pa.uint8())
@@ -98,7 +107,8 @@ class LabelColumns:
             array = pc.cast(array, pa.float64(), safe=False)
         if self.declared:
             array = pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
-            return self._from_texts(name, pc.cast(array, pa.string()), where)
+            texts = pc.cast(array, pa.string())
+            return self._from_texts(name, texts, where, is_number=not is_boolean, is_boolean=is_boolean)
         return self._from_numbers(name, array, where)
 
     def _from_numbers(self, name: str, array: pa.Array, where: str) -> NDArray[np.uint8]:
@@ -106,62 +116,77 @@ class LabelColumns:
         values = pc.fill_null(array, pa.scalar(0, array.type)).to_numpy(zero_copy_only=False)
         ones = values == 1
         odd = ~(ones | (values == 0) | missing)
+        known = self._known.setdefault(name, {})
+        if "1" not in known and ones.any():
+            known["1"] = 1
+        if np.any((values == 0) & ~missing):
+            self._note(name, "zero", where, "0", 0)
         if odd.any():
             unknown = odd & (values != -1)
             if unknown.any():
-                found = pa.array(np.unique(values[unknown])[:5]).cast(pa.string()).to_pylist()
-                raise DataError(_refused(name, found, where))
-            self._note(name, "minus", where)
-        if np.any((values == 0) & ~missing):
-            self._note(name, "zero", where)
+                raise DataError(
+                    refusal(name, pa.array(np.unique(values[unknown])).cast(pa.string()).to_pylist(), known, where)
+                )
+            self._note(name, "minus", where, "-1", 0)
         return np.where(missing, UNOBSERVED, ones).astype(np.uint8)
 
-    def _from_texts(self, name: str, array: pa.Array, where: str) -> NDArray[np.uint8]:
+    def _from_texts(self, name: str, array: pa.Array, where: str, **is_of: bool) -> NDArray[np.uint8]:
         encoded = array.dictionary_encode()
-        codes, unknown = [], []
+        codes: list[int] = []
+        unknown = []
+        known = self._known.setdefault(name, {})
         for value in encoded.dictionary.to_pylist():
-            code, kind = self._text_code(value)
-            if code is None:
+            key = declared_key(self.declared, value, **is_of) if self.declared else None
+            code, kind = known_code(value) if key is None else (self.declared[key], "")
+            if key is not None:
+                self.met.add(key)
+                known[value] = code
+            elif code is None:
                 unknown.append(value)
-            elif kind:
-                self._note(name, kind, where)
+            else:
+                self.unmapped.add(value)
+                self._note(name, kind, where, value, code)
             codes.append(UNOBSERVED if code is None else code)
         if unknown:
-            raise DataError(_refused(name, sorted(unknown)[:5], where))
+            raise DataError(refusal(name, unknown, known, where))
         lookup = np.array([*codes, UNOBSERVED], np.uint8)
         indices = pc.fill_null(encoded.indices, len(codes)).to_numpy(zero_copy_only=False)
         return np.asarray(lookup[indices], np.uint8)
 
-    def _text_code(self, value: str) -> tuple[int | None, str]:
-        """(code, kind) of a text; code None when it is not known."""
-        if value in self.declared:
-            code = self.declared[value]
-            return (UNOBSERVED if code is None else code), ""
-        if value in NUMBER_TEXTS:
-            return NUMBER_TEXTS[value]
-        for pair in WORD_PAIRS:
-            if value.lower() in pair:
-                return pair.index(value.lower()), "/".join(pair)
-        return None, ""
-
-    def _note(self, name: str, kind: str, where: str) -> None:
-        """Remember a kind of value, and refuse kinds that cannot stand in one label together."""
+    def _note(self, name: str, kind: str, where: str, value: str, code: int) -> None:
+        """Remember a value and its kind, and refuse kinds that cannot stand in one label together."""
+        known = self._known.setdefault(name, {})
         kinds = self.seen.setdefault(name, set())
-        if kind in kinds:
+        known[value] = code
+        if not kind or kind in kinds:
             return
         together = kinds | {kind}
         if {"minus", "zero"} <= together:
             raise DataError(
                 f"{where}: label {name!r} holds both 0 and -1, so what means negative is not known; "
-                'map them with --set \'data.label_values={"0": 0, "-1": 0, "1": 1}\' (null for not observed)'
+                'say it, such as --set \'data.label_values={"-1": null, "0": 0}\' (null is not observed)'
             )
-        words = sorted(together - {"minus", "zero"})
-        if len(words) > 1:
+        pairs = sorted(together - {"minus", "zero"})
+        if len(pairs) > 1:
+            words = {word: code for word, code in known.items() if "/" in known_code(word)[1] and code is not None}
             raise DataError(
-                f"{where}: label {name!r} mixes the words of {' and '.join(words)}; "
-                'map each value with --set \'data.label_values={"yes": 1, "f": 0}\''
+                f"{where}: label {name!r} mixes the words of {' and '.join(pairs)}; "
+                f"say what each value means, {such_as(mixed_example(words))}"
             )
         kinds.add(kind)
+
+    def check_declared(self) -> list[str]:
+        """Lines about declared values that mean "not observed" and that no row held.
+
+        Raises:
+            DataError: a value that is declared as 0 or 1 was met in no row, or one that differs only in writing was
+                taken for what it usually means.
+        """
+        unmet = [value for value in self.declared if value not in self.met]
+        wrong = [value for value in unmet if self.declared[value] is not None or is_near(value, self.unmapped)]
+        if wrong:
+            raise DataError(nothing_matches(wrong, self.met | self.unmapped))
+        return [f"data.label_values: no label has the value {value!r} in any row" for value in unmet]
 
     def mappings(self) -> list[str]:
         """One line for each way of writing labels that was mapped to 0 and 1."""
@@ -172,15 +197,6 @@ class LabelColumns:
             shown = ", ".join(map(repr, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
             lines.append(f"labels {shown}: {negative!r} is read as 0, {positive!r} as 1")
         return lines
-
-
-def _refused(name: str, found: Sequence[str], where: str) -> str:
-    shown = ", ".join(repr(value if len(value) <= 40 else value[:39] + "…") for value in found)
-    example = json.dumps(dict.fromkeys(found[:2], 1), ensure_ascii=False)
-    return (
-        f"{where}: label {name!r} must be 0, 1 or null, found {shown}; "
-        f"say what the values mean with --set 'data.label_values={example}' (0, 1, or null for not observed)"
-    )
 
 
 def tag_texts(array: pa.ListArray, where: str, name: str) -> tuple[NDArray[np.int64], pa.Array]:

@@ -23,7 +23,7 @@ from mlclf.data.selection import Census, Selection
 from mlclf.data.shards import Plan
 from mlclf.data.splits import TRAIN, Split, time_values
 from mlclf.data.where import Where
-from mlclf.errors import CorruptDataError, DataError
+from mlclf.errors import ConfigError, CorruptDataError, DataError
 from mlclf.messages import listed
 
 PIECE_BYTES = 32 << 20
@@ -155,6 +155,11 @@ def _one_pass(
     lanes: int,
     where: Where | None,
 ) -> Iterator[tuple[int, Statistics | None]]:
+    if schema.tags and label_values:
+        raise ConfigError(
+            f"data.label_values: is for label columns, and {schema.labels[0]!r} is a list of tags, which are labels as "
+            "they are; leave it out"
+        )
     features = Features.fresh(
         schema,
         standardize=standardize,
@@ -243,7 +248,7 @@ class _Pass:
             column = self.schema.labels[0]
             raise DataError(f"column {column!r} holds no tag in any row; name another column with --labels")
         if isinstance(self.labels, LabelColumns):
-            warnings += self.labels.mappings()
+            warnings += self.labels.mappings() + self.labels.check_declared()
         encoded, decoded = self._row_bytes(len(names))
         self.features.counted()
         return Statistics(
