@@ -186,6 +186,7 @@ def thresholds_table(document: dict[str, Any]) -> list[str]:
     width = min(40, max(12, *(len(_short(name)) for name in labels)))
     claim = "" if document["confidence"] is None else f", confidence {document['confidence']:g}"
     lines = [f"objective {document['objective']}, method {document['method']}{claim}"]
+    lines += [_limit(kind, limit, document["objective"]) for kind, limit in document.get("holds_up_to", {}).items()]
     head = ("threshold", "status", "support", "precision", "recall", "f1")
     lines.append(f"  {'label':{width}}  " + "  ".join(f"{title:>12}" for title in head))
     for name, entry in list(labels.items())[:MAX_LABELS_SHOWN]:
@@ -195,6 +196,14 @@ def thresholds_table(document: dict[str, Any]) -> list[str]:
     if len(labels) > MAX_LABELS_SHOWN:
         lines.append(f"  … and {len(labels) - MAX_LABELS_SHOWN} labels more")
     return lines
+
+
+def _limit(kind: str, limit: float, objective: str) -> str:
+    """What a claim supposes of rows that were not seen."""
+    if kind == "weight":
+        return f"the claim holds where no row weighs more than {limit:g}, the most that was seen"
+    counted = {"precision": "flagged ", "recall": "positive ", "fpr": "negative "}.get(objective.split(":")[0], "")
+    return f"the claim holds where no cluster has more than {limit:g} {counted}rows by weight, the most that was seen"
 
 
 def _best(entry: dict[str, Any]) -> str:

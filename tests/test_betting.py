@@ -236,6 +236,28 @@ def test_certified_cuts_hold_on_their_rows_and_say_so(objective: Objective, clus
         assert wanted < reached < wanted + 0.1
 
 
+@OBJECTIVES
+def test_a_claim_says_the_heaviest_cluster_that_its_test_saw(objective: Objective) -> None:
+    cells = drawn(6, 4_000, labels=3)
+    found = constraints_of(objective, cells, True, num_cuts=1024).certified(0.95, scores_of)
+    assert cells.weights is not None
+    assert cells.mask is not None
+    assert found.heaviest is not None
+    for label, threshold in enumerate(found.thresholds.thresholds):
+        counts = (cells.weights * cells.mask[:, label]).numpy()
+        truth = cells.labels[:, label].numpy() != 0
+        flagged = (scores_of(cells.logits[:, label]) >= threshold).numpy()
+        counts = counts * {"precision": flagged, "recall": truth, "fpr": ~truth}[objective.name]
+        clusters = np.unique(cells.identities.numpy(), return_inverse=True)[1]
+        assert float(found.heaviest[label]) == pytest.approx(np.bincount(clusters, counts).max())
+
+
+def test_a_claim_says_the_greatest_weight_that_bets_were_made_for() -> None:
+    found = constraints_of(PRECISION, drawn(6, 1_000), False, greatest_weight=7.0).certified(0.95, scores_of)
+    assert found.heaviest is not None
+    assert found.heaviest.tolist() == [7.0] * 2
+
+
 @CLUSTERED
 def test_labels_that_cannot(clustered: bool) -> None:
     cells = drawn(6, 60)

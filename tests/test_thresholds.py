@@ -127,6 +127,13 @@ def test_a_damaged_limit_is_refused(count: Any) -> None:
         Thresholds.from_json(tuned_document() | {"per_row": count}, ["a", "b", "c"])
 
 
+@pytest.mark.parametrize("limits", [{"weight": "5"}, {"cluster": True}, [5.0], None])
+def test_a_damaged_limit_of_the_claim_is_refused(limits: Any) -> None:
+    message = f"thresholds must have numbers by name as 'holds_up_to', got {limits!r}; run calibrate again"
+    with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
+        Thresholds.from_json(tuned_document() | {"holds_up_to": limits}, ["a", "b", "c"])
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_scores_of_a_model_that_is_being_trained_are_decided_too(dtype: torch.dtype) -> None:
     logits = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -164,8 +165,9 @@ class BettingConstraints:
                 (1 - confidence) R/K, as wealth is an e-value (Wang and Ramdas 2022).
 
         Returns:
-            Thresholds with method `betting`. The best of a label that cannot is, for precision, Hoeffding's (1963)
-            lower bound at one of the starts; for recall and fpr there is none.
+            Thresholds with method `betting`, each for a population without observations above `heaviest`. The best of a
+            label that cannot is, for precision, Hoeffding's (1963) lower bound at one of the starts; for recall and fpr
+            there is none.
 
         Raises:
             ConfigError: The confidence or `across_labels` is out of range.
@@ -179,15 +181,19 @@ class BettingConstraints:
             parts = histogram.label_slices(_SLICE_BYTES_PER_CUT)
             least = torch.cat([self._tests(part, level, scores_of).least_levels() for part in parts])
             level = shared_level(least[measured > 0], level, dependent=False)
-        entries, bests = [], []
+        entries, bests, heaviest = [], [], []
         for part in histogram.label_slices(_SLICE_BYTES_PER_CUT):
             tests = self._tests(part, 1 - confidence, scores_of)
-            greatest = scores_of(histogram.greatest[part].amax(1))
-            entries.append(entries_of(tests.grid, tests.chosen(level), self.objective, greatest))
-            bests.append(tests.bests(level))
+            greatest, chosen = scores_of(histogram.greatest[part].amax(1)), tests.chosen(level)
+            entries.append(entries_of(tests.grid, chosen, self.objective, greatest))
+            best = tests.best(level)
+            bests.append(best_at(tests.grid, *best))
+            told = chosen.where(chosen != NEVER, best[0]).clamp(min=0)
+            heaviest.append(tests.wealth.heaviest.gather(1, told[:, None])[:, 0])
         all_entries = Entries(*(torch.cat(column) for column in zip(*entries, strict=True)))
         all_bests = Bests(*(torch.cat(column) for column in zip(*bests, strict=True)))
-        return certified_of(all_entries, all_bests, measured > 0, positives, self.objective, confidence, METHOD)
+        found = certified_of(all_entries, all_bests, measured > 0, positives, self.objective, confidence, METHOD)
+        return replace(found, heaviest=torch.cat(heaviest).cpu())
 
     def _tests(self, labels: slice, level: float, scores_of: Callable[[Tensor], Tensor]) -> _Tests:
         grid = grid_of(self.histogram, labels, scores_of)
@@ -235,12 +241,12 @@ class _Tests:
         at = self.wealth.log_wealth.gather(1, index.clamp(min=0)[:, None])[:, 0]
         return (-at).exp().where(index != NEVER, torch.inf)
 
-    def bests(self, level: float) -> Bests:
-        """Return for precision the greatest of Hoeffding's bounds at the starts, which hold together."""
+    def best(self, level: float) -> tuple[Tensor, Tensor]:
+        """Return for precision the greatest of Hoeffding's bounds at the starts, which hold together: cut, bound."""
         grid, wealth = self.grid, self.wealth
         if self.bet.name != "precision":
             nothing = torch.full((len(grid.bins),), NEVER, device=grid.bins.device)
-            return best_at(grid, nothing, torch.full_like(self.num_starts, torch.nan))
+            return nothing, torch.full_like(self.num_starts, torch.nan)
         starts = torch.searchsorted(wealth.flagged, wealth.flagged.gather(1, self.starts))
         count, heaviest = wealth.flagged.gather(1, starts), wealth.heaviest.gather(1, starts)
         margin = heaviest * (count * (self.num_starts[:, None] / level).log() / 2).sqrt()
@@ -248,4 +254,4 @@ class _Tests:
         bound, place = bounds.where(grid.usable.gather(1, starts), -1.0).max(1)
         some = bound > 0
         index = starts.gather(1, place[:, None])[:, 0].where(some, NEVER)
-        return best_at(grid, index, bound.clamp(min=0.0))
+        return index, bound.clamp(min=0.0)

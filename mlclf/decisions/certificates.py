@@ -33,10 +33,13 @@ class Certified:
         best: K entries, None but for `unattainable` labels: the best that holds with the same confidence, as
             `{"precision" (or "recall", "fpr"): the bound, "threshold": where, None = never positive, "flagged": the
             sum of weights that it flags}`.
+        heaviest: [K] float64, the greatest weight of an observation that the test of the threshold has seen; None where
+            all weigh 1.
     """
 
     thresholds: Thresholds
     best: list[dict[str, float | None] | None]
+    heaviest: Tensor | None = None
 
 
 class CutGrid(NamedTuple):

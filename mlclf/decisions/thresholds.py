@@ -44,6 +44,9 @@ class Thresholds:
         objective: the text of the objective.
         method: `shrinkage` or `empirical`.
         confidence: the level that the constraint holds with; None = no claim.
+        holds_up_to: what the claim supposes of rows that were not seen: `weight`, none weighs more, or `cluster`, none
+            has rows of more weight in all that the constraint is about (flagged ones for precision, positives for
+            recall, negatives for fpr). It is the greatest seen, the least of it over the labels `tuned`.
         per_row: labels of a row that are flagged at most, those with the largest scores; None = no limit.
         details: more about single labels, such as the best that an unattainable constraint can do; by position.
         label_names: [K], where they are known.
@@ -59,6 +62,7 @@ class Thresholds:
     objective: str
     method: str
     confidence: float | None = None
+    holds_up_to: Mapping[str, float] = field(default_factory=dict)
     per_row: int | None = None
     details: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     label_names: tuple[str, ...] | None = None
@@ -115,6 +119,7 @@ class Thresholds:
             "objective": self.objective,
             "method": self.method,
             "confidence": self.confidence,
+            **({"holds_up_to": dict(self.holds_up_to)} if self.holds_up_to else {}),
             **({} if self.per_row is None else {"per_row": self.per_row}),
             "labels": dict(zip(label_names, rows, strict=True)),
         }
@@ -140,6 +145,7 @@ class Thresholds:
             objective=document["objective"],
             method=document["method"],
             confidence=document["confidence"],
+            holds_up_to=document.get("holds_up_to", {}),
             per_row=document.get("per_row"),
             label_names=tuple(label_names),
         )
@@ -182,6 +188,9 @@ def _check_document(document: dict[str, Any], label_names: list[str]) -> None:
     per_row = document.get("per_row")
     if per_row is not None and (type(per_row) is not int or per_row < 1):
         raise RunError(f"thresholds must have a count of 1 or more as 'per_row', got {per_row!r}; run calibrate again")
+    limits = document.get("holds_up_to", {})
+    if not isinstance(limits, dict) or not all(type(limit) in (int, float) for limit in limits.values()):
+        raise RunError(f"thresholds must have numbers by name as 'holds_up_to', got {limits!r}; run calibrate again")
     missing_keys = [key for key in ("objective", "method", "confidence", "labels") if key not in document]
     if missing_keys:
         raise RunError(f"thresholds must have {', '.join(map(repr, missing_keys))}; run calibrate again")

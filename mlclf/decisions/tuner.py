@@ -170,8 +170,16 @@ class Tuner:
             found = self.bets.certified(claim.confidence, scores_of, claim.across_labels)
         else:
             found = certified(self.histogram, self.objective, claim.confidence, scores_of, claim.across_labels)
-        details = {index: {"best": best} for index, best in enumerate(found.best) if best is not None}
-        return replace(found.thresholds, details=details)
+        bests = {index: {"best": best} for index, best in enumerate(found.best) if best is not None}
+        if found.heaviest is None:
+            return replace(found.thresholds, details=bests)
+        of_labels = zip(found.thresholds.status, found.heaviest.tolist(), strict=True)
+        limits = [(index, status, limit) for index, (status, limit) in enumerate(of_labels) if status != "fallback"]
+        details = {index: bests.get(index, {}) | {"holds_up_to": limit} for index, _, limit in limits}
+        tuned = [limit for _, status, limit in limits if status == "tuned"]
+        least = min(tuned or [limit for _, _, limit in limits], default=None)
+        holds_up_to = {} if least is None else {"cluster" if claim.clustered else "weight": least}
+        return replace(found.thresholds, details=details, holds_up_to=holds_up_to)
 
     def _probabilities(self) -> tuple[Probabilities | None, list[Probabilities]]:
         """Calibrated probabilities, and for each fold those that do not know its rows."""

@@ -101,6 +101,37 @@ def test_constraints_claim_their_confidence() -> None:
     assert set(tight.to_json(["a", "b", "c"])["labels"]["a"]["best"]) >= {"precision", "threshold"}
 
 
+def test_claims_say_up_to_which_weight_or_cluster_they_hold() -> None:
+    scores, labels = made(4000)
+    groups = np.minimum(np.arange(4000) // 2, 1900)  # one of 200 rows
+    rows = np.where(np.arange(4000) == 7, 12.5, 1.0)
+    names = ["a", "b", "c"]
+    for options, kind, most, line in (
+        ({"weights": rows}, "weight", 12.5, "no row weighs more than 12.5"),
+        ({"groups": groups}, "cluster", 200.0, "no cluster has more than {:g} flagged rows by weight"),
+    ):
+        found = mlclf.tune_thresholds(scores, labels, objective="precision:0.7", **options)
+        document = found.to_json(names)
+        limits = [entry["holds_up_to"] for entry in document["labels"].values() if entry["status"] == "tuned"]
+        assert document["holds_up_to"] == {kind: min(limits)} == dict(found.holds_up_to)
+        assert 2 <= min(limits) <= max(limits) <= most
+        shown = f"the claim holds where {line.format(min(limits))}, the most that was seen"
+        assert thresholds_table(document)[1] == shown
+        assert mlclf.Thresholds.from_json(document, names).holds_up_to == {kind: min(limits)}
+    plain = mlclf.tune_thresholds(scores, labels, objective="precision:0.7").to_json(names)
+    assert "holds_up_to" not in plain
+    assert all("holds_up_to" not in entry for entry in plain["labels"].values())
+    nothing = mlclf.tune_thresholds(scores, labels, objective="f1", weights=rows).to_json(names)
+    assert "holds_up_to" not in nothing
+
+
+def test_a_label_that_cannot_says_what_its_best_supposes() -> None:
+    scores, labels = made(300)
+    found = mlclf.tune_thresholds(scores, labels, objective="precision:0.999", weights=np.full(300, 3.0))
+    assert set(found.status) == {"unattainable"}
+    assert found.holds_up_to == {"weight": 3.0}
+
+
 def test_earlier_thresholds_draw_new_ones() -> None:
     scores, labels = made(60, seed=5)
     prior = [0.4, math.nan, 0.3]
