@@ -113,6 +113,15 @@ def convert(
         str | None, typer.Option(metavar="COL,COL,...", help="CSV without a header: the names of its columns.")
     ] = None,
     no_quotes: Annotated[bool, typer.Option("--no-quotes", help="CSV: a double quote is a letter.")] = False,
+    delimiter: Annotated[
+        str | None, typer.Option(help="CSV: between values, such as ';', tab or pipe (default: found).")
+    ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="CSV: such as cp1252 or utf-16 (default: UTF-8, or as its first bytes say).")
+    ] = None,
+    decimal: Annotated[str | None, typer.Option(help="CSV: '.' or ',' before decimals (default: found).")] = None,
+    escape: Annotated[str | None, typer.Option(help="CSV: such as '\\', before a quote inside quotes.")] = None,
+    null: Annotated[Many, typer.Option(metavar="WORD", help="CSV: a word for missing values, in all columns.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what convert wrote to --out.")] = False,
     memory_budget: Annotated[
         str | None, typer.Option(metavar="BYTES", help="What row groups are made for, such as 512MiB.")
@@ -126,8 +135,9 @@ def convert(
     done = shown_job(
         convert_steps(
             files, out, format=format_, labels_xml=labels_xml, first_index=first_index, multilabel=multilabel,
-            types=types_of(types or []), names=columns, quotes=not no_quotes,
-            overwrite=overwrite, memory_budget=budget_bytes(memory_budget),
+            types=types_of(types or []), names=columns, quotes=not no_quotes, delimiter=delimiter, encoding=encoding,
+            decimal=decimal, escape=escape, null_words=null or (), overwrite=overwrite,
+            memory_budget=budget_bytes(memory_budget),
         )
     )  # fmt: skip
     print_text(f"{done.rows:,} rows in {done.files:,} file(s), {done.row_groups:,} row group(s): {done.folder}")

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
@@ -17,11 +17,14 @@ import pyarrow as pa
 from mlclf.config import Settings
 from mlclf.data.convert.arff import Arff
 from mlclf.data.convert.arff_header import read_header
+from mlclf.data.convert.csv_rows import CsvFormat, CsvRows, open_csv
+from mlclf.data.convert.dialect import delimiter_of
 from mlclf.data.convert.folders import appearing, check_numbers, check_out
 from mlclf.data.convert.lines import Block, blocks
+from mlclf.data.convert.records import encoding_of
 from mlclf.data.convert.rows_written import RowsWritten, rows_written
 from mlclf.data.convert.sparse_text import SparseText, has_several_labels, xmc_header
-from mlclf.data.convert.tables import TABLES, CsvFormat, Piece, tables
+from mlclf.data.convert.tables import TABLES, Piece, tables
 from mlclf.data.steps import Progress, drain
 from mlclf.errors import ConfigError, DataError
 from mlclf.given_files import problem_of
@@ -43,8 +46,8 @@ MAX_HEADER_BYTES = 256 << 20
 PARSERS = 2
 """Threads that parse text."""
 
-BLOCKS_AHEAD = 16
-"""Blocks that are read and parsed while a row group is written."""
+BYTES_AHEAD = 32 << 20
+"""Of text, which are read and parsed while a row group is written."""
 
 METADATA_KEY = b"mlclf"
 """Key of the JSON in each file's schema that says where its rows are from."""
@@ -69,9 +72,7 @@ class Reading:
     labels_xml: Path | None = None
     first_index: int | None = None
     multilabel: bool = False
-    types: Mapping[str, pa.DataType] | None = None
-    names: tuple[str, ...] | None = None
-    quotes: bool = True
+    csv: CsvFormat = field(default_factory=CsvFormat)
 
 
 def convert(
@@ -85,6 +86,11 @@ def convert(
     types: Mapping[str, str] | None = None,
     names: Sequence[str] | None = None,
     quotes: bool = True,
+    delimiter: str | None = None,
+    encoding: str | None = None,
+    decimal: str | None = None,
+    escape: str | None = None,
+    null_words: Sequence[str] = (),
     overwrite: bool = False,
     memory_budget: int | None = None,
 ) -> Converted:
@@ -105,6 +111,11 @@ def convert(
         types: column or glob → bool, int32, int64, float32, float64, string, date or timestamp, of CSV and TSV.
         names: of the columns of CSV and TSV without a header; None where the first line has them.
         quotes: whether values of CSV and TSV may be in double quotes; else a quote is a letter like others.
+        delimiter: between values of CSV and TSV: a character, or comma, semicolon, tab, pipe; found where not given.
+        encoding: of CSV and TSV, such as cp1252; UTF-8, or what a mark at the beginning says, where not given.
+        decimal: before the decimals of CSV and TSV, ``.`` or ``,``; found where not given.
+        escape: the character of CSV and TSV that takes from the next its meaning; a backslash is found.
+        null_words: texts of CSV and TSV that mean a missing value, also in columns of text.
         overwrite: replace what an earlier job wrote to `out`.
         memory_budget: bytes that row groups are made for; None for `runtime.memory_budget`.
 
@@ -114,7 +125,8 @@ def convert(
     """
     steps = convert_steps(
         files, out, format=format, labels_xml=labels_xml, first_index=first_index, multilabel=multilabel, types=types,
-        names=names, quotes=quotes, overwrite=overwrite, memory_budget=memory_budget,
+        names=names, quotes=quotes, delimiter=delimiter, encoding=encoding, decimal=decimal, escape=escape,
+        null_words=null_words, overwrite=overwrite, memory_budget=memory_budget,
     )  # fmt: skip
     return drain(steps)
 
@@ -130,6 +142,11 @@ def convert_steps(
     types: Mapping[str, str] | None = None,
     names: Sequence[str] | None = None,
     quotes: bool = True,
+    delimiter: str | None = None,
+    encoding: str | None = None,
+    decimal: str | None = None,
+    escape: str | None = None,
+    null_words: Sequence[str] = (),
     overwrite: bool = False,
     memory_budget: int | None = None,
 ) -> Generator[Progress, None, Converted]:
@@ -137,8 +154,19 @@ def convert_steps(
     folder, paths = Path(out), [Path(each) for each in names_of(files)]
     budget = Settings().runtime.memory_budget if memory_budget is None else memory_budget
     xml = None if labels_xml is None else Path(labels_xml)
-    columns = None if names is None else tuple(names)
-    reading = Reading(_format(paths, format), xml, first_index, multilabel, _types(types or {}), columns, quotes)
+    kind = _format(paths, format)
+    text = CsvFormat(
+        "\t" if kind == "tsv" else ",",
+        None if delimiter is None else delimiter_of(delimiter),
+        quotes,
+        escape,
+        None if encoding is None else encoding_of(encoding),
+        decimal,
+        tuple(null_words),
+        None if names is None else tuple(names),
+        _types(types or {}),
+    )
+    reading = Reading(kind, xml, first_index, multilabel, text)
     _check_options(reading)
     check_numbers(0, budget)
     check_out(folder, [], overwrite, "convert")
@@ -152,21 +180,34 @@ def convert_steps(
     with appearing(folder) as work, ExitStack() as stack:
         writer: RowsWritten | None = None
         kept, done = reading, 0
+        said: set[str] = set()
         for path, size in zip(paths, sizes, strict=True):
             source = open_source(path, kept)
+            yield from _said(source, path, said)
             for table, read in source.pieces:
                 if writer is None:
                     schema = _stated(table.schema, source.facts)
                     writer = stack.enter_context(rows_written(work / "data", schema, budget))
-                    kept = replace(source.reading, types=_fixed_types(reading, schema))
+                    kept = replace(source.reading, csv=_with_types(source.reading, schema))
                     facts = source.facts
                 writer.add(_conforming(table, writer.schema, path))
                 yield Progress("convert", done + read, sum(sizes), unit="bytes")
+            yield from _said(source, path, said)
             done += size
         if writer is None:
             raise DataError(f"{paths[0]}: the files must hold rows, and hold none; check what wrote them")
         stack.close()
     return Converted(folder, writer.rows, writer.files, writer.row_groups, facts)
+
+
+def _said(source: Source, path: Path, said: set[str]) -> Iterator[Progress]:
+    """The sentences on a source, those that were said of a file before left out."""
+    while source.notes:
+        note = source.notes.pop(0)
+        words = note.removeprefix(str(path))
+        if words not in said:
+            said.add(words)
+            yield Progress("convert", note=note)
 
 
 def _format(paths: Sequence[Path], given: str | None) -> str:
@@ -192,33 +233,44 @@ def _types(types: Mapping[str, str]) -> dict[str, pa.DataType]:
 
 
 def _check_options(reading: Reading) -> None:
+    text, of_text = reading.csv, ("csv", "tsv")
     allowed = {
         "--labels-xml": (reading.labels_xml is not None, ("arff",)),
         "--first-index": (reading.first_index is not None, ("libsvm", "xmc")),
         "--multilabel": (reading.multilabel, ("libsvm",)),
-        "--type": (bool(reading.types), ("csv", "tsv")),
-        "--names": (reading.names is not None, ("csv", "tsv")),
-        "--no-quotes": (not reading.quotes, ("csv", "tsv")),
+        "--type": (bool(text.types), of_text),
+        "--names": (text.names is not None, of_text),
+        "--no-quotes": (not text.quotes, of_text),
+        "--delimiter": (text.delimiter is not None, of_text),
+        "--encoding": (text.encoding is not None, of_text),
+        "--decimal": (text.decimal is not None, of_text),
+        "--escape": (text.escape is not None, of_text),
+        "--null": (bool(text.null_words), of_text),
     }
     for option, (is_given, formats) in allowed.items():
         if is_given and reading.format not in formats:
             raise ConfigError(f"{option}: is for {' and '.join(formats)} only, and the files are {reading.format}")
-    names = reading.names or ()
+    names = text.names or ()
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ConfigError(f"--names: must differ from each other, got {twice!r} more than once")
+    if text.decimal not in (None, ".", ","):
+        raise ConfigError(f"--decimal must be . or , got {text.decimal!r}")
+    if text.escape is not None and (len(text.escape) != 1 or not text.escape.isascii() or text.escape in '"\r\n'):
+        raise ConfigError(f"--escape must be one character, such as a backslash, got {text.escape!r}")
+    if text.escape is not None and text.escape == (text.delimiter or text.usual):
+        raise ConfigError(f"--escape must differ from --delimiter, got {text.escape!r} for both")
     if reading.first_index is not None and reading.first_index < 0:
         raise ConfigError(f"--first-index must be 0 or more, got {reading.first_index}")
 
 
-def _fixed_types(reading: Reading, schema: pa.Schema) -> Mapping[str, pa.DataType]:
-    """The types of the first file, with which those after it are read; each that was asked for must have a column."""
-    if reading.format not in ("csv", "tsv"):
-        return {}
-    for pattern in reading.types or {}:
+def _with_types(reading: Reading, schema: pa.Schema) -> CsvFormat:
+    """How files after the first are read: with its types; each that was asked for must have a column."""
+    text = reading.csv
+    for pattern in text.types or {}:
         if pattern not in schema.names and not fnmatch.filter(schema.names, pattern):
             raise ConfigError(f"--type {pattern}: no column fits; the first columns are {', '.join(schema.names[:5])}")
-    return dict(zip(schema.names, schema.types, strict=True))
+    return replace(text, found=dict(zip(schema.names, schema.types, strict=True)))
 
 
 def _stated(schema: pa.Schema, facts: Mapping[str, object]) -> pa.Schema:
@@ -243,26 +295,33 @@ def _conforming(table: pa.Table, schema: pa.Schema, path: Path) -> pa.Table:
 
 @dataclass(frozen=True)
 class Source:
-    """A file that is read: its rows, what is to be stated of it, and how the files after it are read."""
+    """A file that is read: its rows, what is to be stated of it, how the files after it are read, and what to say."""
 
     pieces: Iterator[Piece]
     facts: dict[str, object]
     reading: Reading
+    notes: list[str] = field(default_factory=list)
 
 
 def open_source(path: Path, reading: Reading) -> Source:
     """Look at the beginning of a file and return its rows."""
     assert reading.format is not None
     if reading.format in TABLES:
-        form = CsvFormat("\t" if reading.format == "tsv" else ",", reading.quotes, reading.names)
-        pieces = tables(path, reading.format, form, reading.types or {})
-        return Source(pieces, {"format": reading.format}, reading)
+        return Source(tables(path, reading.format), {"format": reading.format}, reading)
+    if reading.format in ("csv", "tsv"):
+        return _csv(path, reading)
     text = blocks(path)
     first = next(text, None)
     if first is None:
         return Source(iter(()), {"format": reading.format}, reading)
     openers = {"libsvm": _libsvm, "xmc": _xmc, "arff": _arff}
     return openers[reading.format](path, first, text, reading)
+
+
+def _csv(path: Path, reading: Reading) -> Source:
+    file = open_csv(path, reading.csv)
+    later = replace(reading, csv=replace(reading.csv, decimal=file.rows.decimal))
+    return Source(_tables(file.rows, file.blocks), {"format": reading.format} | file.facts, later, file.notes)
 
 
 def _libsvm(path: Path, first: Block, rest: Iterator[Block], reading: Reading) -> Source:
@@ -320,14 +379,17 @@ def _data_line(data: bytes) -> int:
     return lower.find(b"\n", place) + 1 if place or lower.startswith(b"@data") else 0
 
 
-def _tables(rows: SparseText | Arff, text: Iterator[Block]) -> Iterator[Piece]:
+def _tables(rows: SparseText | Arff | CsvRows, text: Iterator[Block]) -> Iterator[Piece]:
     """Tables of blocks in their order; while one is used the next are parsed."""
-    waiting: deque[tuple[Future[pa.Table], int]] = deque()
+    waiting: deque[tuple[Future[pa.Table], int, int]] = deque()
+    ahead = 0
     with ThreadPoolExecutor(PARSERS) as parsers:
         for block in text:
-            waiting.append((parsers.submit(rows.table, block), block.done_bytes))
-            if len(waiting) > BLOCKS_AHEAD:
-                table, read = waiting.popleft()
+            waiting.append((parsers.submit(rows.table, block), block.done_bytes, len(block.data)))
+            ahead += len(block.data)
+            while ahead > BYTES_AHEAD:
+                table, read, size = waiting.popleft()
+                ahead -= size
                 yield table.result(), read
-        for table, read in waiting:
+        for table, read, _ in waiting:
             yield table.result(), read
