@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from mlclf.data.convert.dialect import Dialect, Malformed
 from mlclf.data.convert.lines import BLOCK_BYTES, FIRST_BYTES, Block, open_input
-from mlclf.data.shards import first_line
 from mlclf.errors import ConfigError, DataError
+from mlclf.messages import first_line
 
 MAX_RECORD_BYTES = 64 << 20
 """A quote that is never closed is noticed after so many bytes; no honest record is longer."""
