@@ -110,6 +110,16 @@ def test_hive_folders_count_however_the_file_is_named(tmp_path: Path) -> None:
         assert find_sources([str(argument)])[0][0].partition == expected
 
 
+def test_folders_above_the_data_are_no_columns(tmp_path: Path) -> None:
+    path = write(tmp_path / "run=3" / "data" / "day=1" / "part" / "hour=2" / "a.parquet")
+    data, day = tmp_path / "run=3" / "data", (("day", "1"), ("hour", "2"))
+    for argument in (data, data / "day=1", data / "*" / "*" / "hour=*", data / "day=*" / "**" / "*.parquet"):
+        assert find_sources([str(argument)])[0][0].partition == day
+    for argument in (path, path.parent, path.parent.parent, f"file://{path}"):
+        assert find_sources([str(argument)])[0][0].partition == (("hour", "2"),)
+    assert find_sources([str(tmp_path)])[0][0].partition == (("run", "3"), *day)
+
+
 def test_credentials_stay_out_of_messages() -> None:
     with pytest.raises(DataError, match=r"^nosuch://host/x: no filesystem opens this URI") as caught:
         find_sources(["nosuch://user:secret@host/x?token=secret"])

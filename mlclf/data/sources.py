@@ -38,7 +38,7 @@ class Source:
         name: path or URI as the user would write it.
         path: path inside `filesystem`.
         relative: path below the argument that named it, unique; outputs mirror it.
-        partition: values of hive folders (`key=value`) in the path as given.
+        partition: values of hive folders (`key=value`) in and below the path as given.
         version: changes when the file is written again; empty where the filesystem tells no time of writing.
     """
 
@@ -188,7 +188,8 @@ def _resolve_glob(pattern: str, warnings: list[str]) -> list[Source]:
         for source in _below(match, warnings) if is_folder(match) else [_local_file(match)]:
             relative = source.path[len(base) :].lstrip("/")
             if asked or not any(_is_hidden(part) for part in relative.split("/")):
-                found[source.path] = replace(source, relative=relative)
+                partition = _partition_of(source.path, relative.count("/"))
+                found[source.path] = replace(source, relative=relative, partition=partition)
     if problems:
         raise DataError(listed(sorted(problems)))
     if not found:
@@ -253,7 +254,7 @@ def _below(folder: str, warnings: list[str]) -> list[Source]:
             elif entry.problem is not None and os.path.islink(entry.path):  # noqa: PTH114
                 warnings.append(f"{entry.path} is passed over: {entry.problem}")
             elif is_parquet:
-                version, partition = str(entry.mtime_ns), _partition_of(entry.path)
+                version, partition = str(entry.mtime_ns), _partition_of(entry.path, entry.relative.count("/"))
                 sources.append(
                     Source(entry.path, entry.path, entry.relative, local, entry.size_bytes, partition, version)
                 )
@@ -278,7 +279,7 @@ def _below_uri(path: str, filesystem: Any) -> list[Source]:
         relative = info.path[len(root) :].lstrip("/") if info.path.startswith(root) else info.base_name
         hidden = any(_is_hidden(part) for part in relative.split("/"))
         if info.type == pafs.FileType.File and not hidden and info.path.endswith(SUFFIXES):
-            size, partition = info.size or 0, _partition_of(info.path)
+            size, partition = info.size or 0, _partition_of(info.path, relative.count("/"))
             name = name_of(filesystem, info.path)
             sources.append(Source(name, info.path, relative, filesystem, size, partition, _version(info)))
     return sorted(sources, key=lambda source: os.fsencode(source.path))
@@ -302,7 +303,22 @@ def _is_hidden(name: str) -> bool:
     return name.startswith((".", "_")) and "=" not in name
 
 
-def _partition_of(path: str) -> tuple[tuple[str, str | None], ...]:
-    """Values of the folders called `key=value`, as far as the path is written out."""
-    pairs = [part.split("=", 1) for part in path.split("/")[:-1] if "=" in part and not part.startswith("=")]
+def _partition_of(path: str, num_below: int = 0) -> tuple[tuple[str, str | None], ...]:
+    """Values of the folders called `key=value` below the argument, and of those that it ends in.
+
+    Folders above the data say nothing of it: of `run=3/data/day=1/a.parquet` only the day is a column.
+
+    Args:
+        path: of a file, as far as it is written out.
+        num_below: how many of its folders are below the argument.
+    """
+    folders = path.split("/")[:-1]
+    first = len(folders) - num_below
+    while first > 0 and _is_pair(folders[first - 1]):
+        first -= 1
+    pairs = [part.split("=", 1) for part in folders[first:] if _is_pair(part)]
     return tuple((unquote(key), None if value == HIVE_NULL else unquote(value)) for key, value in pairs)
+
+
+def _is_pair(folder: str) -> bool:
+    return "=" in folder and not folder.startswith("=")
