@@ -119,6 +119,8 @@ class ParquetLoader:
         threads = threads or min(os.cpu_count() or 1, 16)
         condition = None if where is None else parse_where(where)
         plan = make_plan(names_of(data), skip_corrupt=skip)
+        if features is not None:
+            plan = plan.with_folder_types(features.inputs.folder_types)
         check_where(plan, condition)
         if features is None:
             schema = find_schema(

@@ -17,7 +17,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mlclf.data.arrays import is_text
 from mlclf.data.layouts import has_views
+from mlclf.data.partitions import FOLDER_TYPES, all_are, folder_type, folder_type_of_format_1
 from mlclf.data.remote import RemoteError
 from mlclf.data.sources import Source, find_sources
 from mlclf.errors import DataError
@@ -145,6 +147,30 @@ class Plan:
         aside = [SetAside(self.place(self.units[index]), self.units[index].rows, why) for index, why in corrupt.items()]
         units = tuple(unit for index, unit in enumerate(self.units) if index not in corrupt)
         return replace(self, units=units, set_aside=(*self.set_aside, *aside))
+
+    @property
+    def folder_types(self) -> dict[str, str]:
+        """Types of the columns that the folders' names give, by their Arrow names."""
+        return {name: str(shard.schema.field(name).type) for shard in self.shards for name in shard.partition}
+
+    def with_folder_types(self, types: Mapping[str, str] | None) -> Plan:
+        """The plan with the columns of its folders in the types that they had in training, text where a value has none.
+
+        Args:
+            types: `folder_types` of the training data; None for runs that did not keep them.
+        """
+        values: dict[str, list[str | None]] = {}
+        for shard in self.shards:
+            for name, value in shard.partition.items():
+                values.setdefault(name, []).append(value)
+        kinds: dict[str, pa.DataType] = {}
+        for name, found in values.items():
+            if types is None:
+                kinds[name] = folder_type_of_format_1(found)
+            elif name in types:
+                kind = FOLDER_TYPES.get(types[name], pa.string())
+                kinds[name] = kind if all_are([value for value in found if value is not None], kind) else pa.string()
+        return replace(self, shards=tuple(_retyped(shard, kinds) for shard in self.shards)) if kinds else self
 
     @property
     def readable_rows(self) -> int:
@@ -393,27 +419,34 @@ def _footer_problem(source: Source, error: Exception) -> str:
 
 
 def _with_partition_columns(shards: Sequence[Shard]) -> list[Shard]:
-    """Add the hive partition columns to the schemas: int64 where every value is an integer, else string."""
-    names = sorted({name for shard in shards for name in shard.partition})
-    if not names:
+    """Add the hive partition columns to the schemas; text where another file holds the column as text."""
+    values: dict[str, list[str | None]] = {}
+    for shard in shards:
+        for name, value in shard.partition.items():
+            values.setdefault(name, []).append(value)
+    if not values:
         return list(shards)
-    types = {name: _partition_type(shard.partition.get(name) for shard in shards) for name in names}
+    types = {name: folder_type(found) for name, found in values.items()}
+    for shard in shards:
+        texts = [name for name in types if name in shard.schema.names and is_text(shard.schema.field(name).type)]
+        types |= dict.fromkeys(texts, pa.string())
     return [_with_columns(shard, types) for shard in shards]
 
 
-def _with_columns(shard: Shard, types: dict[str, pa.DataType]) -> Shard:
+def _with_columns(shard: Shard, types: Mapping[str, pa.DataType]) -> Shard:
     """Add the partition's columns; a column that the file itself holds is read from the file."""
     partition = {name: value for name, value in shard.partition.items() if name not in shard.schema.names}
     schema = shard.schema
-    for name in partition:
+    for name in sorted(partition):
         schema = schema.append(pa.field(name, types[name]))
     return replace(shard, schema=schema, partition=partition)
 
 
-def _partition_type(values: Iterable[str | None]) -> pa.DataType:
-    present = [value for value in values if value is not None]
-    whole = all(value.lstrip("-").isascii() and value.lstrip("-").isdigit() and len(value) < 19 for value in present)
-    return pa.int64() if present and whole else pa.string()
+def _retyped(shard: Shard, kinds: Mapping[str, pa.DataType]) -> Shard:
+    schema = shard.schema
+    for name in kinds.keys() & shard.partition.keys():
+        schema = schema.set(schema.get_field_index(name), pa.field(name, kinds[name]))
+    return replace(shard, schema=schema)
 
 
 def _units(shards: Sequence[Shard]) -> list[Unit]:

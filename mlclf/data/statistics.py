@@ -167,6 +167,7 @@ def _one_pass(
         hash_limit=hash_limit,
         hash_buckets=hash_buckets,
     )
+    features.folder_types = plan.folder_types
     found = _Pass(plan, schema, split, features, make_labels(schema, label_values), where)
     pieces = decoded_pieces(
         plan,

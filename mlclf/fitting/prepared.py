@@ -72,7 +72,9 @@ class PreparedData:
         self.skip_corrupt = settings.data.on_corrupt == "skip"
         self.where = None if settings.data.where is None else parse_where(settings.data.where)
         self.plan = make_plan(list(arguments.train), skip_corrupt=self.skip_corrupt)
-        self.valid_plan = make_plan(list(arguments.valid)) if arguments.valid else None
+        self.valid_plan = None
+        if arguments.valid:
+            self.valid_plan = make_plan(list(arguments.valid)).with_folder_types(self.plan.folder_types)
         for plan in filter(None, (self.plan, self.valid_plan)):
             for warning in plan.warnings:
                 yield Progress.warning("data", warning)

@@ -133,7 +133,7 @@ class Run:
             exact: AUROC and average precision from sorted scores, label by label.
         """
         options = EvaluateOptions(by, bootstrap, exact)
-        plan = make_plan(names_of(data))
+        plan = self._plan(names_of(data))
         check_column(plan, by)
         identity = self._identity(plan) if bootstrap else None
         carried = tuple(dict.fromkeys(name for name in (identity, by) if name))
@@ -182,7 +182,7 @@ class Run:
         if top is not None and top < 1:
             raise ConfigError(f"--top must be 1 or more, got {top}")
         parts = Parts(Path(out), resume=resume, overwrite=overwrite)
-        plan = make_plan(names_of(data))
+        plan = self._plan(names_of(data))
         check_shards(plan, self._applied_schema(plan), with_labels=False)
         for index, path, done in parts.missing(plan):
             yield from self._predict_shard(plan, index, path, top, done)
@@ -282,7 +282,7 @@ class Run:
     def _tuned_on(
         self, data: Sequence[str], objective: Objective, confidence: float | None, options: Mapping[str, Any]
     ) -> Generator[Progress, None, Tuner]:
-        plan = make_plan(data)
+        plan = self._plan(data)
         claims = objective.is_constraint and confidence is not None
         note = None
         if self._used(plan, "files"):
@@ -314,7 +314,7 @@ class Run:
     def _counted(self, data: Sequence[str]) -> Generator[Progress, None, LabelHistogram]:
         """The logits of unlabelled rows."""
         histogram = LabelHistogram(len(self.label_names))
-        plan = make_plan(data)
+        plan = self._plan(data)
         for batch, progress in self._batches(plan, "unlabelled", with_labels=False):
             logits = self.scorer.logits(batch)
             histogram.update(logits, torch.zeros_like(logits, dtype=torch.uint8))
@@ -328,6 +328,10 @@ class Run:
         greatest = max((float(batch.weights.max()) for batch, _ in batches if len(batch)), default=0.0)
         self.features.counted()  # the pass that tunes counts these rows again
         return greatest
+
+    def _plan(self, data: Sequence[str]) -> Plan:
+        """The plan of data that is scored, the columns of its folders as in training."""
+        return make_plan(data).with_folder_types(self.features.folder_types)
 
     def _identity(self, plan: Plan) -> str | None:
         """The column that tells what a row is, where the data has it: the run's group, or its key."""

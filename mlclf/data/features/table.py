@@ -41,12 +41,14 @@ class Features:
         tokens: columns that give ids, V of them in all.
         hinges: dense inputs more, after the others, for numeric columns whose lines bend; None for none.
         format_version: of the run that they are from.
+        folder_types: Arrow types of the columns that the folders of the training data gave; None where not known.
     """
 
     dense: list[NumericFeature]
     tokens: list[IdFeature]
     hinges: Hinges | None = None
     format_version: int = FORMAT_VERSION
+    folder_types: dict[str, str] | None = None
     _scratch: Recycler = field(default_factory=Recycler, compare=False, repr=False)
 
     @classmethod
@@ -202,7 +204,7 @@ class Features:
 
     def to_json(self) -> dict[str, Any]:
         """The document of `features.json`: D names, V names, and the state of each column."""
-        return {
+        document = {
             "format_version": self.format_version,
             "dense": self._dense_names(),
             "vocabulary": [name for feature in self.tokens for name in feature.vocabulary_names()],
@@ -218,6 +220,7 @@ class Features:
                 {"name": feature.name, "kind": type(feature).__name__} | feature.state() for feature in self.tokens
             ],
         }
+        return document if self.folder_types is None else document | {"folder_types": self.folder_types}
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays of `features.safetensors`, by column index and field."""
@@ -248,7 +251,7 @@ class Features:
             hinges = Hinges.restore(_fields(arrays, "hinges."))
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"features.json is damaged ({error!r}); fit the run again") from error
-        return cls(dense, tokens, hinges, value["format_version"])
+        return cls(dense, tokens, hinges, value["format_version"], value.get("folder_types"))
 
 
 def block_rows(num_dense: int) -> int:
