@@ -29,6 +29,7 @@ from mlclf.training.models import LinearHead
 
 FORMAT_VERSION = 1
 FEATURES_VERSIONS = (1, 2)
+RECORD = "run.json"
 FITTED = (
     "config.yaml",
     "schema.json",
@@ -37,8 +38,9 @@ FITTED = (
     "model.safetensors",
     "histograms.parquet",
     "folds.parquet",
+    RECORD,
 )
-"""Written once by `fit` and listed in the manifest with their SHA-256."""
+"""Written once by `fit` and listed in the manifest with their SHA-256; the first runs have no record."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,13 @@ class RunFolder:
         document = read_json(self.file("thresholds.json"), FORMAT_VERSION, "thresholds")
         return Thresholds.from_json(document, list(label_names))
 
+    def write_record(self, document: Mapping[str, Any]) -> None:
+        write_json(self.file(RECORD), document)
+
+    def read_record(self) -> dict[str, Any] | None:
+        """What made the run; None for one of before this was written down."""
+        return read_json(self.file(RECORD), FORMAT_VERSION, "run") if self.file(RECORD).exists() else None
+
     def write_manifest(self, training: Mapping[str, Any]) -> None:
         """List the fitted files with their hashes; a run with a manifest is finished."""
         hashes = {name: sha256_of(self.file(name)) for name in FITTED}
@@ -160,7 +169,7 @@ class RunFolder:
             )
         manifest = read_json(self.file("manifest.json"), FORMAT_VERSION, "manifest")
         files = manifest.get("files")
-        if not isinstance(files, dict) or set(files) != set(FITTED):
+        if not isinstance(files, dict) or set(files) | {RECORD} != set(FITTED):
             raise RunError(f"{self.file('manifest.json')}: must list {', '.join(FITTED)}; fit the run again")
         for name, expected in files.items():
             path = safe_relative(name, self.path)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mlclf.cli.app import app
-from mlclf.cli.arguments import Data, Debug, Many, as_sets, budget_bytes, fractions_of, types_of
+from mlclf.cli.arguments import Data, Debug, Many, as_sets, budget_bytes, fractions_of, is_run, types_of
 from mlclf.cli.output import print_json, print_metrics, print_text, shown_job
 
 
@@ -78,12 +79,15 @@ def predict(
 
 @app.command()
 def inspect(
-    data: Data,
+    data: Annotated[list[str], typer.Argument(metavar="DATA... | RUN", help="Data, or a run folder.")],
     labels: Annotated[Many, typer.Option(help="Label columns or globs, or one list column of tags.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     debug: Debug = False,
 ) -> None:
-    """What is in the data, and what would be made of it."""
+    """What is in the data, and what would be made of it; or what made a run."""
+    if is_run(data[0]):
+        _inspect_run(data, labels or (), as_json)
+        return
     from mlclf.data.inspection import inspect as inspect_data
     from mlclf.data.inspection import summary_lines
 
@@ -93,6 +97,21 @@ def inspect(
     else:
         for line in summary_lines(report):
             print_text(line)
+
+
+def _inspect_run(data: list[str], labels: Sequence[str], as_json: bool) -> None:
+    from mlclf.errors import ConfigError
+    from mlclf.jobs.run_summary import inspect_run, run_lines
+
+    if len(data) > 1:
+        raise ConfigError(f"inspect takes data, or one run: {data[0]} is a run, and {data[1]} is given too")
+    report = inspect_run(data[0], labels)
+    if as_json:
+        print_json(report)
+        return
+    for line in run_lines(report):
+        print_text(line)
+    print_metrics(report["metrics"], "held-out rows")
 
 
 @app.command()

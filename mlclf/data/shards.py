@@ -50,7 +50,7 @@ class Shard:
         group_rows: rows of each row group.
         group_bytes: bytes of each row group when decompressed.
         row_bytes: mean size of a decoded row by the footer, in bytes.
-        fingerprint: hash of the footer, which holds the place and bounds of every column.
+        footer_sha256: of the footer, which holds the place and bounds of every column.
         footer_bytes: size of the footer.
         partition: values that the folder names give (hive), by column.
         plain: columns that polars may decode, where it has been looked for them.
@@ -61,7 +61,7 @@ class Shard:
     group_rows: tuple[int, ...]
     group_bytes: tuple[int, ...]
     row_bytes: float
-    fingerprint: str = ""
+    footer_sha256: str = ""
     footer_bytes: int = 0
     partition: dict[str, str | None] = field(default_factory=dict)
     plain: frozenset[str] = field(default=frozenset(), compare=False)
@@ -75,6 +75,11 @@ class Shard:
     def viewed(self) -> frozenset[str]:
         """Columns of views, which are laid out when they are decoded."""
         return frozenset(field.name for field in self.schema if has_views(field.type))
+
+    @property
+    def fingerprint(self) -> str:
+        """The first 16 digits of the footer's hash."""
+        return self.footer_sha256[:16]
 
     def open(self) -> pq.ParquetFile:
         """Open the file for reading in small buffers, page checksums verified where the file has them."""
@@ -384,7 +389,7 @@ def _read_footer(source: Source) -> Shard | Unreadable:
         group_rows=tuple(rows),
         group_bytes=tuple(sizes),
         row_bytes=max(sum(sizes) / max(1, sum(rows)), _fixed_bytes(schema)),
-        fingerprint=hashlib.sha256(footer).hexdigest()[:16],
+        footer_sha256=hashlib.sha256(footer).hexdigest(),
         footer_bytes=len(footer),
         partition=dict(source.partition),
         metadata=metadata,

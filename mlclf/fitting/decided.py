@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlclf.config import Settings
+from mlclf.config import RunFile
 from mlclf.data.shards import Plan
 from mlclf.data.steps import Progress
 from mlclf.decisions.calibration import CALIBRATION_BINS, Calibration, fit_calibration
@@ -24,6 +24,7 @@ from mlclf.decisions.thresholds import Thresholds, fallback_thresholds
 from mlclf.decisions.tuner import Tuner
 from mlclf.files import write_json
 from mlclf.fitting.prepared import PreparedData
+from mlclf.fitting.record import run_record
 from mlclf.fitting.trained import Trained
 from mlclf.runs import RunFolder
 
@@ -34,8 +35,9 @@ HISTOGRAM_BYTES = 64 << 20
 class Decided:
     """Turns trained models into a finished run folder."""
 
-    def __init__(self, data: PreparedData, settings: Settings, trained: Trained, folder: RunFolder) -> None:
-        self.data, self.settings, self.trained, self.folder = data, settings, trained, folder
+    def __init__(self, data: PreparedData, run_file: RunFile, trained: Trained, folder: RunFolder) -> None:
+        self.data, self.run_file, self.trained, self.folder = data, run_file, trained, folder
+        self.settings = run_file.settings
         self.decides = bool((data.hold_out.decide >= 0).any())
 
     def steps(self) -> Iterator[Progress]:
@@ -63,6 +65,7 @@ class Decided:
         assert tuner.folds is not None
         self.folder.write_folds(tuner.folds)
         self.folder.write_thresholds(thresholds, names)
+        self.folder.write_record(run_record(self.run_file, data, self.trained))
         self.folder.write_manifest(self._training_record())
         for line in data.statistics.features.counted():
             yield Progress.warning("done", line)

@@ -17,7 +17,7 @@ from mlclf.data.steps import Progress
 from mlclf.decisions.calibration import calibrated_loss
 from mlclf.files import write_text
 from mlclf.fitting.prepared import PreparedData
-from mlclf.fitting.trained import Trained, epoch_line, log_epoch
+from mlclf.fitting.trained import Knots, Trained, epoch_line, log_epoch
 from mlclf.training.candidates import Fit, FullBatchFit, l2_grid
 from mlclf.training.chunks import Chunk
 from mlclf.training.models import head_from_columns
@@ -50,14 +50,17 @@ def train_full_batch(
     log.unlink(missing_ok=True)
     features = data.statistics.features
     used = _used_ids(data, features.vocabulary_size)
+    knots = Knots()
     bends = settings.features.knots == "auto" and settings.optimizer.l2 == "auto" and data.may_bend
     solved = yield from _solve(data, settings, pos_weight, used, algorithm, log, compares=bends)
     if bends and data.add_hinges():
+        tried = len(features.hinges or ())
         bent = yield from _solve(data, settings, pos_weight, used, algorithm, None, compares=True)
         assert solved.losses is not None
         assert bent.losses is not None
         pays = _pays(solved.losses, bent.losses)
         yield Progress("training", note=_hinges_line(data, solved.losses, bent.losses, pays))
+        knots = Knots(tried, pays, float(bent.losses.mean()), float(solved.losses.mean()))
         if pays:
             solved = bent
             write_text(log, "".join(f"{record}\n" for record in bent.records))
@@ -69,7 +72,8 @@ def train_full_batch(
         yield Progress.warning("training", f"{note}; a larger optimizer.l2 has one that can be reached")
     dense, vocabulary = features.num_dense, features.vocabulary_size
     held_out = [head_from_columns(model, dense, vocabulary, used) for model in fit.models]
-    return Trained(held_out, head_from_columns(fit.final, dense, vocabulary, used), pos_weight, algorithm)
+    final = head_from_columns(fit.final, dense, vocabulary, used)
+    return Trained(held_out, final, pos_weight, algorithm, fit.l2.double(), knots)
 
 
 def _solve(
@@ -95,11 +99,14 @@ def _solve(
         newton=algorithm == "newton",
     )
     records = []
+    decade: int | None = None
     started = time.perf_counter()
     for number, progress in enumerate(problem.run(_l2s(data, settings))):
         note = f"l2 {progress.l2:.3g}"
         note += f", held-out log-loss {progress.valid_loss:.5f}" if math.isfinite(progress.valid_loss) else ""
-        yield Progress("training", note=note)
+        last, decade = decade, math.floor(math.log10(progress.l2)) if progress.l2 else None
+        if decade != last or math.isfinite(progress.train_loss):  # a line a decade of the search, and its end
+            yield Progress("training", note=note)
         seconds = time.perf_counter() - started
         record = number, number, data.plan.rows, seconds, progress.train_loss, progress.valid_loss
         records.append(epoch_line(*record))

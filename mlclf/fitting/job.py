@@ -14,6 +14,7 @@ from mlclf.data.steps import Progress
 from mlclf.decisions.objectives import parse_objective
 from mlclf.errors import ConfigError, MlclfError
 from mlclf.files import folder_is_empty, swap_folder, write_json
+from mlclf.fitting.cautions import effects_of_the_budget, unused_settings, wanted_algorithm
 from mlclf.fitting.decided import Decided
 from mlclf.fitting.full_batch import train_full_batch
 from mlclf.fitting.mini_batch import MiniBatchFit
@@ -49,7 +50,7 @@ class FitJob:
             self._list_what_is_set_aside()
             self.data.cache = self._cache()
             trained = yield from self._train()
-            yield from Decided(self.data, self.settings, trained, self.folder).steps()
+            yield from Decided(self.data, self.run_file, trained, self.folder).steps()
             shutil.rmtree(self.folder.file(CACHE), ignore_errors=True)
             if replaces:
                 swap_folder(work, out)
@@ -99,8 +100,10 @@ class FitJob:
         names = data.statistics.label_names
         pos_weight = pos_weights(settings.loss.pos_weight, final.positives[0], final.totals[0], names)
         data.hold()
-        algorithm = self._algorithm()
+        algorithm = wanted_algorithm(settings, in_memory=data.resident is not None)
         yield Progress("training", note=data.summary(algorithm))
+        for line in (*unused_settings(settings, algorithm), *effects_of_the_budget(data, settings, algorithm)):
+            yield Progress.warning("training", line)
         if algorithm in FULL_BATCH:
             log = self.folder.file("log.jsonl")
             return (yield from train_full_batch(data, settings, pos_weight, log, algorithm=algorithm))
@@ -108,17 +111,6 @@ class FitJob:
             data, settings, pos_weight, self.folder, algorithm=algorithm, device=self.device, resume=self.resume
         )
         return (yield from fit.run())
-
-    def _algorithm(self) -> str:
-        """The optimizer: where none is named, the exact solver for data in memory, else mini-batches."""
-        settings = self.settings
-        name, training = settings.optimizer.name, settings.training
-        if name != "auto":
-            return name
-        stepwise = settings.optimizer.lr is not None or training.epochs is not None or bool(settings.model.hidden)
-        if stepwise or training.batch_rows not in (None, "all"):
-            return "adam"
-        return "lbfgs" if self.data.resident is not None or training.batch_rows == "all" else "adam"
 
 
 def _device(name: str) -> torch.device:

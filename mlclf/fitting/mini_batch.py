@@ -66,8 +66,9 @@ class MiniBatchFit:
         count = self.hold_out.num_models
         state = training.best or training.heads.state_dict()
         held_out = [training.heads.head(best * count + model, state).cpu() for model in range(count)]
+        l2 = torch.full((self.data.num_labels,), candidates[best * count].l2, dtype=torch.float64)
         if not self.hold_out.refit:
-            return Trained(held_out, held_out[0], self.pos_weight, self.algorithm)
+            return Trained(held_out, held_out[0], self.pos_weight, self.algorithm, l2)
         best_epochs = training.best_epoch[best * count : (best + 1) * count]
         epochs = self.settings.training.epochs or max(1, 1 + max(best_epochs))
         final = self._training(
@@ -77,7 +78,7 @@ class MiniBatchFit:
             epochs=epochs,
         )
         yield from self._epochs(final, self.hold_out.final(), None, judged=False)
-        return Trained(held_out, final.heads.head(0).cpu(), self.pos_weight, self.algorithm)
+        return Trained(held_out, final.heads.head(0).cpu(), self.pos_weight, self.algorithm, l2)
 
     def _candidates(self) -> list[Candidate]:
         """For each l2, the models of the hold-out: candidate = index of l2 · R + model."""

@@ -231,10 +231,14 @@ class PreparedData:
 
     resident: list[Batch] | None = None
 
+    @property
+    def held_rows(self) -> int:
+        """Rows that `hold` would hold: of training and of given validation data."""
+        return self.plan.readable_rows + (self.valid_plan.rows if self.valid_plan else 0)
+
     def hold(self) -> None:
         """Hold all rows in memory from here on, where they take little of the budget."""
-        rows = self.plan.readable_rows + (self.valid_plan.rows if self.valid_plan else 0)
-        if self._fits(rows, self.statistics.row_bytes):
+        if self._fits(self.held_rows, self.statistics.row_bytes):
             self.resident = list(self._stream(self.chunk_rows))
             self._in_order.clear()
 

@@ -14,6 +14,16 @@ from mlclf.runs import log_line
 from mlclf.training.models import LinearHead
 
 
+@dataclass(frozen=True)
+class Knots:
+    """How the trial of knots went: how many were tried, whether they were kept, and the held-out log-losses."""
+
+    tried: int = 0
+    kept: bool = False
+    loss: float | None = None
+    loss_without: float | None = None
+
+
 @dataclass
 class Trained:
     """What training leaves.
@@ -23,12 +33,16 @@ class Trained:
         final: the model of the run.
         pos_weight: [K] float64.
         algorithm: name of the optimizer that was used.
+        l2: [K] float64, of the final model.
+        knots: how the trial of knots went.
     """
 
     held_out: Sequence[LinearHead]
     final: LinearHead
     pos_weight: Tensor
     algorithm: str
+    l2: Tensor
+    knots: Knots = Knots()
 
 
 def log_epoch(path: Path, epoch: int, step: int, rows: int, seconds: float, train: float, valid: float) -> None:

@@ -32,6 +32,7 @@ FILES = {
     "thresholds.json",
     "metrics.json",
     "log.jsonl",
+    "run.json",
 }
 ODD_NAMES = [
     "label_../../../etc/passwd",

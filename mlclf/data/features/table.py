@@ -104,12 +104,19 @@ class Features:
                 yield start, feature
             start += len(feature.dense_names())
 
+    def knots(self) -> dict[str, list[float]]:
+        """The knots of each column whose line bends, in its own unit."""
+        if self.hinges is None:
+            return {}
+        found = {column.name: self.hinges.knots_of(index) for index, column in self.bendable()}
+        columns = {column.name: column for column in self.dense}
+        return {name: [columns[name].unscaled(knot) for knot in knots] for name, knots in found.items() if knots}
+
     def _dense_names(self) -> list[str]:
         names = [name for feature in self.dense for name in feature.dense_names()]
         if self.hinges is not None:
-            for index, column in self.bendable():
-                knots = [column.unscaled(knot) for knot in self.hinges.knots_of(index)]
-                names += [f"{column.name} above {knot}" for knot in shortest(knots)]
+            for name, knots in self.knots().items():
+                names += [f"{name} above {knot}" for knot in shortest(knots)]
         return names
 
     @property

@@ -1,0 +1,91 @@
+"""What made a run, for whoever reads it later: `run.json`."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+import mlclf
+from mlclf.config import Arguments, RunFile, Settings
+from mlclf.data.shards import Plan
+from mlclf.fitting.prepared import PreparedData
+from mlclf.fitting.trained import Trained
+from mlclf.runs import FORMAT_VERSION
+
+OPTIONS = {"columns": "features"}
+"""Arguments whose option on the command line has another name."""
+
+
+def run_record(run_file: RunFile, data: PreparedData, trained: Trained) -> dict[str, Any]:
+    """The document of `run.json`: what was fitted, by which settings, on which files, and what the fit chose."""
+    names = list(data.statistics.label_names)
+    return {
+        "format_version": FORMAT_VERSION,
+        "version": mlclf.__version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command_of(run_file),
+        "data": _files(data.plan),
+        "valid_data": [] if data.valid_plan is None else _files(data.valid_plan),
+        "rows": sum(data.statistics.rows.values()),
+        "labels": names,
+        "solver": trained.algorithm,
+        "l2": _one_or_each(trained.l2.tolist(), names),
+        "knots": data.statistics.features.knots(),
+        "knots_tried": trained.knots.tried,
+        "knots_kept": trained.knots.kept,
+        "plan": data.plan.digest,
+        "settings": run_file.settings.model_dump(mode="json"),
+        "packages": {"python": platform.python_version(), "torch": torch.__version__, "pyarrow": pa.__version__},
+    }
+
+
+def command_of(run_file: RunFile) -> str:
+    """The command line that has these arguments and settings, those that are the default left out.
+
+    >>> from mlclf.config import load_run_file
+    >>> command_of(load_run_file(None, ["train=my data.parquet", "labels=y", "out=run", "optimizer.l2=0.5"]))
+    "mlclf fit 'my data.parquet' --labels y --out run --set optimizer.l2=0.5"
+    """
+    arguments = run_file.arguments.model_dump(mode="json", exclude_none=True)
+    words = ["mlclf", "fit", *arguments.pop("train", [])]
+    for name in (name for name in Arguments.model_fields if name in arguments):
+        value = arguments[name]
+        for one in value if isinstance(value, list) else [value]:
+            words += [f"--{OPTIONS.get(name, name).replace('_', '-')}", str(one)]
+    for name, value in _changed(run_file.settings.model_dump(mode="json"), Settings().model_dump(mode="json")):
+        words += ["--set", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
+    return shlex.join(words)
+
+
+def _changed(values: Mapping[str, Any], usual: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Dotted names and values of the settings that are not the default."""
+    return [
+        (f"{section}.{name}", value)
+        for section, fields in values.items()
+        for name, value in fields.items()
+        if value != usual[section][name]
+    ]
+
+
+def _files(plan: Plan) -> list[dict[str, Any]]:
+    return [
+        {
+            "path": shard.source.name,
+            "bytes": shard.source.size_bytes,
+            "rows": shard.rows,
+            "sha256_of_footer": shard.footer_sha256,
+        }
+        for shard in plan.shards
+    ]
+
+
+def _one_or_each(values: list[float], names: list[str]) -> float | dict[str, float]:
+    """One number where that of all labels is the same, else one for each."""
+    return values[0] if len(set(values)) == 1 else dict(zip(names, values, strict=True))
