@@ -144,7 +144,7 @@ def score_columns(plan: Plan, patterns: Sequence[str]) -> CellColumns:
     schema = plan.shards[0].schema
     names = tuple(name for name in schema.names if any(matches(name, pattern) for pattern in patterns))
     if not names:
-        hint = "; 'top_scores' are those of the best labels only: predict without --top" * (
+        hint = "; 'top_scores' are those of the best labels only: name the run and its data in place of the scores" * (
             "top_scores" in schema.names
         )
         raise ConfigError(

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mlclf.data.readers import decoded_pieces
+from mlclf.data.schema import matches
 from mlclf.data.shards import Plan, make_plan
 from mlclf.data.steps import Progress, drain
-from mlclf.decisions.file_thresholds import described, read_of_kind
-from mlclf.decisions.score_columns import KIND_KEY, is_list
+from mlclf.decisions.best_labels import DECIDED, TOP_LABELS, TOP_SCORES, decide_on_best, decided_lists
+from mlclf.decisions.file_thresholds import FileThresholds, described, read_of_kind
+from mlclf.decisions.label_join import placed
+from mlclf.decisions.score_columns import KIND_KEY, Place, is_list
 from mlclf.decisions.score_files import Scored
-from mlclf.decisions.score_pairing import SCORE_PREFIX, open_scores
+from mlclf.decisions.score_pairing import SCORE_PREFIX, open_scores, score_kind
 from mlclf.errors import ConfigError
 from mlclf.jobs.predictions import WIDE_LABELS, Parts, empty_keys, written_part
 from mlclf.names import Names, names_of
 
 DECISION_PREFIX = "decision_"
 DIFF_VERSION = 1
+BEST_ROWS = 8192
 
 
 def apply_thresholds(data: Names, thresholds: str | Path, out: str | Path, **options: Any) -> Path:
@@ -43,7 +49,9 @@ def apply_thresholds_steps(
     """Decide by thresholds, yielding progress; returns the folder.
 
     A decision is ``score >= threshold``, both float32. Up to 1,000 labels there is a column `decision_<label>` for
-    each, above, and where scores are lists, one list of the labels decided on, `decided_labels`.
+    each, above, and where scores are lists, one list of the labels decided on, `decided_labels`, by falling score.
+    Lists of the best labels, as `predict --top` writes them, are decided on where no label that is left out of them
+    may reach its threshold.
 
     Args:
         data: Parquet files with scores.
@@ -59,23 +67,84 @@ def apply_thresholds_steps(
     """
     parts = Parts(Path(out), resume=resume, overwrite=overwrite)
     plan = make_plan(names_of(data))
-    scored = _scored(plan, Path(thresholds), scores, score_kind)
-    decided = read_of_kind(Path(thresholds), scored.label_names, scored.kind)
-    carried = _carried(plan, scored, key)
+    decided = _decisions(plan, Path(thresholds), names_of(scores, "scores"), score_kind, key)
     for index, path, before in parts.missing(plan):
         done = before
         with written_part(path) as writer:
             units = [number for number, unit in enumerate(plan.units) if unit.shard == index]
-            for table, values in scored.pieces(units, carried):
-                writer.write(_with_decisions(table, decided.decide(values), scored))
+            for table in decided.tables(units):
+                writer.write(table)
                 done += table.num_rows
                 yield Progress("apply", done, plan.rows)
             if writer.is_empty:
-                empty = {name: empty_keys(plan.shards[index], name)[name] for name in carried}
-                writer.write(_with_decisions(pa.table(empty), np.zeros((len(scored.label_names), 0), bool), scored))
+                writer.write(decided.no_rows(index))
     for warning in plan.warnings:
         yield Progress.warning("rows", warning)
     return parts.finish()
+
+
+class _Decisions(Protocol):
+    """Decides on the rows of score files."""
+
+    def tables(self, units: Sequence[int]) -> Iterator[pa.Table]:
+        """The columns carried along and the decisions of the rows of some units, in order."""
+
+    def no_rows(self, shard: int) -> pa.Table:
+        """The same columns without a row, of the types that a file has."""
+
+
+@dataclass(frozen=True)
+class _OfScores:
+    """Decisions on files that have a score of every label."""
+
+    scored: Scored
+    thresholds: FileThresholds
+    carried: list[str]
+
+    def tables(self, units: Sequence[int]) -> Iterator[pa.Table]:
+        for table, values in self.scored.pieces(units, self.carried):
+            yield _with_decisions(table, values, self.thresholds.decide(values), self.scored)
+
+    def no_rows(self, shard: int) -> pa.Table:
+        empty = {name: empty_keys(self.scored.plan.shards[shard], name)[name] for name in self.carried}
+        values = np.zeros((len(self.scored.label_names), 0), np.float32)
+        return _with_decisions(pa.table(empty), values, values > 0, self.scored)
+
+
+@dataclass(frozen=True)
+class _OfBestLabels:
+    """Decisions on files that list the best labels of each row."""
+
+    plan: Plan
+    label_names: tuple[str, ...]
+    thresholds: FileThresholds
+    carried: list[str]
+
+    def tables(self, units: Sequence[int]) -> Iterator[pa.Table]:
+        cuts, per_row = self.thresholds.cuts, self.thresholds.per_row
+
+        def work(table: pa.Table, place: Place, first_row: int) -> pa.Table:
+            decided = decide_on_best(table, cuts, self.label_names, per_row, place)
+            return table.select(self.carried).append_column(DECIDED, decided)
+
+        names = [TOP_LABELS, TOP_SCORES, *self.carried]
+        yield from decoded_pieces(self.plan, units, names, BEST_ROWS, placed(self.plan, work), lanes=1)
+
+    def no_rows(self, shard: int) -> pa.Table:
+        empty = {name: empty_keys(self.plan.shards[shard], name)[name] for name in self.carried}
+        return pa.table(empty | {DECIDED: pa.array([], pa.list_(pa.string()))})
+
+
+def _decisions(plan: Plan, thresholds: Path, scores: Sequence[str], kind: str | None, key: str | None) -> _Decisions:
+    """Whoever decides on these files: by the scores of all labels, or else by lists of the best ones."""
+    names = plan.shards[0].schema.names
+    if {TOP_LABELS, TOP_SCORES} <= set(names) and not any(matches(name, each) for name in names for each in scores):
+        _, label_names = described(thresholds)
+        found = read_of_kind(thresholds, label_names, score_kind(plan, kind))
+        return _OfBestLabels(plan, label_names, found, _carried(plan, (), key))
+    scored = _scored(plan, thresholds, scores, kind)
+    found = read_of_kind(thresholds, scored.label_names, scored.kind)
+    return _OfScores(scored, found, _carried(plan, (*scored.scores.names, *scored.label_names), key))
 
 
 def _scored(plan: Plan, thresholds: Path, scores: Names, score_kind: str | None) -> Scored:
@@ -85,8 +154,8 @@ def _scored(plan: Plan, thresholds: Path, scores: Names, score_kind: str | None)
     return open_scores(plan, names_of(scores, "scores"), kind if score_kind is None and silent else score_kind, names)
 
 
-def _carried(plan: Plan, scored: Scored, key: str | None) -> list[str]:
-    """The columns that are carried along.
+def _carried(plan: Plan, own: Sequence[str], key: str | None) -> list[str]:
+    """The columns that are carried along: the key, or all but the `own` ones of scores and labels.
 
     Raises:
         ConfigError: a file lacks the key.
@@ -96,28 +165,26 @@ def _carried(plan: Plan, scored: Scored, key: str | None) -> list[str]:
             if key not in shard.schema.names:
                 raise ConfigError(f"--key: column {key!r} is not in {shard.source.name}")
         return [key]
-    own = {*scored.scores.names, *scored.label_names}
     everywhere = set.intersection(*(set(shard.schema.names) for shard in plan.shards))
     return [
         column.name
         for column in plan.shards[0].schema
-        if column.name in everywhere - own
+        if column.name in everywhere - set(own)
         and not column.name.startswith((SCORE_PREFIX, DECISION_PREFIX))
         and not is_list(column.type)
     ]
 
 
-def _with_decisions(table: pa.Table, decisions: NDArray[np.bool_], scored: Scored) -> pa.Table:
-    """The columns carried along, then the decisions [K, n]."""
+def _with_decisions(
+    table: pa.Table, scores: NDArray[np.float32], decisions: NDArray[np.bool_], scored: Scored
+) -> pa.Table:
+    """The columns carried along, then the decisions [K, n] on scores [K, n]."""
     columns = dict(zip(table.column_names, table.columns, strict=True))
     if not scored.scores.is_list and len(scored.label_names) <= WIDE_LABELS:
         for name, decided in zip(scored.label_names, decisions, strict=True):
             columns[DECISION_PREFIX + name] = pa.array(decided)
     else:
-        rows, labels = np.nonzero(decisions.T)
-        ends = np.cumsum(np.bincount(rows, minlength=decisions.shape[1]))
-        names = pa.array(scored.label_names, pa.string()).take(pa.array(labels))
-        columns["decided_labels"] = pa.ListArray.from_arrays(pa.array([0, *ends.tolist()], pa.int32()), names)
+        columns[DECIDED] = decided_lists(scores.T, decisions.T, scored.label_names)
     return pa.table(columns)
 
 

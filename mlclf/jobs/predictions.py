@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mlclf.data.shards import Plan, Shard
+from mlclf.decisions.best_labels import DECIDED, TOP_LABELS, TOP_SCORES, decided_lists
 from mlclf.decisions.score_columns import KIND_KEY, PROBABILITY
 from mlclf.errors import ConfigError
 from mlclf.files import committed, folder_is_empty, write_text
@@ -92,16 +93,20 @@ def wide_columns(scores: Tensor, decisions: Tensor, label_names: Sequence[str]) 
     }
 
 
-def top_columns(scores: Tensor, top: int, label_names: Sequence[str]) -> dict[str, pa.Array]:
-    """The `top` labels with the largest of scores [n, K] float32 as lists, falling; ties in label order."""
+def top_columns(scores: Tensor, decisions: Tensor, top: int, label_names: Sequence[str]) -> dict[str, pa.Array]:
+    """The `top` labels with the largest of scores [n, K] float32 as lists, and all that are decided on.
+
+    Both fall by score, ties in label order.
+    """
     count = min(top, scores.shape[1])
     order = torch.sort(scores, dim=1, descending=True, stable=True)
     names = pa.array(label_names, pa.string()).take(pa.array(order.indices[:, :count].reshape(-1).numpy()))
     offsets = pa.array(range(0, (len(scores) + 1) * count, count), pa.int32())
     values = pa.array(order.values[:, :count].reshape(-1).numpy())
     return {
-        "top_labels": pa.ListArray.from_arrays(offsets, names),
-        "top_scores": pa.ListArray.from_arrays(offsets, values),
+        TOP_LABELS: pa.ListArray.from_arrays(offsets, names),
+        TOP_SCORES: pa.ListArray.from_arrays(offsets, values),
+        DECIDED: decided_lists(scores.numpy(), decisions.numpy(), label_names),
     }
 
 

@@ -202,9 +202,10 @@ class Run:
                 writer.write(score_table(empty_keys(plan.shards[index], self.schema.key), nothing))
 
     def _score_columns(self, scores: Tensor, top: int | None) -> dict[str, pa.Array]:
+        decisions = self.thresholds.decide(scores)
         if top is None and len(self.label_names) <= WIDE_LABELS:
-            return wide_columns(scores, self.thresholds.decide(scores), self.label_names)
-        return top_columns(scores, top or DEFAULT_TOP, self.label_names)
+            return wide_columns(scores, decisions, self.label_names)
+        return top_columns(scores, decisions, top or DEFAULT_TOP, self.label_names)
 
     # ── calibrate ───────────────────────────────────────────────────────────────────────────────────────────────────
 

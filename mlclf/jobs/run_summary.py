@@ -45,7 +45,7 @@ def inspect_run(path: str | Path, labels: Names = ()) -> dict[str, Any]:
 def _record_of_before(folder: RunFolder, training: Mapping[str, Any]) -> dict[str, Any]:
     """What is known of a run that was written before there were records: null where nothing says."""
     unknown = dict.fromkeys(("version", "created", "command", "l2", "knots"))
-    files = [{"path": name, "bytes": size, "rows": None} for name, size in training.get("files", [])]
+    files = [{"path": name, "bytes": size, "rows": None} for name, size, *_ in training.get("files", [])]
     return unknown | {
         "format_version": FORMAT_VERSION,
         "data": files,

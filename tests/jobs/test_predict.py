@@ -89,12 +89,17 @@ def test_top_gives_falling_lists(fitted: Any, run: Run, tmp_path: Path) -> None:
     run.predict(fitted.test, tmp_path / "wide")
     run.predict(fitted.test, tmp_path / "top", top=1)
     wide, top = (pq.read_table(tmp_path / name / "b.parquet") for name in ("wide", "top"))
-    assert top.schema.names == ["id", "top_labels", "top_scores"]
+    assert top.schema.names == ["id", "top_labels", "top_scores", "decided_labels"]
     assert top.schema.field("top_labels").type == pa.list_(pa.string())
     assert top.schema.field("top_scores").type == pa.list_(pa.float32())
     best = np.stack([wide[f"score_{name}"].to_numpy() for name in run.label_names], 1)
     assert [row[0] for row in top["top_labels"].to_pylist()] == [run.label_names[i] for i in best.argmax(1)]
     assert [row[0] for row in top["top_scores"].to_pylist()] == best.max(1).tolist()
+    decided = np.stack([wide[f"decision_{name}"].to_numpy(zero_copy_only=False) for name in run.label_names], 1)
+    falling = (-best).argsort(axis=1, kind="stable")
+    wanted = [[run.label_names[i] for i in order if row[i]] for order, row in zip(falling, decided, strict=True)]
+    assert top["decided_labels"].to_pylist() == wanted
+    assert {len(labels) for labels in wanted} == {0, 1, 2}
 
 
 def test_above_a_thousand_labels_the_best_hundred_are_listed(tmp_path: Path) -> None:
@@ -106,7 +111,7 @@ def test_above_a_thousand_labels_the_best_hundred_are_listed(tmp_path: Path) -> 
     run = mlclf.fit(data, "label_*", tmp_path / "run", valid_fraction=0)
     run.predict(data, tmp_path / "scores")
     table = pq.read_table(tmp_path / "scores" / "a.parquet")
-    assert table.schema.names == ["top_labels", "top_scores"]
+    assert table.schema.names == ["top_labels", "top_scores", "decided_labels"]
     for scores in table["top_scores"].to_pylist():
         assert len(scores) == 100
         assert scores == sorted(scores, reverse=True)

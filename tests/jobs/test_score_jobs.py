@@ -94,7 +94,11 @@ def test_lists_are_decided_like_columns(scored: str, tmp_path: Path) -> None:
     columns = decisions_below(apply_thresholds(scored, tmp_path / "t.json", tmp_path / "wide"))
     found = decisions_below(apply_thresholds(path, tmp_path / "t.json", tmp_path / "list", scores="s", key="id"))
     assert found.column_names == ["id", "decided_labels"]
-    expected = [[name for name in NAMES if row[f"decision_{name}"]] for row in columns.to_pylist()]
+    falling = [[NAMES[index] for index in order] for order in (-values).argsort(axis=1, kind="stable")]
+    decided = columns.to_pylist()
+    expected = [
+        [name for name in order if row[f"decision_{name}"]] for order, row in zip(falling, decided, strict=True)
+    ]
     assert found["decided_labels"].to_pylist() == expected
     options: dict[str, Any] = {"score_kind": "probability", "labels": list(NAMES)}
     with_labels = wide(values, id=table["id"]).append_column("s", listed["s"])
@@ -315,3 +319,13 @@ def test_diff_compares_the_labels_in_common(scored: str, tmp_path: Path) -> None
     message = "the scores must be of all labels that both thresholds have, found no score of 'b'"
     with pytest.raises(ConfigError, match=exactly(message)):
         diff_thresholds(tmp_path / "ab.json", tmp_path / "bc.json", scored, scores="score_a")
+
+
+def test_lists_of_the_best_labels_are_decided_as_all_scores_are(fitted: Any, tmp_path: Path) -> None:
+    run = mlclf.Run.open(fitted.run)
+    run.predict(fitted.test, tmp_path / "top", top=2)
+    mlclf.apply_thresholds(str(tmp_path / "top"), fitted.run / "thresholds.json", tmp_path / "decided")
+    listed, decided = (pq.read_table(tmp_path / name / "b.parquet") for name in ("top", "decided"))
+    assert decided.column_names == ["id", "decided_labels"]
+    assert decided["decided_labels"].to_pylist() == listed["decided_labels"].to_pylist()
+    assert decided["id"].to_pylist() == listed["id"].to_pylist()
