@@ -13,6 +13,7 @@ import pyarrow as pa
 import torch
 
 import mlclf
+from mlclf.addresses import hidden
 from mlclf.config import Arguments, RunFile, Settings
 from mlclf.data.shards import Plan
 from mlclf.fitting.prepared import PreparedData
@@ -41,13 +42,13 @@ def run_record(run_file: RunFile, data: PreparedData, trained: Trained) -> dict[
         "knots_tried": trained.knots.tried,
         "knots_kept": trained.knots.kept,
         "plan": data.plan.digest,
-        "settings": run_file.settings.model_dump(mode="json"),
+        "settings": _without_secrets(run_file.settings.model_dump(mode="json")),
         "packages": {"python": platform.python_version(), "torch": torch.__version__, "pyarrow": pa.__version__},
     }
 
 
 def command_of(run_file: RunFile) -> str:
-    """The command line that has these arguments and settings, those that are the default left out.
+    """The command line that has these arguments and settings, without defaults and without the secrets of URIs.
 
     >>> from mlclf.config import load_run_file
     >>> command_of(load_run_file(None, ["train=my data.parquet", "labels=y", "out=run", "optimizer.l2=0.5"]))
@@ -61,7 +62,16 @@ def command_of(run_file: RunFile) -> str:
             words += [f"--{OPTIONS.get(name, name).replace('_', '-')}", str(one)]
     for name, value in _changed(run_file.settings.model_dump(mode="json"), Settings().model_dump(mode="json")):
         words += ["--set", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
-    return shlex.join(words)
+    return shlex.join(map(hidden, words))
+
+
+def _without_secrets(value: Any) -> Any:
+    """The same document with every URI in it without its secrets."""
+    if isinstance(value, Mapping):
+        return {name: _without_secrets(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_secrets(inner) for inner in value]
+    return hidden(value) if isinstance(value, str) else value
 
 
 def _changed(values: Mapping[str, Any], usual: Mapping[str, Any]) -> list[tuple[str, Any]]:
