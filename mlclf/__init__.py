@@ -9,6 +9,7 @@ The map, in the order in which a row travels; imports only point up it:
     errors              what can go wrong, as a user meets it
     files               the commit primitive: temporary file, hash, fsync, rename
     names               how data and columns are named from Python
+    outputs             the folder of a command: its list, its lock, and how it takes the place of the one before
     config              the tree of validated settings; YAML; every default
     data                Parquet → batches
     training            batches → weights

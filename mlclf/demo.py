@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 import time
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,17 @@ from numpy.typing import NDArray
 
 from mlclf.data.steps import Progress, drain
 from mlclf.errors import ConfigError
-from mlclf.files import committed, folder_is_empty, write_json
+from mlclf.files import committed, write_json
 from mlclf.jobs import fit
+from mlclf.outputs.output import claimed, is_empty
 
 ROWS = 60_000
 TRAIN_SHARDS, TEST_SHARDS = 4, 2
 GROUPS_PER_SHARD = 4
 MARK = "demo.json"
 """File that says that a folder was made here, so that another demo may replace what is in it."""
+
+DATA_JOB = "demo"
 
 PREVALENCES = {
     "label_buys": 0.35,
@@ -102,20 +104,30 @@ def demo_steps(out: Path, seed: int = 0, rows: int = ROWS) -> Generator[Progress
     Raises:
         ConfigError: `out` holds something else.
     """
-    _clear(out)
+    with claimed(out, "demo", adds=True) as output:
+        _check(out)
+        for note in output.said():
+            yield Progress.warning("demo", note)
+        return (yield from _demonstrated(out, seed, rows))
+
+
+def _demonstrated(out: Path, seed: int, rows: int) -> Generator[Progress, None, DemoResult]:
     clock = _Clock()
     yield Progress("demo", note=f"making {rows + rows // 2:,} rows of data from a known model")
-    truth = write_demo_data(out / "data", seed, rows)
+    with claimed(out / "data", DATA_JOB, overwrite=True) as data, data.opened(mark=False) as new:
+        made = write_demo_data(new, seed, rows)
+    truth = replace(made, train=out / "data" / "train", test=out / "data" / "test")
     clock.lap("data")
     yield Progress("demo", note="mlclf fit: statistics, training, thresholds")
-    run = fit(str(truth.train), truth.labels, out / "run", key="customer", settings={"training.seed": seed})
+    settings = {"training.seed": seed}
+    run = fit(str(truth.train), truth.labels, out / "run", key="customer", settings=settings, overwrite=True)
     clock.lap("fit")
     yield Progress("demo", note="mlclf evaluate: metrics of the test rows")
     metrics_file = out / "metrics.json"
     metrics = run.evaluate(str(truth.test), out=metrics_file)
     clock.lap("evaluate")
     yield Progress("demo", note="mlclf predict: scores and decisions of the test rows")
-    run.predict(str(truth.test), out / "scores")
+    run.predict(str(truth.test), out / "scores", overwrite=True)
     clock.lap("predict")
     return DemoResult(truth, run.path, metrics_file, out / "scores", metrics, clock.laps)
 
@@ -378,14 +390,13 @@ def _indices(codes: NDArray[np.int64]) -> pa.Array:
     return pa.array(codes, mask=codes < 0)
 
 
-def _clear(out: Path) -> None:
-    """Make `out` ready: an earlier demo is removed, anything else is left alone and refused."""
-    if not folder_is_empty(out):
-        if not (out / MARK).is_file():
-            raise ConfigError(f"{str(out)!r} holds files that are not of a demo; give --out an empty folder")
-        for name in ("data", "run", "scores"):
-            shutil.rmtree(out / name, ignore_errors=True)
-        (out / "metrics.json").unlink(missing_ok=True)
+def _check(out: Path) -> None:
+    """Refuse a folder of anything but a demo, and a demo in which something else lies, before anything is replaced."""
+    if not is_empty(out) and not (out / MARK).is_file():
+        raise ConfigError(f"{str(out)!r} holds files that are not of a demo; give --out an empty folder")
+    for name, job in (("data", DATA_JOB), ("run", "fit"), ("scores", "predict")):
+        with claimed(out / name, job, overwrite=True):
+            pass
     write_json(out / MARK, {"format_version": 1, "made_by": "mlclf demo"})
 
 

@@ -40,3 +40,17 @@ class TrainingError(MlclfError):
     """Training met a number that is not finite."""
 
     exit_code = 1
+
+
+class FullDiskError(MlclfError):
+    """The disk is full.
+
+    Attributes:
+        resume: whether the same command goes on with `--resume` once there is room; without it, it starts again.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, resume: bool = False) -> None:
+        super().__init__(message)
+        self.resume = resume

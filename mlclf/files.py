@@ -6,6 +6,7 @@ temporary is called ``.NAME.tmp-PID-RANDOM``; one left by a crash is recognised 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -17,10 +18,11 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any, NoReturn
 
-from mlclf.errors import ConfigError, RunError
+from mlclf.errors import ConfigError, FullDiskError, RunError
 from mlclf.given_files import read_given, reason_of
 
 _TEMPORARY = re.compile(r"\..*\.tmp-\d+-[0-9a-f]{8}", re.DOTALL)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LONGEST_NAME_BYTES = 200  # leaves room for the rest of a temporary's name within the 255 bytes of a file name
 _READ_BYTES = 1 << 20
 
@@ -34,20 +36,24 @@ def committed(path: Path) -> Iterator[Path]:
 
     Raises:
         ConfigError: `path` is a folder or a device.
+        FullDiskError: there is no room for it.
     """
     path = _real(path)
     if path.exists() and not path.is_file():
-        raise ConfigError(f"{str(path)!r} must be a regular file, found {_kind(path)}; name a file to write to")
+        raise ConfigError(f"{str(path)!r} must be a regular file, found {kind_of(path)}; name a file to write to")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path)
     try:
         yield temporary
-        _fsync(temporary)
+        fsync_path(temporary)
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
+        written = temporary.stat().st_size if temporary.exists() else 0
         temporary.unlink(missing_ok=True)
+        if is_full(error):
+            raise FullDiskError(full_disk(path, error, written)) from error
         raise
-    _fsync(path.parent)
+    fsync_path(path.parent)
 
 
 def write_bytes(path: Path, value: bytes) -> None:
@@ -67,7 +73,16 @@ def write_json(path: Path, value: object) -> None:
     Raises:
         ValueError: `value` holds NaN or an infinity: write null for what is undefined.
     """
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+    write_bytes(path, json_bytes(value))
+
+
+def json_bytes(value: object) -> bytes:
+    """The bytes that `write_json` writes.
+
+    Raises:
+        ValueError: `value` holds NaN or an infinity.
+    """
+    return (json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n").encode("utf-8")
 
 
 def read_json(path: Path, format_version: int | tuple[int, ...], what: str) -> dict[str, Any]:
@@ -147,7 +162,7 @@ def append_line(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     if is_new:
-        _fsync(path.parent)
+        fsync_path(path.parent)
 
 
 def safe_relative(path: str, folder: Path) -> Path:
@@ -174,53 +189,33 @@ def safe_relative(path: str, folder: Path) -> Path:
     return folder / path
 
 
-def folder_is_empty(path: Path) -> bool:
-    """Return True when `path` does not exist, or is a folder that holds nothing but temporaries of an earlier crash.
-
-    Raises:
-        ConfigError: `path` is not a folder.
-    """
-    if not path.exists():
-        return True
-    if not path.is_dir():
-        raise ConfigError(f"{str(path)!r} must be a folder, found {_kind(path)}; name a folder")
-    return all(is_temporary(entry) for entry in path.iterdir())
-
-
 def is_temporary(path: Path) -> bool:
-    """Return True for a name that only `committed` and `swap_folder` give: no finished file is called so."""
+    """Return True for a name that only `committed` gives: no finished file is called so."""
     return _TEMPORARY.fullmatch(path.name) is not None
 
 
-def swap_folder(new: Path, old: Path) -> None:
-    """Rename the finished folder `new` to `old` and remove what was there.
+def is_full(error: BaseException) -> bool:
+    """Whether an error says that there is no room for a file, by the disk, a quota, or a limit on sizes."""
+    return isinstance(error, FullDiskError) or (isinstance(error, OSError) and error.errno in _FULL)
 
-    Both must be on one file system. A failure puts the old folder back. A crash in between leaves both whole, the old
-    one under a temporary name beside its place. Everything in the old folder is lost: the caller makes sure that it
-    may be.
 
-    Raises:
-        RunError: `new` is not a folder.
-        ConfigError: `old` exists and is not a folder.
+def full_disk(path: Path, error: BaseException, written: int, needed: int = 0) -> str:
+    """What a person should know where there is no room for a file or a folder.
+
+    Args:
+        path: what was to be written.
+        error: what the system, or `committed`, says.
+        written: bytes that were, before they were removed.
+        needed: bytes that it takes in all, about; 0 where that is not known.
     """
-    old = _real(old)
-    if not new.is_dir():
-        raise RunError(f"{str(new)!r} must be a finished folder, found {_kind(new)}; write it again")
-    if not old.exists():
-        new.rename(old)
-        _fsync(old.parent)
-        return
-    if not old.is_dir():
-        raise ConfigError(f"{str(old)!r} must be a folder, found {_kind(old)}; name a folder")
-    aside = _temporary(old)
-    old.rename(aside)
-    try:
-        new.rename(old)
-    except BaseException:
-        aside.rename(old)
-        raise
-    _fsync(old.parent)
-    shutil.rmtree(aside)
+    if isinstance(error, FullDiskError):
+        error = error.__cause__ or error
+    too_large = isinstance(error, OSError) and error.errno == errno.EFBIG
+    folder = next(parent for parent in (path, *path.absolute().parents) if parent.is_dir())
+    free = shutil.disk_usage(folder).free
+    needs = f"about {needed:,}" if needed > written else f"more than {written:,}"
+    reason = "a file is larger than a limit here allows (ulimit -f)" if too_large else "the disk is full"
+    return f"{path}: {reason}: it takes {needs} bytes, {written:,} were written, and {free:,} are free now"
 
 
 def _temporary(path: Path) -> Path:
@@ -232,7 +227,8 @@ def _real(path: Path) -> Path:
     return path.resolve() if path.is_symlink() else path
 
 
-def _kind(path: Path) -> str:
+def kind_of(path: Path) -> str:
+    """What is at a path, in words."""
     if path.is_dir():
         return "a folder"
     if path.is_file():
@@ -240,7 +236,8 @@ def _kind(path: Path) -> str:
     return "a device" if path.exists() else "nothing"
 
 
-def _fsync(path: Path) -> None:
+def fsync_path(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -42,6 +42,22 @@ FITTED = (
 )
 """Written once by `fit` and listed in the manifest with their SHA-256; the first runs have no record."""
 
+CACHE = "cache"
+WRITTEN = (
+    *FITTED,
+    "manifest.json",
+    "thresholds.json",
+    "metrics.json",
+    "run.json",
+    "report.html",
+    "log.jsonl",
+    "steps.jsonl",
+    "set_aside.json",
+    "checkpoints/*/*.safetensors",
+    f"{CACHE}/*/*.slab*",
+)
+"""Names and patterns of all that `fit` may write to a run."""
+
 
 @dataclass(frozen=True)
 class RunFolder:

@@ -155,8 +155,21 @@ def test_a_second_demo_replaces_the_first_and_nothing_else(tmp_path: Path) -> No
         demo.run_demo(foreign, rows=100)
     assert (foreign / "thesis.txt").read_text() == "mine"
     out = tmp_path / "out"
-    demo._clear(out)
-    (out / "data").mkdir()
+    first = demo.run_demo(out, rows=200)
     (out / "notes.txt").write_text("kept")
-    demo._clear(out)
-    assert sorted(path.name for path in out.iterdir()) == [demo.MARK, "notes.txt"]
+    assert demo.run_demo(out, rows=200).metrics == first.metrics
+    assert sorted(path.name for path in out.iterdir()) == [
+        "data",
+        demo.MARK,
+        "metrics.json",
+        "notes.txt",
+        "run",
+        "scores",
+    ]
+    (out / "scores" / "mine.txt").write_text("mine")
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    with pytest.raises(ConfigError, match=re.escape("holds 'mine.txt', which is not on the list")):
+        demo.run_demo(out, rows=200)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.parent.name != "out"} == {
+        path: time for path, time in before.items() if path.parent.name != "out"
+    }

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlclf.data.convert import buckets, folders, shuffle, shuffle_steps, shuffling, unified, writing
+from mlclf.data.convert import buckets, numbers, shuffle, shuffle_steps, shuffling, unified, writing
 from mlclf.data.convert.writing import cut, even_parts, group_rows
 from mlclf.data.footers import read_footers
 from mlclf.data.shards import make_plan
@@ -35,7 +35,7 @@ TINY = {"LEAST_BUDGET_BYTES": 1, "LEAST_SLICE_BYTES": 1, "SLICE_BYTES_PER_COLUMN
 def limits(**changed: object) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (TINY | changed).items():
-            for module in (buckets, folders, shuffling, writing):
+            for module in (buckets, numbers, shuffling, writing):
                 if hasattr(module, name):
                     patch.setattr(module, name, value)
         yield
@@ -197,7 +197,12 @@ def test_files_have_sized_groups_checksums_and_statistics(tmp_path: Path) -> Non
     with limits(GROUP_ROWS=300, FILE_GROUPS=4, FILE_BYTES=1):
         done = shuffle(str(tmp_path / "in.parquet"), tmp_path / "out")
     out = tmp_path / "out"
-    assert [path.name for path in sorted(out.iterdir())] == ["_SUCCESS", "part-00000.parquet", "part-00001.parquet"]
+    assert [path.name for path in sorted(out.iterdir())] == [
+        "_SUCCESS",
+        "_written.jsonl",
+        "part-00000.parquet",
+        "part-00001.parquet",
+    ]
     assert (done.folder, done.rows, done.files, done.row_groups) == (out, 2_000, 2, 7)
     plan = make_plan(str(out))
     assert [shard.group_rows for shard in plan.shards] == [(286, 286, 286, 286), (286, 285, 285)]
@@ -374,7 +379,13 @@ def test_what_shuffle_wrote_is_replaced_if_asked(written: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "stop", ["writing.pq.ParquetWriter.write_table", "folders.write_text", "buckets.pa.ipc.new_stream"]
+    "stop",
+    [
+        "data.convert.writing.pq.ParquetWriter.write_table",
+        "outputs.output.write_text",
+        "outputs.output.take_place",
+        "data.convert.buckets.pa.ipc.new_stream",
+    ],
 )
 @pytest.mark.parametrize("error", [OSError("no space"), KeyboardInterrupt()])
 def test_a_shuffle_that_fails_leaves_what_was_there(
@@ -384,7 +395,7 @@ def test_a_shuffle_that_fails_leaves_what_was_there(
         raise error
 
     before = everything(written)
-    monkeypatch.setattr(f"mlclf.data.convert.{stop}", fail)
+    monkeypatch.setattr(f"mlclf.{stop}", fail)
     for out in ("out", "new"):
         with pytest.raises(type(error)):
             shuffle(str(written / "in"), written / out, overwrite=True)
@@ -395,22 +406,21 @@ def test_a_shuffle_that_is_left_removes_its_temporaries(written: Path) -> None:
     before = everything(written)
     steps = shuffle_steps(str(written / "in"), written / "new")
     assert next(steps).total == 100
-    assert [path for path in written.iterdir() if is_temporary(path)]
+    assert (written / ".new.mlclf").is_dir()
     steps.close()
     assert everything(written) == before
 
 
 def test_a_shuffle_that_is_killed_leaves_what_was_there(written: Path) -> None:
     code = (
-        "import os\nfrom mlclf.data.convert import folders, shuffling\n"
-        "folders.swap_folder = lambda *_: os.kill(os.getpid(), 9)\n"
+        "import os\nfrom mlclf.data.convert import shuffling\nfrom mlclf.outputs import output\n"
+        "output.take_place = lambda *_: os.kill(os.getpid(), 9)\n"
         f"shuffling.shuffle({str(written / 'in')!r}, {str(written / 'out')!r}, overwrite=True)"
     )
     before = everything(written)
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
-    left = [path for path in written.iterdir() if is_temporary(path)]
-    assert len(left) == 1
-    assert {name: content for name, content in everything(written).items() if ".tmp-" not in name} == before
+    assert (written / ".out.mlclf" / "new" / "_SUCCESS").exists()
+    assert {name: content for name, content in everything(written).items() if ".mlclf" not in name} == before
 
 
 # ── what is refused ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -427,10 +437,18 @@ def test_a_folder_that_is_not_ours_is_refused(written: Path, monkeypatch: pytest
     Path("link").symlink_to("in")
     Path("other").mkdir()
     Path("other/mine.txt").touch()
+    Path("out/mine.txt").touch()
+    assert refusal("in/a.parquet", "out", overwrite=True) == (
+        "out: --overwrite replaces only what shuffle wrote, and this folder holds 'mine.txt', which is not on the "
+        "list; move it away, or give another --out"
+    )
+    Path("out/mine.txt").unlink()
     before = everything(written)
     assert refusal("in", "out") == "out: the folder is not empty; give another --out, or --overwrite"
     assert refusal("in/a.parquet", "other", overwrite=True) == (
-        "other: --overwrite replaces only what shuffle wrote, and this folder holds 'mine.txt'; give another --out"
+        "other: --overwrite replaces only what shuffle wrote, and this folder has no list of that (_written.jsonl; "
+        "releases before this one wrote none); it holds 'mine.txt': give another --out, or, if nothing of it is "
+        f"needed, remove it first: rm -r {written / 'other'}"
     )
     assert refusal("in", "in", overwrite=True) == "in: --out must not be in the input folder in; give another --out"
     assert refusal("link", "in/new") == "in/new: --out must not be in the input folder link; give another --out"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,9 @@ MAGIC = b"mlclf slab 1\n"
 HEADER_BYTES = 4096
 SHARE_OF_FREE = 0.5
 """At most this much of the space that is free at the start is taken."""
+
+SLAB_NAME = re.compile(r"\d+-\d+\.slab|\.\d+-\d+\.slab\.\d+-[0-9a-f]+")
+"""A slab, or the name that it has while it is written."""
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -96,6 +101,17 @@ class SlabCache:
             existing = next(path for path in (self.folder, *self.folder.parents) if path.exists())
             self._left = shutil.disk_usage(existing).free * SHARE_OF_FREE
         return size <= self._left
+
+
+def remove_cache(folder: Path) -> bool:
+    """Remove all slabs below a folder, and those folders that are empty then; whether there were any."""
+    slabs = [path for path in folder.glob("*/*") if SLAB_NAME.fullmatch(path.name) and path.is_file()]
+    for path in slabs:
+        path.unlink(missing_ok=True)
+    for path in [*{path.parent for path in slabs}, folder]:
+        with suppress(OSError):
+            path.rmdir()
+    return bool(slabs)
 
 
 def cache_key(plan: Plan, encoder: RowEncoder, where: object) -> str:

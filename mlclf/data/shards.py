@@ -206,6 +206,10 @@ class Plan:
         parts = [f"{shard.source.size_bytes}|{shard.rows}|{shard.fingerprint}" for shard in self.shards]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
+    def local_files(self) -> list[str]:
+        """Paths of the files on this machine."""
+        return [shard.source.path for shard in self.shards if not shard.source.is_remote]
+
     def files(self) -> list[list[Any]]:
         """Name, rows and fingerprint of every file, JSON-able, for `difference` to compare with later."""
         return [[shard.source.relative, shard.rows, shard.fingerprint] for shard in self.shards]

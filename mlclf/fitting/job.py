@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import secrets
-import shutil
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import torch
 
 from mlclf.config import FULL_BATCH, RunFile
+from mlclf.data.cache import remove_cache
 from mlclf.data.steps import Progress
 from mlclf.decisions.objectives import parse_objective
 from mlclf.errors import ConfigError, MlclfError
-from mlclf.files import folder_is_empty, swap_folder, write_json
+from mlclf.files import is_full, write_json
 from mlclf.fitting.cautions import effects_of_the_budget, unused_settings, wanted_algorithm
 from mlclf.fitting.decided import Decided
 from mlclf.fitting.full_batch import train_full_batch
 from mlclf.fitting.mini_batch import MiniBatchFit
 from mlclf.fitting.prepared import PreparedData
 from mlclf.fitting.trained import Trained
-from mlclf.runs import FORMAT_VERSION, RunFolder
+from mlclf.outputs.output import claimed
+from mlclf.runs import CACHE, FORMAT_VERSION, WRITTEN, RunFolder
 from mlclf.training.losses import pos_weights
-
-CACHE = "cache"
 
 
 class FitJob:
@@ -37,38 +35,48 @@ class FitJob:
     def steps(self) -> Iterator[Progress]:
         """Do the job; yields progress, and leaves the run folder finished."""
         self._check()
-        out = Path(self.arguments.out or "")
-        self.data = PreparedData(self.arguments, self.settings)
-        yield from self.data.prepare()
-        replaces = self.overwrite and out.exists()
-        work = out.resolve().parent / f".{out.name}.new-{secrets.token_hex(4)}" if replaces else out
-        existed = work.exists()
-        self.folder = RunFolder(work)
-        try:
-            work.mkdir(parents=True, exist_ok=True)
-            self.folder.write_config(self.run_file.to_yaml())
-            self._list_what_is_set_aside()
-            self.data.cache = self._cache()
-            trained = yield from self._train()
-            yield from Decided(self.data, self.run_file, trained, self.folder).steps()
-            shutil.rmtree(self.folder.file(CACHE), ignore_errors=True)
-            if replaces:
-                swap_folder(work, out)
-        except BaseException as error:
-            self._clean_up(replaces, existed, refused=isinstance(error, MlclfError))
-            raise
+        arguments = self.arguments
+        out, read = Path(arguments.out or ""), [*(arguments.train or ()), *(arguments.valid or ())]
+        with claimed(
+            out, "fit", arguments=read, resume=self.resume, overwrite=self.overwrite, resumable=True
+        ) as output:
+            for note in output.said():
+                yield Progress.warning("out", note)
+            self.data = PreparedData(arguments, self.settings)
+            yield from self.data.prepare()
+            for plan in filter(None, (self.data.plan, self.data.valid_plan)):
+                output.keep_apart(plan.local_files())
+            with output.opened(grows=True, names=WRITTEN, mark=False) as work:
+                self.folder = RunFolder(work)
+                try:
+                    yield from self._fitted()
+                except BaseException as error:
+                    output.goes_on = self._can_go_on(error)
+                    raise
+                finally:
+                    remove_cache(self.folder.file(CACHE))
+            for note in output.said():
+                yield Progress.warning("out", note)
         yield Progress("done", note=f"run written to {out}")
+
+    def _fitted(self) -> Iterator[Progress]:
+        """Write the files of the run."""
+        self.folder.write_config(self.run_file.to_yaml())
+        self._list_what_is_set_aside()
+        self.data.cache = self._cache()
+        trained = yield from self._train()
+        yield from Decided(self.data, self.run_file, trained, self.folder).steps()
 
     def _check(self) -> None:
         """Refuse what can be refused before any data is read."""
         parse_objective(self.settings.thresholds.objective)
         if not self.arguments.train or not self.arguments.labels:
             raise ConfigError("fit needs data and --labels; see 'mlclf fit --help'")
-        out = Path(self.arguments.out or "")
-        if not (self.resume or self.overwrite) and not folder_is_empty(out):
-            raise ConfigError(f"{out}: the folder is not empty; give another --out, or --resume or --overwrite")
-        if self.overwrite and not folder_is_empty(out) and not RunFolder(out).started:
-            raise ConfigError(f"{out}: --overwrite replaces runs only, and this folder is none; give another --out")
+
+    def _can_go_on(self, error: BaseException) -> bool:
+        """Whether a new run that ends early is worth to be resumed: one that has a checkpoint, or was stopped."""
+        is_refused = isinstance(error, MlclfError) or is_full(error)
+        return not is_refused or self.folder.file("checkpoints").exists()
 
     def _cache(self) -> Path | None:
         """The folder for encoded rows: inside the run while it is fitted, or the one that the settings name."""
@@ -82,17 +90,6 @@ class FitJob:
         if aside:
             units = [{"place": unit.place, "rows": unit.rows, "reason": unit.reason} for unit in aside]
             write_json(self.folder.file("set_aside.json"), {"format_version": FORMAT_VERSION, "set_aside": units})
-
-    def _clean_up(self, replaces: bool, existed: bool, refused: bool) -> None:
-        """Leave what was there before; but a new run that was stopped, or has a checkpoint, stays to be resumed."""
-        shutil.rmtree(self.folder.file(CACHE), ignore_errors=True)
-        if replaces:
-            shutil.rmtree(self.folder.path, ignore_errors=True)
-        elif refused and not self.resume and not self.folder.file("checkpoints").exists():
-            for name in ("config.yaml", "log.jsonl", "steps.jsonl", "set_aside.json"):
-                self.folder.file(name).unlink(missing_ok=True)
-            if not existed:
-                shutil.rmtree(self.folder.path, ignore_errors=True)
 
     def _train(self) -> Generator[Progress, None, Trained]:
         data, settings = self.data, self.settings

@@ -22,8 +22,10 @@ from mlclf.decisions.score_columns import KIND_KEY, Place, is_list
 from mlclf.decisions.score_files import Scored
 from mlclf.decisions.score_pairing import SCORE_PREFIX, open_scores, score_kind
 from mlclf.errors import ConfigError
-from mlclf.jobs.predictions import WIDE_LABELS, Parts, empty_keys, written_part
+from mlclf.files import sha256_of
+from mlclf.jobs.predictions import WIDE_LABELS, Parts, empty_keys
 from mlclf.names import Names, names_of
+from mlclf.outputs.output import claimed
 
 DECISION_PREFIX = "decision_"
 DIFF_VERSION = 1
@@ -65,22 +67,35 @@ def apply_thresholds_steps(
     Raises:
         ConfigError, DataError: an argument or the data is not what it has to be.
     """
-    parts = Parts(Path(out), resume=resume, overwrite=overwrite)
-    plan = make_plan(names_of(data))
-    decided = _decisions(plan, Path(thresholds), names_of(scores, "scores"), score_kind, key)
-    for index, path, before in parts.missing(plan):
-        done = before
-        with written_part(path) as writer:
-            units = [number for number, unit in enumerate(plan.units) if unit.shard == index]
-            for table in decided.tables(units):
-                writer.write(table)
-                done += table.num_rows
-                yield Progress("apply", done, plan.rows)
-            if writer.is_empty:
-                writer.write(decided.no_rows(index))
-    for warning in plan.warnings:
-        yield Progress.warning("rows", warning)
-    return parts.finish()
+    data = names_of(data)
+    with claimed(out, "apply", arguments=data, resume=resume, overwrite=overwrite, resumable=True) as output:
+        plan = make_plan(data)
+        decided = _decisions(plan, Path(thresholds), names_of(scores, "scores"), score_kind, key)
+        output.keep_apart([thresholds])
+        arguments = {"scores": names_of(scores, "scores"), "score_kind": score_kind, "key": key}
+        bound = {"thresholds": sha256_of(Path(thresholds)), "arguments": arguments}
+        parts = Parts(output, plan, resume=resume, bound=bound)
+        for note in [*output.said(), *parts.notes]:
+            yield Progress.warning("out", note)
+        with parts.opened() as missing:
+            for index, done in missing:
+                yield from _decided_part(parts, index, decided, done)
+        for note in [*output.said(), *plan.warnings]:
+            yield Progress.warning("rows", note)
+    return Path(out)
+
+
+def _decided_part(parts: Parts, index: int, decided: _Decisions, done: int) -> Iterator[Progress]:
+    """Write the decisions of one file."""
+    plan = parts.plan
+    with parts.written(index) as writer:
+        units = [number for number, unit in enumerate(plan.units) if unit.shard == index]
+        for table in decided.tables(units):
+            writer.write(table)
+            done += table.num_rows
+            yield Progress("apply", done, plan.rows)
+        if writer.is_empty:
+            writer.write(decided.no_rows(index))
 
 
 class _Decisions(Protocol):

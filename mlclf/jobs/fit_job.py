@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mlclf.config import Arguments, RunFile, Settings, load_run_file
+from mlclf.data.cache import remove_cache
 from mlclf.data.steps import Progress, drain
 from mlclf.errors import ConfigError
 from mlclf.fitting import FitJob
 from mlclf.jobs.run import Run
 from mlclf.names import Names, names_of
-from mlclf.runs import RunFolder
+from mlclf.outputs.listing import Listing
+from mlclf.outputs.output import claimed
+from mlclf.runs import CACHE, WRITTEN, RunFolder
 
 
 def fit(
@@ -80,10 +83,25 @@ def fit_steps(run_file: RunFile, *, resume: bool = False, overwrite: bool = Fals
     if resume:
         run_file = resumed_run_file(folder, run_file)
         if folder.finished:
+            yield from _tidied(folder)
             yield Progress("done", note=f"{out}: this run has finished; nothing is left to do")
             return Run.open(out)
     yield from FitJob(run_file, resume=resume, overwrite=overwrite).steps()
     return Run.open(out)
+
+
+def _tidied(folder: RunFolder) -> Iterator[Progress]:
+    """Finish what a fit that was killed at its very end had still to do: the cache goes, and its list is ended."""
+    listing = Listing.read(folder.path)
+    is_open = listing is not None and not listing.finished
+    if not (is_open or folder.file(CACHE).exists()):
+        return
+    with claimed(folder.path, "fit", resume=True) as output:
+        if remove_cache(folder.file(CACHE)):
+            yield Progress.warning("out", f"{folder.path}: removed the cache that a fit had left which was killed")
+        if is_open:
+            with output.opened(grows=True, names=WRITTEN, mark=False):
+                pass
 
 
 def resumed_run_file(folder: RunFolder, given: RunFile) -> RunFile:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from itertools import chain, count
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,7 +20,8 @@ from mlclf.data.shards import Plan, Shard
 from mlclf.decisions.best_labels import DECIDED, TOP_LABELS, TOP_SCORES, decided_lists
 from mlclf.decisions.score_columns import KIND_KEY, PROBABILITY
 from mlclf.errors import ConfigError
-from mlclf.files import committed, folder_is_empty, write_text
+from mlclf.outputs.listing import Inventory
+from mlclf.outputs.output import SUCCESS, Output
 
 WIDE_LABELS = 1000
 """Up to this many labels there is a column for each; above it the best ones come as lists."""
@@ -23,34 +29,87 @@ WIDE_LABELS = 1000
 DEFAULT_TOP = 100
 
 
-class Parts:
-    """A folder with one Parquet file for each file of a plan, each whole or not at all; `_SUCCESS` comes last."""
+WHAT = {"run": "the run", "thresholds": "the thresholds", "arguments": "the arguments"}
+"""What parts are made of, beside the input, as people are told of it."""
 
-    def __init__(self, folder: Path, *, resume: bool, overwrite: bool) -> None:
-        """Look at the folder and change nothing yet.
+
+class Parts:
+    """One Parquet file for each file of a plan, each whole or not at all, in a claimed folder.
+
+    A later job that resumes keeps the parts that were made of the same things. A part whose input has been written
+    since is made anew.
+    """
+
+    def __init__(self, output: Output, plan: Plan, *, resume: bool, bound: Mapping[str, Any]) -> None:
+        """Look at what is there, and change nothing yet.
+
+        Args:
+            output: claimed by the job.
+            plan: the input.
+            resume: whether parts are kept.
+            bound: what all parts are made of, by the names of `WHAT`.
 
         Raises:
-            ConfigError: it is not empty, and neither to be resumed nor to be replaced.
+            ConfigError: what is there was made of other things, has changed since, or belongs to no file of the input.
         """
-        if not folder_is_empty(folder) and not (resume or overwrite):
-            raise ConfigError(f"{folder}: the folder is not empty; give another --out, or --resume or --overwrite")
-        self.folder, self._resume, self._overwrite = folder, resume, overwrite
+        output.keep_apart(plan.local_files())
+        self.output, self.plan, self.bound = output, plan, dict(bound)
+        self.names = part_names(plan)
+        self.notes: list[str] = []
+        self._kept: set[str] = set()
+        found = output.resumed(bound, WHAT) if resume else None
+        if found is not None:
+            self._look_at(found)
 
-    def missing(self, plan: Plan) -> Iterator[tuple[int, Path, int]]:
-        """Yield (index of a file, its part, rows of the files before it) for parts that are to be written."""
-        if self._overwrite:
-            clear_parts(self.folder)
+    def _look_at(self, found: Inventory) -> None:
+        """Find out which parts are kept."""
+        sources = dict(zip(self.names, self.plan.shards, strict=True))
+        anew = []
+        for name in sorted({*found.listing.contents, *self.names} - {SUCCESS}):
+            path = found.folder / name
+            if not path.is_symlink() and not path.exists():
+                continue
+            reason = (
+                "is not on the list of what was written" if name not in found.listing.contents else "has changed since"
+            )
+            if path.is_symlink() or not path.is_file() or not found.is_ours(name):
+                raise ConfigError(f"{path}: {reason}; move it away, or give another --out")
+            if name not in sources:
+                raise ConfigError(
+                    f"{path}: was made of a file that is not in the input now; give the same input, or another --out, "
+                    "or --overwrite"
+                )
+            if found.listing.made_of.get(name) == digest_of(sources[name]):
+                self._kept.add(name)
+            else:
+                anew.append(name)
+        if anew:
+            more = f" and {len(anew) - 1:,} more" if len(anew) > 1 else ""
+            self.notes.append(f"{anew[0]!r}{more}: made anew, as the input has been written since")
+
+    @contextmanager
+    def opened(self) -> Iterator[Iterator[tuple[int, int]]]:
+        """Yield (index of a file, rows of the files before it) of the parts to write; in the end comes `_SUCCESS`."""
+        with self.output.opened(grows=True, bound=self.bound) as folder:
+            (folder / SUCCESS).unlink(missing_ok=True)
+            yield self._missing()
+
+    def _missing(self) -> Iterator[tuple[int, int]]:
         done = 0
-        for index, name in enumerate(part_names(plan)):
-            path = self.folder / name
-            if not (self._resume and path.exists()):
-                yield index, path, done
-            done += plan.shards[index].rows
+        for index, name in enumerate(self.names):
+            if name not in self._kept:
+                yield index, done
+            done += self.plan.shards[index].rows
 
-    def finish(self) -> Path:
-        """Write `_SUCCESS` and return the folder."""
-        write_text(self.folder / "_SUCCESS", "")
-        return self.folder
+    @contextmanager
+    def written(self, index: int) -> Iterator[PartWriter]:
+        """A writer of the part of a file, which is there once the block has ended well."""
+        with self.output.part(self.names[index], digest_of(self.plan.shards[index])) as temporary:
+            writer = PartWriter(temporary)
+            try:
+                yield writer
+            finally:
+                writer.close()
 
 
 class PartWriter:
@@ -72,17 +131,6 @@ class PartWriter:
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
-
-
-@contextmanager
-def written_part(path: Path) -> Iterator[PartWriter]:
-    """A writer of one part, which is there once the block has ended well."""
-    with committed(path) as temporary:
-        writer = PartWriter(temporary)
-        try:
-            yield writer
-        finally:
-            writer.close()
 
 
 def wide_columns(scores: Tensor, decisions: Tensor, label_names: Sequence[str]) -> dict[str, pa.Array]:
@@ -123,17 +171,45 @@ def empty_keys(shard: Shard, key: str | None) -> dict[str, pa.ChunkedArray]:
 
 
 def part_names(plan: Plan) -> list[str]:
-    """Where the part of each file goes, below the output folder: the input's own relative path, made distinct."""
-    names: list[str] = []
-    for index, shard in enumerate(plan.shards):
-        parts = [part for part in Path(shard.source.relative).parts if part not in ("..", "/", ".")]
-        name = str(Path(*parts).with_suffix(".parquet"))
-        names.append(name if name not in names else f"{index:05d}/{name}")
-    return names
+    """Where the part of each file goes, below the output folder: the input's own relative path, made distinct.
+
+    `a.pq` goes to `a.parquet`, and to `a.pq.parquet` where another file has that name. No part is called as a folder of
+    another.
+    """
+    relative = [
+        "/".join(part for part in Path(shard.source.relative).parts if part not in ("..", "/", "."))
+        for shard in plan.shards
+    ]
+    wanted = [str(Path(name).with_suffix(".parquet")) for name in relative]
+    names: dict[int, str] = {}
+    taken, folders = set[str](), set[str]()
+    by_right = sorted(range(len(wanted)), key=lambda index: (wanted[index] != relative[index], index))
+    for index in by_right:
+        numbered = (f"{relative[index]}-{number}.parquet" for number in count(2))
+        for name in chain([wanted[index], f"{relative[index]}.parquet"], numbered):
+            above = {str(folder) for folder in PurePosixPath(name).parents}
+            if name not in taken and name not in folders and not above & taken:
+                break
+        names[index] = name
+        taken.add(name)
+        folders |= above
+    return [names[index] for index in range(len(wanted))]
 
 
-def clear_parts(folder: Path) -> None:
-    """Remove an earlier output: its mark first, then its parts."""
-    (folder / "_SUCCESS").unlink(missing_ok=True)
-    for path in sorted(folder.rglob("*.parquet")):
-        path.unlink()
+def digest_of(shard: Shard) -> str:
+    """Digest of what tells one content of a file from another: its path, size, times of writing, and footer.
+
+    A file on this machine that has been written since has another one, whatever its time of writing was set to.
+    """
+    source = shard.source
+    about: list[object] = [source.name, source.size_bytes, source.version, shard.fingerprint]
+    if not source.is_remote:
+        status = Path(source.path).stat()
+        about = [os.path.realpath(source.path), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+        about.append(shard.fingerprint)
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
+
+
+def digest_of_json(document: object) -> str:
+    """Digest of what can be written as JSON."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]

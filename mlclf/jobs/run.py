@@ -29,21 +29,22 @@ from mlclf.decisions.scores import Scorer, scores_of
 from mlclf.decisions.thresholds import Thresholds
 from mlclf.decisions.tuner import Tuner
 from mlclf.errors import ConfigError
-from mlclf.files import read_json, write_json
+from mlclf.files import read_json, sha256_of, write_json
 from mlclf.jobs.evaluations import EvaluateOptions, Judged, ScoredBatch, check_column, evaluation_steps
 from mlclf.jobs.predictions import (
     DEFAULT_TOP,
     WIDE_LABELS,
     Parts,
+    digest_of_json,
     empty_keys,
     score_table,
     top_columns,
     wide_columns,
-    written_part,
 )
 from mlclf.jobs.shifted import read_prevalences, shifted_thresholds
 from mlclf.jobs.tuned import DEFAULT_CONFIDENCE, make_tuner
 from mlclf.names import Names, names_of
+from mlclf.outputs.output import claimed
 from mlclf.runs import RunFolder
 
 ID_BYTES = 12
@@ -181,17 +182,32 @@ class Run:
         """The job of `predict`, yielding progress; returns the folder."""
         if top is not None and top < 1:
             raise ConfigError(f"--top must be 1 or more, got {top}")
-        parts = Parts(Path(out), resume=resume, overwrite=overwrite)
-        plan = self._plan(names_of(data))
-        check_shards(plan, self._applied_schema(plan), with_labels=False)
-        for index, path, done in parts.missing(plan):
-            yield from self._predict_shard(plan, index, path, top, done)
+        data = names_of(data)
+        with claimed(out, "predict", arguments=data, resume=resume, overwrite=overwrite, resumable=True) as output:
+            plan = self._plan(data)
+            check_shards(plan, self._applied_schema(plan), with_labels=False)
+            parts = Parts(output, plan, resume=resume, bound=self._made_of({"top": top}))
+            for note in [*output.said(), *parts.notes]:
+                yield Progress.warning("out", note)
+            output.needs_bytes = 5 * plan.rows * min(len(self.label_names), top or WIDE_LABELS)
+            with parts.opened() as missing:
+                for index, done in missing:
+                    yield from self._predict_shard(parts, index, top, done)
+            for note in output.said():
+                yield Progress.warning("out", note)
         yield from self._notes(plan)
-        return parts.finish()
+        return Path(out)
 
-    def _predict_shard(self, plan: Plan, index: int, path: Path, top: int | None, done: int) -> Iterator[Progress]:
+    def _made_of(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """What scores of this run are made of, beside the rows."""
+        thresholds = self.thresholds.to_json(list(self.label_names))
+        manifest = sha256_of(self.path / "manifest.json")
+        return {"run": manifest, "thresholds": digest_of_json(thresholds), "arguments": dict(arguments)}
+
+    def _predict_shard(self, parts: Parts, index: int, top: int | None, done: int) -> Iterator[Progress]:
+        plan = parts.plan
         part = Plan(plan.shards, tuple(unit for unit in plan.units if unit.shard == index))
-        with written_part(path) as writer:
+        with parts.written(index) as writer:
             for batch, progress in self._batches(part, "predict", with_labels=False):
                 scores = scores_of(self.scorer.logits(batch))
                 keys = {} if batch.keys is None else {name: batch.keys.column(name) for name in batch.keys.column_names}
@@ -260,9 +276,12 @@ class Run:
         shifted = known is not None or fresh is not None
         thresholds = shifted_thresholds(tuner, known, fresh) if shifted else tuner.thresholds()
         document = thresholds.to_json(list(self.label_names))
-        write_json(Path(out) if out is not None else self.path / "thresholds.json", document)
-        if out is None:
-            self.thresholds = thresholds
+        if out is not None:
+            write_json(Path(out), document)
+            return document
+        with claimed(self.path, "calibrate", adds=True) as output:
+            output.rewrite_json("thresholds.json", document)
+        self.thresholds = thresholds
         return document
 
     def _tuned_again(

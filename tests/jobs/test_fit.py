@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 
 import mlclf
-from mlclf.errors import ConfigError, DataError
+from mlclf.errors import ConfigError, DataError, FullDiskError
 from mlclf.runs import RunFolder
 
 FILES = {
@@ -29,6 +29,7 @@ FILES = {
     "histograms.parquet",
     "folds.parquet",
     "manifest.json",
+    "_written.jsonl",
     "thresholds.json",
     "metrics.json",
     "log.jsonl",
@@ -67,7 +68,7 @@ def test_a_run_folder_holds_what_the_contract_lists(fitted: Any) -> None:
 
 def test_the_manifest_lists_the_hash_of_every_fitted_file(fitted: Any) -> None:
     files = document(fitted.run / "manifest.json")["files"]
-    assert set(files) == FILES - {"manifest.json", "thresholds.json", "metrics.json", "log.jsonl"}
+    assert set(files) == FILES - {"manifest.json", "_written.jsonl", "thresholds.json", "metrics.json", "log.jsonl"}
     for name, expected in files.items():
         assert hashlib.sha256((fitted.run / name).read_bytes()).hexdigest() == expected
 
@@ -508,6 +509,7 @@ def test_odd_label_names_are_safe_everywhere(tmp_path: Path, mlclf_command: Any)
         *(f"run/{name}" for name in FILES),
         "scores",
         "scores/_SUCCESS",
+        "scores/_written.jsonl",
         "scores/a.parquet",
     }
 
@@ -556,7 +558,11 @@ def test_overwrite_refuses_a_folder_that_is_no_run(data: str, tmp_path: Path) ->
     out = tmp_path / "precious"
     out.mkdir()
     (out / "mine.txt").write_text("mine")
-    message = f"{out}: --overwrite replaces runs only, and this folder is none; give another --out"
+    message = (
+        f"{out}: --overwrite replaces only what fit wrote, and this folder has no list of that (_written.jsonl; "
+        "releases before this one wrote none); it holds 'mine.txt': give another --out, or, if nothing of it is "
+        f"needed, remove it first: rm -r {out}"
+    )
     with pytest.raises(ConfigError, match=exactly(message)):
         mlclf.fit(data, "label_*", out, exclude="id", overwrite=True)
     assert names_below(tmp_path) == {"data", "data/a.parquet", "precious", "precious/mine.txt"}
@@ -571,7 +577,11 @@ def test_a_failing_overwrite_leaves_the_old_run(data: str, tmp_path: Path, monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("mlclf.runs.RunFolder.write_model", fail)
-    with pytest.raises(OSError, match="No space left"):
+    message = (
+        rf"^{out}: the disk is full: it takes more than [\d,]+ bytes, [\d,]+ were written, and [\d,]+ are free now; "
+        "what was begun is removed: make room, then run the same command again$"
+    )
+    with pytest.raises(FullDiskError, match=message):
         mlclf.fit(data, "label_*", out, exclude="id", overwrite=True)
     assert {name: (out / name).read_bytes() for name in sorted(names_below(out))} == before
     assert {path.name for path in tmp_path.iterdir()} == {"data", "run"}

@@ -58,6 +58,7 @@ def test_parts_mirror_the_input_and_the_mark_is_there(run: Run, tmp_path: Path) 
     run.predict(str(tmp_path / "in"), tmp_path / "out")
     assert names_below(tmp_path / "out") == {
         "_SUCCESS",
+        "_written.jsonl",
         "p",
         "p/one.parquet",
         "p/two.parquet",
@@ -143,7 +144,7 @@ def test_overwrite_removes_the_mark_and_the_parts_of_before(run: Run, tmp_path: 
     old, new = (write(tmp_path / name / f"{name}.parquet", plain_table(20)) for name in ("old", "new"))
     run.predict(old, tmp_path / "out")
     run.predict(new, tmp_path / "out", overwrite=True)
-    assert names_below(tmp_path / "out") == {"_SUCCESS", "new.parquet"}
+    assert names_below(tmp_path / "out") == {"_SUCCESS", "_written.jsonl", "new.parquet"}
 
 
 def test_a_failing_prediction_leaves_no_mark(run: Run, tmp_path: Path) -> None:
@@ -156,7 +157,7 @@ def test_a_failing_prediction_leaves_no_mark(run: Run, tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match=exactly(message)):
         run.predict(str(tmp_path / "in"), tmp_path / "out")
-    assert names_below(tmp_path / "out") == {"a.parquet"}
+    assert names_below(tmp_path / "out") == {"_written.jsonl", "a.parquet"}
 
 
 def test_a_missing_column_is_refused(run: Run, tmp_path: Path) -> None:

@@ -61,7 +61,13 @@ def test_apply_mirrors_the_scores_and_decides_exactly(scored: str, tmp_path: Pat
     thresholds = calibrate_scores(scored, "f1", tmp_path / "t.json", score_kind="probability")
     assert thresholds["score_kind"] == "probability"
     out = apply_thresholds(scored, tmp_path / "t.json", tmp_path / "out")
-    assert sorted(path.name for path in out.iterdir()) == ["0.parquet", "1.parquet", "2.parquet", "_SUCCESS"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "0.parquet",
+        "1.parquet",
+        "2.parquet",
+        "_SUCCESS",
+        "_written.jsonl",
+    ]
     found, given = decisions_below(out), decisions_below(Path(scored))
     assert found.column_names == ["id", *(f"decision_{name}" for name in NAMES)]
     assert found["id"].equals(given["id"])

@@ -19,8 +19,8 @@ from mlclf.data.convert.arff import Arff
 from mlclf.data.convert.arff_header import read_header
 from mlclf.data.convert.csv_rows import CsvFormat, CsvRows, open_csv
 from mlclf.data.convert.dialect import delimiter_of
-from mlclf.data.convert.folders import appearing, check_numbers, check_out
 from mlclf.data.convert.lines import Block, blocks
+from mlclf.data.convert.numbers import check_numbers
 from mlclf.data.convert.records import encoding_of
 from mlclf.data.convert.rows_written import RowsWritten, rows_written
 from mlclf.data.convert.sparse_text import SparseText, has_several_labels, xmc_header
@@ -29,6 +29,7 @@ from mlclf.data.steps import Progress, drain
 from mlclf.errors import ConfigError, DataError
 from mlclf.given_files import problem_of
 from mlclf.names import names_of
+from mlclf.outputs.output import claimed
 
 FORMATS = {
     ".libsvm": "libsvm", ".svm": "libsvm", ".svmlight": "libsvm", ".xmc": "xmc", ".arff": "arff", ".csv": "csv",
@@ -169,15 +170,28 @@ def convert_steps(
     reading = Reading(kind, xml, first_index, multilabel, text)
     _check_options(reading)
     check_numbers(0, budget)
-    check_out(folder, [], overwrite, "convert")
-    for path in paths:
-        problem = problem_of(path)
-        if problem is not None:
-            raise DataError(f"{path}: {problem}")
-        if path.resolve().is_relative_to(folder.resolve()):
-            raise ConfigError(f"{folder}: --out must not hold the input {path}; give another --out")
+    with claimed(folder, "convert", overwrite=overwrite) as output:
+        for path in paths:
+            problem = problem_of(path)
+            if problem is not None:
+                raise DataError(f"{path}: {problem}")
+        output.keep_apart(paths)
+        for note in output.said():
+            yield Progress.warning("data", note)
+        output.needs_bytes = sum(path.stat().st_size for path in paths)
+        with output.opened() as new:
+            writer, facts = yield from _converted(paths, reading, new, budget)
+        for note in output.said():
+            yield Progress.warning("data", note)
+    return Converted(folder, writer.rows, writer.files, writer.row_groups, facts)
+
+
+def _converted(
+    paths: Sequence[Path], reading: Reading, folder: Path, budget: int
+) -> Generator[Progress, None, tuple[RowsWritten, dict[str, object]]]:
+    """Write the rows of all files; returns what wrote them, and what was found in the first."""
     sizes = [path.stat().st_size for path in paths]
-    with appearing(folder) as work, ExitStack() as stack:
+    with ExitStack() as stack:
         writer: RowsWritten | None = None
         kept, done = reading, 0
         said: set[str] = set()
@@ -187,7 +201,7 @@ def convert_steps(
             for table, read in source.pieces:
                 if writer is None:
                     schema = _stated(table.schema, source.facts)
-                    writer = stack.enter_context(rows_written(work / "data", schema, budget))
+                    writer = stack.enter_context(rows_written(folder, schema, budget))
                     kept = replace(source.reading, csv=_with_types(source.reading, schema))
                     facts = source.facts
                 writer.add(_conforming(table, writer.schema, path))
@@ -196,8 +210,7 @@ def convert_steps(
             done += size
         if writer is None:
             raise DataError(f"{paths[0]}: the files must hold rows, and hold none; check what wrote them")
-        stack.close()
-    return Converted(folder, writer.rows, writer.files, writer.row_groups, facts)
+    return writer, facts
 
 
 def _said(source: Source, path: Path, said: set[str]) -> Iterator[Progress]:

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from mlclf.config import Settings
 from mlclf.data.convert.buckets import TOP_BITS, Dealer
-from mlclf.data.convert.folders import appearing, check_numbers, check_out, check_sources
+from mlclf.data.convert.numbers import check_numbers
 from mlclf.data.convert.unified import aligned, plain_schema, unified_schema
 from mlclf.data.convert.writing import (
     FILE_BYTES,
@@ -33,6 +33,8 @@ from mlclf.data.shards import Plan, make_plan
 from mlclf.data.steps import Progress, drain
 from mlclf.files import committed
 from mlclf.names import Names, names_of
+from mlclf.outputs.claims import BUCKETS
+from mlclf.outputs.output import claimed
 
 MAX_HELD_BYTES = 256 << 20
 """Beyond it larger buckets save no work."""
@@ -91,23 +93,27 @@ def shuffle_steps(
     folder, arguments = Path(out), names_of(data)
     budget = Settings().runtime.memory_budget if memory_budget is None else memory_budget
     check_numbers(seed, budget)
-    check_out(folder, arguments, overwrite, "shuffle")
-    plan = make_plan(arguments)
-    check_sources(folder, plan)
-    schema = unified_schema(plan)
-    for warning in plan.warnings:
-        yield Progress.warning("data", warning)
-    with appearing(folder) as work:
-        (work / "buckets").mkdir()
-        result = yield from _shuffled(plan, schema, seed, budget, work)
+    with claimed(folder, "shuffle", arguments=arguments, overwrite=overwrite) as output:
+        plan = make_plan(arguments)
+        output.keep_apart(plan.local_files())
+        schema = unified_schema(plan)
+        for note in [*output.said(), *plan.warnings]:
+            yield Progress.warning("data", note)
+        output.needs_bytes = 2 * int(plan.decoded_bytes)
+        buckets = output.work / BUCKETS
+        buckets.mkdir()
+        with output.opened() as new:
+            result = yield from _shuffled(plan, schema, seed, budget, buckets, new)
+        for note in output.said():
+            yield Progress.warning("data", note)
     return Shuffled(folder, *result)
 
 
 def _shuffled(
-    plan: Plan, schema: pa.Schema, seed: int, budget: int, work: Path
+    plan: Plan, schema: pa.Schema, seed: int, budget: int, spill: Path, folder: Path
 ) -> Generator[Progress, None, tuple[int, int, int]]:
     """The two passes; returns the numbers of rows, files and row groups."""
-    dealer = Dealer(plain_schema(schema), work / "buckets", min(MAX_HELD_BYTES, budget // 4))
+    dealer = Dealer(plain_schema(schema), spill, min(MAX_HELD_BYTES, budget // 4))
     buckets = dealer.buckets(0, 1 << TOP_BITS, sum(unit.rows * (unit.row_bytes + 8) for unit in plan.units))
     for done in dealer.deal(_numbered(plan, dealer, seed), buckets):
         yield Progress("deal", done, plan.rows)
@@ -117,7 +123,7 @@ def _shuffled(
     tables = cut((table for bucket in buckets for table in dealer.sorted(bucket)), groups)
     done = 0
     for index, count in enumerate(files):
-        path = work / "data" / f"part-{index:05d}.parquet"
+        path = folder / f"part-{index:05d}.parquet"
         with committed(path) as temporary, open_writer(temporary, schema) as writer:
             for table in islice(tables, count):
                 writer.write_table(table if table.schema.types == schema.types else table.cast(schema), GROUP_ROWS)

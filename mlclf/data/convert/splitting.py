@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from mlclf.config import Settings
 from mlclf.data.arrays import one_array
-from mlclf.data.convert.folders import appearing, check_numbers, check_out, check_sources
-from mlclf.data.convert.rows_written import rows_written
+from mlclf.data.convert.numbers import check_numbers
+from mlclf.data.convert.rows_written import RowsWritten, rows_written
 from mlclf.data.convert.stratification import Stratifier
 from mlclf.data.convert.unified import aligned, unified_schema
 from mlclf.data.decode import decode_unit
@@ -27,6 +27,7 @@ from mlclf.data.statistics import time_cut
 from mlclf.data.steps import Progress, drain
 from mlclf.errors import ConfigError, DataError
 from mlclf.names import Names, names_of
+from mlclf.outputs.output import claimed
 
 PIECE_ROWS = 16_384
 PIECE_BYTES = 32 << 20
@@ -105,28 +106,35 @@ def split_steps(
     _check_fractions(fractions)
     names = part_names(len(fractions)) if names is None else list(names)
     _check_names(names, len(fractions))
-    check_out(folder, arguments, overwrite, "split", tuple(names))
-    plan = make_plan(arguments)
-    check_sources(folder, plan)
-    schema = unified_schema(plan)
-    parts_of = _parts_by(by, plan, np.asarray(fractions, np.float64) / sum(fractions), labels, seed)
-    for warning in plan.warnings:
-        yield Progress.warning("data", warning)
-    with appearing(folder) as work, ExitStack() as stack:
-        room = budget // len(names)
-        writers = [stack.enter_context(rows_written(work / "data" / name, schema, room)) for name in names]
-        done = 0
-        for unit in plan.units:
-            rows = int(max(1, min(PIECE_ROWS, PIECE_BYTES / max(1.0, unit.row_bytes))))
-            for first_row, piece in decode_unit(plan, unit, schema.names, rows):
-                table = pa.Table.from_arrays(aligned(piece, schema, plan, unit, first_row), schema=schema)
-                parts = parts_of(first_row, table)
-                for part, writer in enumerate(writers):
-                    writer.add(table.take(pa.array(np.flatnonzero(parts == part))))
-                done += table.num_rows
-                yield Progress("split", done, plan.rows)
-        stack.close()
+    with claimed(folder, "split", arguments=arguments, overwrite=overwrite) as output:
+        plan = make_plan(arguments)
+        output.keep_apart(plan.local_files())
+        schema = unified_schema(plan)
+        parts_of = _parts_by(by, plan, np.asarray(fractions, np.float64) / sum(fractions), labels, seed)
+        for note in [*output.said(), *plan.warnings]:
+            yield Progress.warning("data", note)
+        output.needs_bytes = sum(shard.source.size_bytes for shard in plan.shards)
+        with output.opened() as new, ExitStack() as stack:
+            room = budget // len(names)
+            writers = [stack.enter_context(rows_written(new / name, schema, room)) for name in names]
+            yield from _dealt(plan, schema, parts_of, writers)
+        for note in output.said():
+            yield Progress.warning("data", note)
     return SplitData(folder, {name: writer.rows for name, writer in zip(names, writers, strict=True)})
+
+
+def _dealt(plan: Plan, schema: pa.Schema, parts_of: Parts, writers: Sequence[RowsWritten]) -> Iterator[Progress]:
+    """Give each row to the writer of its part."""
+    done = 0
+    for unit in plan.units:
+        rows = int(max(1, min(PIECE_ROWS, PIECE_BYTES / max(1.0, unit.row_bytes))))
+        for first_row, piece in decode_unit(plan, unit, schema.names, rows):
+            table = pa.Table.from_arrays(aligned(piece, schema, plan, unit, first_row), schema=schema)
+            parts = parts_of(first_row, table)
+            for part, writer in enumerate(writers):
+                writer.add(table.take(pa.array(np.flatnonzero(parts == part))))
+            done += table.num_rows
+            yield Progress("split", done, plan.rows)
 
 
 def part_names(count: int) -> list[str]:
