@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlclf.data.splits import CHOICE, DECISION, TRAIN, Split, group_hashes, mixed, row_hashes, time_values
+from mlclf.data.splits import CHOICE, DECISION, TRAIN, Split, group_hashes, mixed, row_hashes
 
 ROWS = 40_000
 
@@ -84,10 +84,6 @@ def test_the_latest_rows_are_held_out_whatever_the_unit() -> None:
         values = [moment.date() for moment in moments] if kind == pa.date32() else moments
         parts = split.parts(np.arange(len(values) + 1), pa.table({"t": pa.array([*values, None], kind)}))
         assert (parts != TRAIN).tolist() == [False] * 7 + [True] * 3 + [False]
-
-
-def test_times_are_numbers_too() -> None:
-    assert time_values(pa.chunked_array([[3, None, 1]])).tolist() == [3, -np.inf, 1]
 
 
 def test_without_a_split_all_rows_are_in_one_part() -> None:

@@ -21,7 +21,7 @@ from mlclf.data.arrays import is_text
 from mlclf.data.layouts import has_views
 from mlclf.data.partitions import FOLDER_TYPES, all_are, folder_type, folder_type_of_format_1
 from mlclf.data.remote import RemoteError
-from mlclf.data.sources import Source, find_sources
+from mlclf.data.sources import INT96_UNIT, Source, find_sources
 from mlclf.errors import DataError
 from mlclf.messages import first_line, listed
 from mlclf.names import Names, names_of
@@ -359,7 +359,7 @@ def _read_footer(source: Source) -> Shard | Unreadable:
     """Return the shard of one file, or what is wrong with it."""
     try:
         footer = _footer(source)
-        with pq.ParquetFile(pa.BufferReader(footer), pre_buffer=False) as file:
+        with pq.ParquetFile(pa.BufferReader(footer), pre_buffer=False, coerce_int96_timestamp_unit=INT96_UNIT) as file:
             metadata = file.metadata
             schema = file.schema_arrow
     except FileNotFoundError:

@@ -27,6 +27,9 @@ READ_AHEAD_BYTES = 256 << 20
 """Of a unit of a remote file; no more is read ahead of decoding."""
 
 REMOTE_BUFFER_BYTES = 4 << 20
+INT96_UNIT = "us"
+"""Timestamps of Impala and of Spark before 3 are read in microseconds: in nanoseconds years beyond 2262 wrap around."""
+
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -63,6 +66,7 @@ class Source:
             metadata=metadata,
             pre_buffer=False,
             buffer_size=REMOTE_BUFFER_BYTES if self.is_remote else buffer_size,
+            coerce_int96_timestamp_unit=INT96_UNIT,
             page_checksum_verification=True,
         )
 
@@ -84,6 +88,7 @@ class Source:
             metadata=footer,
             pre_buffer=False,
             buffer_size=0 if is_held else REMOTE_BUFFER_BYTES,
+            coerce_int96_timestamp_unit=INT96_UNIT,
             page_checksum_verification=True,
         )
 

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mlclf.data.arrays import as_floats, one_array
 from mlclf.data.identities import value_hashes
+from mlclf.data.times import time_values
 
 TRAIN, CHOICE, DECISION = 0, 1, 2
 """Parts of a held-out split: rows trained on, rows that choose l2 and the stopping point, rows for thresholds."""
@@ -66,7 +66,7 @@ class Split:
         if self.time is not None:
             assert self.cut is not None
             assert table is not None
-            held = time_values(table.column(self.time)) > self.cut
+            held = time_values(table.column(self.time), self.time) > self.cut
         else:
             held = hashes < np.uint64(min(self.fraction, 1.0) * 2**64 * (1 - 2**-53))
         second = mixed(hashes ^ np.uint64(0xD6E8FEB86659FD93)) >> np.uint64(63)
@@ -91,12 +91,3 @@ def row_hashes(numbers: NDArray[np.int64], seed: int) -> NDArray[np.uint64]:
 def group_hashes(column: pa.ChunkedArray, seed: int) -> NDArray[np.uint64]:
     """Hash of (seed, value) for each row; equal values of whatever type, and nulls, hash alike: [n] uint64."""
     return mixed(value_hashes(column, seed))
-
-
-def time_values(column: pa.ChunkedArray) -> NDArray[np.float64]:
-    """Times as float64, seconds where the type says so; nulls become -inf, so they are never held out: [n].
-
-    Files may keep one time in different units. Two times of today that are less than 2e-7 seconds apart are the same.
-    """
-    values = as_floats(one_array(column)).astype(np.float64, copy=False)
-    return np.where(np.isnan(values), -np.inf, values)

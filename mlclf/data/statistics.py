@@ -21,7 +21,8 @@ from mlclf.data.rows import RowEncoder, row_weights
 from mlclf.data.schema import Schema
 from mlclf.data.selection import Census, Selection
 from mlclf.data.shards import Plan
-from mlclf.data.splits import TRAIN, Split, time_values
+from mlclf.data.splits import TRAIN, Split
+from mlclf.data.times import time_values
 from mlclf.data.where import Where
 from mlclf.errors import ConfigError, CorruptDataError, DataError
 from mlclf.messages import listed
@@ -280,7 +281,7 @@ def time_cut(plan: Plan, column: str, fraction: float, threads: int, where: Wher
         range(len(plan.units)),
         list(dict.fromkeys([column, *selection.columns])),
         PIECE_ROWS,
-        lambda first_row, table, place: time_values(selection.kept(first_row, table)[1].column(column))[::step],
+        lambda first_row, table, place: time_values(selection.kept(first_row, table)[1].column(column), column)[::step],
         threads=threads,
     )
     values = np.concatenate(list(samples))

@@ -72,6 +72,13 @@ def test_a_folder_is_as_the_column_of_a_file(tmp_path: Path) -> None:
     np.testing.assert_array_equal(scores_of(run, tmp_path / "flat.parquet", tmp_path / "flat"), folder)
 
 
+def test_the_latest_folders_are_held_out(tmp_path: Path) -> None:
+    data = written(tmp_path / "data", ["day=2024-01-31", "day=2024-02-01", "day=2024-02-02"])
+    run = fit(data, "y", tmp_path / "run", valid_by="time:day", settings=SETTINGS)
+    assert run.metrics is not None
+    assert run.metrics["rows"] == 150
+
+
 def test_a_new_folder_is_another_level_or_refused_as_a_number(tmp_path: Path) -> None:
     data = written(tmp_path / "data", ["store=7", "store=12", "store=13"])
     new = written(tmp_path / "new", ["store=007", "store=7"])

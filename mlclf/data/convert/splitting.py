@@ -22,9 +22,10 @@ from mlclf.data.decode import decode_unit
 from mlclf.data.labels import LabelColumns, make_labels, tag_texts
 from mlclf.data.schema import find_schema
 from mlclf.data.shards import Plan, make_plan
-from mlclf.data.splits import group_hashes, row_hashes, time_values
+from mlclf.data.splits import group_hashes, row_hashes
 from mlclf.data.statistics import time_cut
 from mlclf.data.steps import Progress, drain
+from mlclf.data.times import time_values
 from mlclf.errors import ConfigError, DataError
 from mlclf.names import Names, names_of
 from mlclf.outputs.output import claimed
@@ -184,7 +185,7 @@ def _parts_by(by: str, plan: Plan, fractions: NDArray[np.float64], labels: Seque
         with _flags_of_fit_as_by():
             find_schema(plan, (), other_columns=[column])
             cuts = np.array([time_cut(plan, column, float(1 - bound), threads=1) for bound in bounds])
-        return lambda _, table: np.searchsorted(cuts, time_values(table.column(column))).astype(np.int8)
+        return lambda _, table: np.searchsorted(cuts, time_values(table.column(column), column)).astype(np.int8)
     with _flags_of_fit_as_by():
         find_schema(plan, (), **{way: column})  # type: ignore[arg-type]  # `group` and `key` are two of its names
     return lambda _, table: _by_hash(group_hashes(table.column(column), seed), bounds)
