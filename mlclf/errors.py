@@ -24,6 +24,10 @@ class CorruptDataError(DataError):
     """Bytes of a file are damaged; `data.on_corrupt=skip` sets them aside."""
 
 
+class ChangedDataError(DataError):
+    """A file is no longer the one that was there when the job began; nothing may set it aside."""
+
+
 class ConfigError(MlclfError):
     """An argument or a setting is not what it has to be."""
 

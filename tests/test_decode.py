@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from mlclf.data import decode
 from mlclf.data.decode import decode_unit
 from mlclf.data.shards import Plan, make_plan
-from mlclf.errors import CorruptDataError, DataError
+from mlclf.data.sources import STEADY
+from mlclf.errors import ChangedDataError, CorruptDataError, DataError
 
 
 def read(plan: Plan, columns: list[str], piece_rows: int = 1000) -> pa.Table:
@@ -94,7 +95,6 @@ def checksummed(path: Path) -> bytes:
 def test_a_flipped_bit_is_found_and_placed(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     content = checksummed(path)
-    plan = make_plan(str(path))
     rng = np.random.default_rng(1)
     metadata = pq.read_metadata(path)
     for group in range(3):
@@ -104,6 +104,7 @@ def test_a_flipped_bit_is_found_and_placed(tmp_path: Path) -> None:
             damaged = bytearray(content)
             damaged[int(rng.integers(end - 7000, end))] ^= 1 << int(rng.integers(8))
             path.write_bytes(damaged)
+            plan = make_plan(str(path))
             message = (
                 rf"^{re.escape(str(path))} row group {group} column '{name}': cannot be decoded \(.*CRC.*\); "
                 "the file is damaged, write it again$"
@@ -119,7 +120,7 @@ def test_a_file_that_vanishes(tmp_path: Path) -> None:
     plan = make_plan(str(path))
     path.unlink()
     with pytest.raises(
-        DataError, match=rf"^{re.escape(str(path))} row group 0 column 'a': cannot be decoded \(.+\); check the path"
+        ChangedDataError, match=rf"^{re.escape(str(path))}: is gone, it was there before; {re.escape(STEADY)}$"
     ):
         read(plan, ["a"])
 
@@ -141,10 +142,9 @@ def test_rows_are_compared_with_the_footer(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_column_that_went_missing_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
-    pq.write_table(pa.table({"x": [1], "y": [1]}), path)
-    plan = make_plan(str(path))
     pq.write_table(pa.table({"y": [1]}), path)
-    object.__setattr__(plan.shards[0], "metadata", None)
+    plan = make_plan(str(path))
+    object.__setattr__(plan.shards[0], "schema", pa.schema({"x": pa.int64(), "y": pa.int64()}))
     with refused(f"{path} row group 0: cannot be decoded (column 'x' is missing); the file is damaged, write it again"):
         read(plan, ["x", "y"])
 
@@ -197,7 +197,6 @@ def test_a_thousand_flipped_bits_in_pages_are_all_found(tmp_path: Path) -> None:
     """Any bit of the pages' bytes; their headers and the footer have no checksum in the format."""
     path = tmp_path / "a.parquet"
     content = checksummed(path)
-    plan = make_plan(str(path))
     metadata = pq.ParquetFile(path).metadata
     chunks = [metadata.row_group(group).column(leaf) for group in range(metadata.num_row_groups)
               for leaf in range(metadata.num_columns)]  # fmt: skip
@@ -209,4 +208,4 @@ def test_a_thousand_flipped_bits_in_pages_are_all_found(tmp_path: Path) -> None:
         damaged[int(rng.integers(end - 8000, end))] ^= 1 << int(rng.integers(8))
         path.write_bytes(damaged)
         with pytest.raises(CorruptDataError):
-            read(plan, ["a", "b"])
+            read(make_plan(str(path)), ["a", "b"])

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import base64
+import math
+import re
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.parquet.encryption as pe
 import pytest
 
-from mlclf.data.footers import ColumnFooter, Footers, _leading_integers, footers_of, read_footers
+from mlclf.data.footers import ColumnFooter, _leading_integers, read_footers
 from mlclf.data.inspection import inspect, summary_lines
 from mlclf.data.shards import make_plan
+from mlclf.data.sources import STEADY
+from mlclf.errors import ChangedDataError
 
 
 class OpenSafe(pe.KmsClient):
@@ -36,21 +43,76 @@ def write_encrypted(path: Path, table: pa.Table, secret: str) -> None:
         writer.write_table(table)
 
 
-def test_the_child_process_gives_what_this_one_gives(tmp_path: Path) -> None:
+def test_the_child_tells_what_the_footers_say(tmp_path: Path) -> None:
     for name, values in (("a", [1, None, 3]), ("b", [5, 4, 4])):
         table = pa.table({"x": pa.array(values), "words": [["p", "q"], None, []]})
         pq.write_table(table, tmp_path / f"{name}.parquet", row_group_size=2, write_page_checksum=name == "a")
-    shards = make_plan(str(tmp_path)).shards
-    expected = Footers()
-    for shard in shards:
-        expected.add(footers_of(shard.source, shard.schema))
-    found = read_footers(shards)
-    assert found == expected
+    found = read_footers(make_plan(str(tmp_path)).shards)
+    assert found is not None
     assert found.columns["x"] == ColumnFooter(1, 1, 5, True, 6, found.columns["x"].bytes)
     assert found.columns["words"].nulls is None
     assert found.columns["words"].items == 8  # two, a null list and an empty one, in each file
     assert found.codecs == {"SNAPPY": 8}
     assert found.checksums == {str(tmp_path / "a.parquet"): True, str(tmp_path / "b.parquet"): False}
+
+
+def test_bounds_of_every_type_come_back_from_the_child(tmp_path: Path) -> None:
+    values: dict[str, list[Any]] = {
+        "bool": [False, True],
+        "int": [-(2**63), 2**63 - 1],
+        "float": [-math.inf, 0.1],
+        "text": ["a\n\u2028", "\U0010ffff"],
+        "bytes": [b"\x00", b"\xff"],
+        "decimal": [Decimal("-1.50"), Decimal("99999999999999999999999.25")],
+        "date": [date(1, 1, 1), date(9999, 12, 31)],
+        "instant": [datetime(1970, 1, 1, tzinfo=UTC), datetime(2262, 1, 1, 1, 2, 3, 456, tzinfo=UTC)],
+        "time": [time(0), time(23, 59, 59, 999999)],
+    }
+    columns: dict[str, Any] = values | {"unsigned": pa.array([2**63, 2**64 - 1], pa.uint64()), "null": [None, None]}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    found = read_footers(make_plan(str(tmp_path)).shards)
+    assert found is not None
+    bounds = {name: [column.low, column.high] for name, column in found.columns.items()}
+    assert bounds == values | {"unsigned": [2**63, 2**64 - 1], "null": [None, None]}
+
+
+MODULES = ("base64", "csv", "json", "mlclf", "numpy", "pyarrow", "site", "sitecustomize", "torch", "typing")
+
+
+@pytest.mark.parametrize("named", ["", "absolute"])
+def test_the_child_imports_nothing_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    pq.write_table(pa.table({"x": [1, 2]}), tmp_path / "a.parquet")
+    shards = make_plan(str(tmp_path)).shards
+    for name in MODULES:
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'RAN')!r}, 'w')\nraise ImportError\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path) if named else "")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONSTARTUP", str(tmp_path / "csv.py"))
+    found = read_footers(shards)
+    assert not (tmp_path / "RAN").exists()
+    assert found is not None
+    assert found.columns["x"].high == 2
+
+
+def test_a_footer_that_is_another_one_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"x": [1, 2]}), path)
+    shards = make_plan(str(path)).shards
+    pq.write_table(pa.table({"x": [1, 3]}), path)
+    message = rf"^{re.escape(str(path))}: has changed while it was read: its footer is another one; {STEADY}$"
+    with pytest.raises(ChangedDataError, match=message):
+        read_footers(shards)
+
+
+def test_more_footers_than_are_read_at_a_time(tmp_path: Path) -> None:
+    for number in range(40):
+        pq.write_table(pa.table({"x": [number]}), tmp_path / f"{number:02}.parquet")
+    found = read_footers(make_plan(str(tmp_path)).shards)
+    assert found is not None
+    assert (found.columns["x"].low, found.columns["x"].high, found.columns["x"].items) == (0, 39, 40)
 
 
 def test_a_footer_that_ends_the_process_does_not_end_this_one(tmp_path: Path) -> None:

@@ -12,17 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_conditions import COLUMNS, conditions, tables
 
+from mlclf.data.child import FileFooter
 from mlclf.data.pruning import groups_that_may_match, matching_groups
 from mlclf.data.shards import make_plan
-from mlclf.data.sources import find_sources
 from mlclf.data.where import parse_where
 from mlclf.errors import ConfigError
 
 
 def groups(path: Path, text: str, schema: pa.Schema | None = None) -> list[int]:
-    (source,), _ = find_sources([str(path)])
-    schema = schema or pq.read_schema(path)
-    return list(groups_that_may_match(source, schema, parse_where(text), pq.read_metadata(path).num_row_groups))
+    file = FileFooter(str(path), path.stat().st_size, schema or pq.read_schema(path), {}, path.read_bytes())
+    return groups_that_may_match(file, text, pq.read_metadata(path).num_row_groups)
 
 
 @settings(max_examples=200, deadline=None)
@@ -115,7 +114,11 @@ def test_folders_give_columns(tmp_path: Path) -> None:
 
     def found(text: str) -> list[tuple[int, ...]]:
         where = parse_where(text)
-        each = [groups_that_may_match(shard.source, shard.schema, where, 2) for shard in plan.shards]
+        files = [
+            FileFooter(shard.source.name, 0, shard.schema, shard.partition, shard.footer_as_planned())
+            for shard in plan.shards
+        ]
+        each = [tuple(groups_that_may_match(file, text, 2)) for file in files]
         assert matching_groups(plan.shards, where) == each
         return each
 
@@ -139,9 +142,8 @@ def test_what_cannot_be_told_excludes_nothing(tmp_path: Path) -> None:
     assert groups(path, "x > 3", pa.schema({"x": pa.float64()})) == [0, 1]
     assert groups(path, "y > 3", pa.schema({"y": pa.float64()})) == [0, 1]
     assert groups(path, "s > 'c'") == [0, 1]
-    (source,), _ = find_sources([str(path)])
-    path.write_bytes(b"PAR1 no longer PAR1")
-    assert groups_that_may_match(source, pa.schema({"x": pa.int64()}), parse_where("x > 3"), 7) == tuple(range(7))
+    file = FileFooter(str(path), 0, pa.schema({"x": pa.int64()}), {}, b"PAR1 no longer PAR1")
+    assert groups_that_may_match(file, "x > 3", 7) == list(range(7))
 
 
 def test_a_column_that_does_not_suit_is_refused(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from mlclf.data.layouts import laid_out_column
 from mlclf.data.ranges import chunks_by_column
 from mlclf.data.remote import RemoteError
 from mlclf.data.shards import DECODE_ERRORS, Plan, Shard, Unit
-from mlclf.errors import CorruptDataError, DataError
+from mlclf.errors import ChangedDataError, CorruptDataError, DataError
 from mlclf.messages import first_line
 
 __all__ = ["DECODE_ERRORS", "check_values", "decode_unit"]
@@ -48,18 +48,23 @@ def decode_unit(
     Raises:
         DataError: the bytes cannot be decoded, or the rows differ from what the footer says; names file, row group
             and column.
+        ChangedDataError: the file is no longer the one of the plan, before or after its rows were read.
     """
+    shard = plan.shards[unit.shard]
+    shard.check()
     try:
         yield from _pieces(plan, unit, columns, piece_rows, file)
-    except RemoteError:
+    except (RemoteError, ChangedDataError):
         raise
     except DataError:
+        shard.check_again()
         if len(unit.groups) > 1:
             for group in plan.groups_of(unit.first_row, unit.rows):
                 alone = Unit(unit.shard, (group.index,), group.rows, group.first_row)
                 for _ in _pieces(plan, alone, columns, piece_rows):
                     pass  # until the one at fault names itself
         raise
+    shard.check()
 
 
 def _pieces(

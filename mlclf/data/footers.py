@@ -1,35 +1,27 @@
 """What the footers say of each column: types, nulls, bounds, sizes, codecs, page checksums.
 
-A damaged footer can make pyarrow end the whole process while the description of a column is read (seen where the
-damage makes a column look encrypted). So that is done in a process of its own, and inspecting goes on without it.
+A damaged footer can end the process that reads them, so that is done in a child, and inspecting goes on without it.
 """
 
 from __future__ import annotations
 
-import os
-import pickle
-import subprocess
-import sys
+import base64
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mlclf.data.child import THREADS, FileFooter, in_child
 from mlclf.data.decode import DECODE_ERRORS
 from mlclf.data.remote import RemoteError
 from mlclf.data.shards import Shard
 from mlclf.data.sources import Source
 
-T = TypeVar("T")
-
 PAGE_HEADER_BYTES = 64
-THREADS = 16
-CHILD_BYTES = 64 << 20
-"""Data that decodes to less is read sooner than a process of its own has looked at the footers."""
 
 
 @dataclass
@@ -90,51 +82,55 @@ class Footers:
 
 def read_footers(shards: Sequence[Shard]) -> Footers | None:
     """Return what the footers say, read in a process of its own; None where that process came to grief."""
-    answers = in_child(footers_of, [(shard.source, shard.schema) for shard in shards])
+    answers = in_child("describe", shards, [()] * len(shards))
     if answers is None:
         return None
     found = Footers()
-    for one in answers:
-        found.add(one)
+    with ThreadPoolExecutor(THREADS) as pool:
+        pages = [answer["first_page"] for answer in answers]
+        checksums = pool.map(has_checksum, [shard.source for shard in shards], pages)
+        for shard, answer, checksum in zip(shards, answers, checksums, strict=True):
+            one = _undescribed(answer)
+            one.checksums[shard.source.name] = checksum
+            found.add(one)
     return found
 
 
-def in_child(function: Callable[..., T], requests: Sequence[tuple[Any, ...]]) -> list[T] | None:
-    """Return function(*request) of each request, from a process of its own; None where that came to grief."""
-    child = subprocess.run(
-        [sys.executable, "-c", "from mlclf.data.footers import answer; answer()"],
-        input=pickle.dumps((function, list(requests))),
-        capture_output=True,
-        check=False,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    if child.returncode != 0:
-        return None
-    answers: list[T] = pickle.loads(child.stdout)
-    return answers
-
-
-def answer() -> None:
-    """Read the requests of `in_child` from stdin and write the answers to stdout; both ends are this program."""
-    function, requests = pickle.load(sys.stdin.buffer)
-    with ThreadPoolExecutor(THREADS) as pool:
-        answers = list(pool.map(lambda request: function(*request), requests))
-    sys.stdout.buffer.write(pickle.dumps(answers))
-
-
-def footers_of(source: Source, schema: pa.Schema) -> Footers:
-    """Return what one file says; `schema` is its own, with columns of the folders' names at the end."""
-    found = Footers()
-    with source.open_parquet(buffer_size=1 << 20) as file:
-        metadata = file.metadata
-        leaves = leaves_of(metadata, schema)
-        for column in schema:
-            found.columns[column.name] = _column(metadata, leaves.get(column.name, range(0)), column.type)
+def described(file: FileFooter) -> dict[str, Any]:
+    """What the footer of one file says, as JSON; bounds, which may be of any type, as an Arrow stream in base64."""
+    with pq.ParquetFile(pa.BufferReader(file.footer), pre_buffer=False) as opened:
+        metadata = opened.metadata
+    leaves = leaves_of(metadata, file.schema)
+    columns: dict[str, Any] = {}
+    bounds: dict[str, pa.Array] = {}
+    for column in file.schema:
+        found = _column(metadata, leaves.get(column.name, range(0)), column.type)
+        bounds[column.name] = _pair(found.low, found.high)
+        columns[column.name] = [found.nulls, found.is_bounded, found.items, found.bytes]
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, (table := pa.table(bounds)).schema) as writer:
+        writer.write_table(table)
+    codecs: Counter[str] = Counter()
     for group in range(metadata.num_row_groups):
         for leaf in range(metadata.num_columns):
-            found.codecs[_codec(metadata, group, leaf)] += 1
-    found.checksums[source.name] = has_checksum(source, metadata)
-    return found
+            codecs[_codec(metadata, group, leaf)] += 1
+    text = base64.b64encode(sink.getvalue()).decode()
+    return {"columns": columns, "bounds": text, "codecs": codecs, "first_page": first_page(metadata)}
+
+
+def _pair(low: Any, high: Any) -> pa.Array:
+    """Two values as Arrow has them; integers beyond int64 are not seen to be so by Arrow itself."""
+    return pa.array([low, high], pa.uint64() if isinstance(high, int) and high >= 1 << 63 else None)
+
+
+def _undescribed(answer: dict[str, Any]) -> Footers:
+    with pa.ipc.open_stream(base64.b64decode(answer["bounds"])) as stream:
+        bounds = stream.read_all().to_pydict()
+    columns = {}
+    for name, (nulls, is_bounded, items, size) in answer["columns"].items():
+        low, high = bounds[name]
+        columns[name] = ColumnFooter(nulls, low, high, is_bounded, items, size)
+    return Footers(columns, Counter(answer["codecs"]))
 
 
 def leaves_of(metadata: pq.FileMetaData, schema: pa.Schema) -> dict[str, range]:
@@ -207,17 +203,27 @@ def _codec(metadata: pq.FileMetaData, group: int, leaf: int) -> str:
         return "unknown"
 
 
-def has_checksum(source: Source, metadata: pq.FileMetaData) -> bool | None:
-    """Whether the first page of a file has a checksum; None where its header cannot be read."""
+def first_page(metadata: pq.FileMetaData) -> int | None:
+    """Where the first page of a file begins; None where the footer does not say."""
     try:
         groups = (metadata.row_group(index) for index in range(metadata.num_row_groups))
         chunk = next(group for group in groups if group.num_rows).column(0)
         offsets = (chunk.dictionary_page_offset, chunk.data_page_offset)
+        return int(min(offset for offset in offsets if offset))
+    except (*DECODE_ERRORS, StopIteration, IndexError):
+        return None
+
+
+def has_checksum(source: Source, page: int | None) -> bool | None:
+    """Whether the page of a file that begins at a byte has a checksum; None where its header cannot be read."""
+    if page is None:
+        return None
+    try:
         with source.filesystem.open_input_file(source.path) as file:
-            header = file.read_at(PAGE_HEADER_BYTES, min(offset for offset in offsets if offset))
+            header = file.read_at(PAGE_HEADER_BYTES, page)
     except RemoteError:
         raise
-    except (*DECODE_ERRORS, StopIteration, IndexError):
+    except DECODE_ERRORS:
         return None
     fields = dict(_leading_integers(header))
     is_header = fields.get(1, -1) in range(4) and {2, 3} <= fields.keys() and min(fields[2], fields[3]) >= 0

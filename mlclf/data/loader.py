@@ -443,6 +443,8 @@ class _Epoch:
         return self._readers.call(lambda: self._from_cache(cache, slab, span))
 
     def _from_cache(self, cache: SlabCache, slab: Slab, span: Span) -> Slab | None:
+        plan = self._stream.plan
+        plan.shards[plan.units[span.unit].shard].check()  # the rows are those of a file that is still the same
         return self._stream.ordered(slab, span.first_row) if cache.read(span, slab) else None
 
     def _work(self, slab: Slab, span: Span) -> Work[Slab | None]:

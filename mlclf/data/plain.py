@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from mlclf.data.footers import CHILD_BYTES, has_checksum, in_child, leaves_of
+from mlclf.data.child import CHILD_BYTES, FileFooter, in_child
+from mlclf.data.footers import first_page, has_checksum, leaves_of
 from mlclf.data.shards import DECODE_ERRORS, Plan, Shard
-from mlclf.data.sources import Source
 
 LEAST_BUDGET_BYTES = 1 << 30
 """polars keeps some 100 MB of memory for later, which is too much beside a small pool."""
@@ -42,9 +42,13 @@ def with_plain_columns(plan: Plan, columns: Sequence[str], budget_bytes: int) ->
     if plan.decoded_bytes < CHILD_BYTES or budget_bytes < LEAST_BUDGET_BYTES:
         return plan
     local = [shard for shard in plan.shards if _may_be_plain(shard)]
-    requests = [(shard.source, shard.schema, [name for name in columns if _is_stored(shard, name)]) for shard in local]
-    answers = in_child(plain_columns, requests) or []
-    plain = {shard.source.path: names for shard, names in zip(local, answers, strict=False)}
+    stored = [[[name for name in columns if _is_stored(shard, name)]] for shard in local]
+    answers = in_child("plain", local, stored) or []
+    plain = {
+        shard.source.path: frozenset(names)
+        for shard, (names, page) in zip(local, answers, strict=False)
+        if names and has_checksum(shard.source, page) is False
+    }
     nothing: frozenset[str] = frozenset()
     shards = [replace(shard, plain=plain.get(shard.source.path, nothing)) for shard in plan.shards]
     return replace(plan, shards=tuple(shards))
@@ -58,22 +62,23 @@ def _is_stored(shard: Shard, name: str) -> bool:
     return name in shard.schema.names and name not in shard.partition
 
 
-def plain_columns(source: Source, schema: pa.Schema, columns: Sequence[str]) -> frozenset[str]:
-    """Which columns of a file are plain; run where a damaged footer can end the process."""
+def plain_columns(file: FileFooter, columns: Sequence[str]) -> tuple[list[str], int | None]:
+    """Which columns of a file are plain, and where its first page begins."""
     try:
-        with source.open_parquet() as file:
-            metadata = file.metadata
-        if has_checksum(source, metadata) is not False:
-            return frozenset()
-        leaves = leaves_of(metadata, schema)
-        return frozenset(
-            name for name in columns if _is_plain(source, metadata, leaves.get(name, range(0)), schema.field(name))
-        )
+        with pq.ParquetFile(pa.BufferReader(file.footer), pre_buffer=False) as opened:
+            metadata = opened.metadata
+        leaves = leaves_of(metadata, file.schema)
+        plain = [
+            name
+            for name in columns
+            if _is_plain(file.size_bytes, metadata, leaves.get(name, range(0)), file.schema.field(name))
+        ]
+        return plain, first_page(metadata)
     except DECODE_ERRORS:
-        return frozenset()
+        return [], None
 
 
-def _is_plain(source: Source, metadata: pq.FileMetaData, leaves: range, column: pa.Field) -> bool:
+def _is_plain(file_bytes: int, metadata: pq.FileMetaData, leaves: range, column: pa.Field) -> bool:
     physical = PHYSICAL.get(str(column.type))
     if physical is None or len(leaves) != 1:
         return False
@@ -81,9 +86,7 @@ def _is_plain(source: Source, metadata: pq.FileMetaData, leaves: range, column: 
     if described.path != column.name or described.max_repetition_level or described.max_definition_level > 1:
         return False
     groups = (metadata.row_group(index) for index in range(metadata.num_row_groups))
-    return all(
-        _is_plain_chunk(group.column(leaves[0]), group.num_rows, physical, source.size_bytes) for group in groups
-    )
+    return all(_is_plain_chunk(group.column(leaves[0]), group.num_rows, physical, file_bytes) for group in groups)
 
 
 def _is_plain_chunk(chunk: pq.ColumnChunkMetaData, rows: int, physical: str, file_bytes: int) -> bool:

@@ -11,7 +11,7 @@ import re
 import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from functools import partial
 from operator import itemgetter
@@ -50,6 +50,9 @@ LEAST_BYTES = 4 << 10
 
 PARALLEL_PARTS = 8
 """Parts of a read, or ranges of a file, that are fetched side by side: one connection seldom fills the line."""
+
+VERSION_NAMES = ("etag", "generation", "last-modified", "lastmodified", "last_modified", "updated", "mtime", "modified")
+"""What storages call that by which one version of a file is told from the next, the surest first."""
 
 PASSING_CODES = {"INTERNAL_FAILURE", "SERVICE_UNAVAILABLE", "THROTTLING", "SLOW_DOWN", "REQUEST_TIMEOUT"}
 PASSING_STATUSES = {408, 425, 429}
@@ -344,21 +347,21 @@ class RemoteFiles(pafs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has 
 
     def open_file(self, path: str) -> RemoteFile:
         """Open a file for reading; `open_input_file` gives the same to pyarrow."""
-        size, read = persist(partial(self._open, path), f"{self.name_of(path)}: opening", self.secrets)
-        return RemoteFile(self.name_of(path), size, read, self.secrets)
+        size, version, read = persist(partial(self._open, path), f"{self.name_of(path)}: opening", self.secrets)
+        return RemoteFile(self.name_of(path), size, read, self.secrets, version)
 
-    def _open(self, path: str) -> tuple[int, Callable[[int, int], bytes]]:
-        """Return the size of a file and a function (start, length) → bytes, safe to call from several threads."""
+    def _open(self, path: str) -> tuple[int, str, Callable[[int, int], bytes]]:
+        """Return size and version of a file and a function (start, length) → bytes, safe to call from many threads."""
         if not isinstance(self.inner, pafs.PyFileSystem):
             file = self.inner.open_input_file(path)
-            return file.size(), lambda start, length: file.read_at(length, start)
+            return file.size(), _version(file.metadata() or {}), lambda start, length: file.read_at(length, start)
         filesystem = self.inner.handler.fs
         info = filesystem.info(path)
         if info["type"] != "file":
             raise FileNotFoundError(f"it is a {info['type']}")
         if info["size"] is None:
             raise ValueError("the server does not tell the size of the file")
-        return info["size"], lambda start, length: filesystem.cat_file(path, start=start, end=start + length)
+        return info["size"], _version(info), lambda start, length: filesystem.cat_file(path, start, start + length)
 
     def _refuse(self, *arguments: object) -> None:
         raise NotImplementedError("remote data is only read")
@@ -367,18 +370,32 @@ class RemoteFiles(pafs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has 
     move = copy_file = open_output_stream = open_append_stream = _refuse
 
 
+def _version(told: Mapping[Any, Any]) -> str:
+    """What changes when a file is written again, as far as the storage tells it on opening."""
+    by_name = {(key.decode() if isinstance(key, bytes) else str(key)).lower(): value for key, value in told.items()}
+    found = (by_name.get(name) for name in VERSION_NAMES)
+    return next((str(value) for value in found if value), "")
+
+
 class RemoteFile(io.RawIOBase):
     """A file that is read part by part, each by `persist`.
 
     Attributes:
         size: in bytes.
+        version: changes when the file is written again; empty where the storage does not tell.
     """
 
     def __init__(
-        self, name: str, size: int, read_range: Callable[[int, int], bytes], secrets: Sequence[str] = ()
+        self,
+        name: str,
+        size: int,
+        read_range: Callable[[int, int], bytes],
+        secrets: Sequence[str] = (),
+        version: str = "",
     ) -> None:
         self.name = name
         self.size = size
+        self.version = version
         self._read_range = read_range
         self._secrets = secrets
         self._position = 0

@@ -21,8 +21,8 @@ from mlclf.data.arrays import is_text
 from mlclf.data.layouts import has_views
 from mlclf.data.partitions import FOLDER_TYPES, all_are, folder_type, folder_type_of_format_1
 from mlclf.data.remote import RemoteError
-from mlclf.data.sources import INT96_UNIT, Source, find_sources
-from mlclf.errors import DataError
+from mlclf.data.sources import INT96_UNIT, STEADY, Source, Stamp, check_stamp, find_sources
+from mlclf.errors import ChangedDataError, DataError
 from mlclf.messages import first_line, listed
 from mlclf.names import Names, names_of
 
@@ -54,6 +54,7 @@ class Shard:
         footer_bytes: size of the footer.
         partition: values that the folder names give (hive), by column.
         plain: columns that polars may decode, where it has been looked for them.
+        moved: stamps of the file elsewhere, whose footer was found to be the same.
     """
 
     source: Source
@@ -66,6 +67,7 @@ class Shard:
     partition: dict[str, str | None] = field(default_factory=dict)
     plain: frozenset[str] = field(default=frozenset(), compare=False)
     metadata: pq.FileMetaData | None = field(default=None, compare=False, repr=False)
+    moved: set[Stamp] = field(default_factory=set, compare=False, repr=False)
 
     @property
     def rows(self) -> int:
@@ -90,6 +92,48 @@ class Shard:
         if self.source.is_remote:
             return self.source.open_unit(groups, columns, self.metadata)
         return self.open()
+
+    def check(self) -> None:
+        """Refuse a local file that is no longer the one that was planned; a remote one is checked when it is opened.
+
+        Raises:
+            ChangedDataError: its size, its time of writing or its footer is another one, or it is gone.
+        """
+        if self.source.is_remote or self.source.stamp is None:
+            return
+        now = self._stamp_now()
+        if now == self.source.stamp or now in self.moved:
+            return
+        check_stamp(self.source, now)
+        self.footer_as_planned()
+        self.moved.add(now)
+
+    def check_again(self) -> None:
+        """The same after something went wrong, of a remote file too."""
+        check_stamp(self.source, self._stamp_now())
+        self.footer_as_planned()
+
+    def _stamp_now(self) -> Stamp:
+        try:
+            return self.source.stamp_now()
+        except FileNotFoundError:
+            raise ChangedDataError(f"{self.source.name}: is gone, it was there before; {STEADY}") from None
+
+    def footer_as_planned(self) -> bytes:
+        """The footer, read again.
+
+        Raises:
+            ChangedDataError: it is another one.
+        """
+        try:
+            footer, _ = _footer(self.source)
+        except FileNotFoundError:
+            raise ChangedDataError(f"{self.source.name}: is gone, it was there before; {STEADY}") from None
+        if hashlib.sha256(footer).hexdigest() != self.footer_sha256:
+            raise ChangedDataError(
+                f"{self.source.name}: has changed while it was read: its footer is another one; {STEADY}"
+            )
+        return footer
 
 
 @dataclass(frozen=True)
@@ -320,11 +364,17 @@ class FooterCache:
 
     def read(self, source: Source) -> Shard | Unreadable:
         """Return the shard of a file, or what is wrong with it."""
-        key = (source.filesystem.type_name, source.path, source.name, str(source.size_bytes), source.version)
+        version = source.version
+        with suppress(OSError):  # what cannot be looked at is said by reading it
+            if not source.is_remote:
+                stamp = source.stamp_now()
+                source = replace(source, size_bytes=stamp.size_bytes, stamp=stamp)
+                version = f"{stamp.written} {stamp.place}"
+        key = (source.filesystem.type_name, source.path, source.name, str(source.size_bytes), version)
         with self._lock:
             known = self._shards.get(key)
         if known is not None:
-            return replace(known, source=source)
+            return replace(known, source=replace(source, stamp=known.source.stamp))
         shard = _read_footer(source)
         if isinstance(shard, Shard) and source.version:
             with self._lock:
@@ -343,22 +393,25 @@ class FooterCache:
 FOOTERS = FooterCache(KEPT_FOOTER_BYTES)
 
 
-def _footer(source: Source) -> bytes:
-    """The end of a file from its footer on, in one read where the footer is not large."""
-    with source.filesystem.open_input_file(source.path) as file:
+def _footer(source: Source) -> tuple[bytes, Stamp | None]:
+    """The end of a file from its footer on, in one read where the footer is not large; and a remote file's stamp."""
+    opened = source.filesystem.handler.open_file(source.path) if source.is_remote else None
+    stamp = None if opened is None else source.stamp_now(opened)
+    with source.filesystem.open_input_file(source.path) if opened is None else pa.PythonFile(opened, mode="r") as file:
         size = file.size()
         start = max(0, size - TAIL_BYTES)
         tail = bytes(file.read_at(size - start, start))
         length = int.from_bytes(tail[-8:-4], "little") + 8
         if len(tail) < length <= size:
             tail = bytes(file.read_at(length, size - length))
-        return tail[-length:] if length <= size else tail
+        return tail[-length:] if length <= size else tail, stamp
 
 
 def _read_footer(source: Source) -> Shard | Unreadable:
     """Return the shard of one file, or what is wrong with it."""
     try:
-        footer = _footer(source)
+        footer, stamp = _footer(source)
+        source = replace(source, stamp=stamp or source.stamp)
         with pq.ParquetFile(pa.BufferReader(footer), pre_buffer=False, coerce_int96_timestamp_unit=INT96_UNIT) as file:
             metadata = file.metadata
             schema = file.schema_arrow

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from glob import glob, has_magic
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -17,8 +18,8 @@ import pyarrow.parquet as pq
 from mlclf.addresses import without_credentials
 from mlclf.data.local_folders import entries_below
 from mlclf.data.ranges import chunk_ranges
-from mlclf.data.remote import RemoteError, name_of, open_remote
-from mlclf.errors import DataError
+from mlclf.data.remote import RemoteError, RemoteFile, name_of, open_remote
+from mlclf.errors import ChangedDataError, DataError
 from mlclf.given_files import is_folder, problem_of
 from mlclf.messages import listed
 
@@ -30,7 +31,23 @@ REMOTE_BUFFER_BYTES = 4 << 20
 INT96_UNIT = "us"
 """Timestamps of Impala and of Spark before 3 are read in microseconds: in nanoseconds years beyond 2262 wrap around."""
 
+STEADY = "data must stay as it is while a command reads it; start again"
+
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+
+
+class Stamp(NamedTuple):
+    """What tells a file from another one under its name.
+
+    Attributes:
+        size_bytes: of the file.
+        written: when, or which version: a time in nanoseconds, an ETag; empty where nothing tells.
+        place: of a local file, what changes also where its time is set back, or its links change.
+    """
+
+    size_bytes: int
+    written: str
+    place: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,6 +60,7 @@ class Source:
         relative: path below the argument that named it, unique; outputs mirror it.
         partition: values of hive folders (`key=value`) in and below the path as given.
         version: changes when the file is written again; empty where the filesystem tells no time of writing.
+        stamp: of the file as it was when its footer was read; None before.
     """
 
     name: str
@@ -52,22 +70,36 @@ class Source:
     size_bytes: int
     partition: tuple[tuple[str, str | None], ...] = ()
     version: str = ""
+    stamp: Stamp | None = field(default=None, compare=False)
 
     @property
     def is_remote(self) -> bool:
         """Whether reading goes over a network, or at least through a URI."""
         return not isinstance(self.filesystem, pafs.LocalFileSystem)
 
+    def stamp_now(self, opened: RemoteFile | None = None) -> Stamp:
+        """The stamp of what is there now; of a remote file, as it was when it was opened."""
+        if self.is_remote:
+            file = opened or self.filesystem.handler.open_file(self.path)
+            return Stamp(file.size, file.version)
+        status = Path(self.path).stat()
+        return Stamp(status.st_size, str(status.st_mtime_ns), f"{status.st_ino} {status.st_ctime_ns}")
+
     def open_parquet(self, metadata: pq.FileMetaData | None = None, buffer_size: int = 0) -> pq.ParquetFile:
         """Open as Parquet, page checksums verified; read in buffers of `buffer_size` bytes (0: whole column chunks)."""
+        options: dict[str, Any] = {"filesystem": self.filesystem, "buffer_size": buffer_size}
+        opened: Any = self.path
+        if self.is_remote:
+            file = self.filesystem.handler.open_file(self.path)
+            check_stamp(self, self.stamp_now(file))
+            opened, options = pa.PythonFile(file, mode="r"), {"buffer_size": REMOTE_BUFFER_BYTES}
         return pq.ParquetFile(
-            self.path,
-            filesystem=self.filesystem,
+            opened,
             metadata=metadata,
             pre_buffer=False,
-            buffer_size=REMOTE_BUFFER_BYTES if self.is_remote else buffer_size,
             coerce_int96_timestamp_unit=INT96_UNIT,
             page_checksum_verification=True,
+            **options,
         )
 
     def open_unit(
@@ -78,6 +110,7 @@ class Source:
         Chunks of more than READ_AHEAD_BYTES are read in large buffers instead.
         """
         file = self.filesystem.handler.open_file(self.path)
+        check_stamp(self, self.stamp_now(file))
         footer = metadata or pq.read_metadata(pa.PythonFile(file, mode="r"))
         ranges = chunk_ranges(footer, groups, columns, file.size)
         is_held = sum(end - start for start, end in ranges) <= READ_AHEAD_BYTES
@@ -106,6 +139,28 @@ class Source:
             raise
         except OSError:
             return b"", b""
+
+
+def check_stamp(source: Source, now: Stamp) -> None:
+    """Refuse a file that was written again since its footer was read.
+
+    Raises:
+        ChangedDataError: its size or its time of writing is another one.
+    """
+    was = source.stamp
+    if was is None or was[:2] == now[:2]:
+        return
+    if was.size_bytes != now.size_bytes:
+        found = f"it had {was.size_bytes:,} bytes, has {now.size_bytes:,}"
+    elif source.is_remote:
+        found = "the storage says that it was written again"
+    else:
+        found = f"it was written at {_time(was.written)}, now at {_time(now.written)}"
+    raise ChangedDataError(f"{source.name}: has changed while it was read: {found}; {STEADY}")
+
+
+def _time(nanoseconds: str) -> str:
+    return datetime.fromtimestamp(int(nanoseconds) / 1e9, UTC).strftime("%H:%M:%S.%f UTC")
 
 
 def find_sources(arguments: Sequence[str]) -> tuple[list[Source], list[str]]:

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mlclf.data.child import CHILD_BYTES
 from mlclf.data.decode import damage_of
 from mlclf.data.features.table import Features
-from mlclf.data.footers import CHILD_BYTES
 from mlclf.data.labels import ColumnCounter, LabelColumns, LabelCounts, Labels, TagCounter, TagList, make_labels
 from mlclf.data.pruning import matching_groups
 from mlclf.data.readers import decoded_pieces, located

@@ -1,0 +1,13 @@
+"""What a child is asked to find out from footers, by name."""
+
+from __future__ import annotations
+
+from mlclf.data.child import serve
+from mlclf.data.footers import described
+from mlclf.data.plain import plain_columns
+from mlclf.data.pruning import groups_that_may_match
+
+
+def answer() -> None:
+    """Do what `in_child` asks for; the main function of the child."""
+    serve({"describe": described, "plain": plain_columns, "match": groups_that_may_match})
