@@ -215,3 +215,15 @@ def test_bad_arguments(folder: Path) -> None:
         mlclf.ParquetLoader(str(folder), labels="label_*", memory_budget=1000)
     with pytest.raises(DataError, match="no such file"):
         mlclf.ParquetLoader("nowhere.parquet", labels="label_*")
+
+
+def test_a_newer_iteration_ends_the_one_under_way(folder: Path) -> None:
+    loader = mlclf.ParquetLoader(str(folder), labels="label_*", batch_rows=100)
+    older, newer = iter(loader), iter(loader)
+    next(older)
+    first = next(newer)
+    message = r"^a newer iteration of this loader has ended this one; make a loader for each of them$"
+    with pytest.raises(ConfigError, match=message):
+        next(older)
+    rows = [first.rows.tolist(), *(batch.rows.tolist() for batch in newer)]
+    assert sorted(row for batch in rows for row in batch) == list(range(3000))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from operator import itemgetter
@@ -14,12 +13,12 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 from torchdata.nodes import BaseNode, Loader
 
 from mlclf.data.batch import Batch, joined, padded
 from mlclf.data.cache import SlabCache, cache_key
+from mlclf.data.cores import cores_left_by
 from mlclf.data.pool import Pick, Pool, PoolShape, Slab
 from mlclf.data.readers import Readers, Work
 from mlclf.data.rows import RowEncoder
@@ -56,21 +55,6 @@ class BatchNode(BaseNode[Batch]):  # type: ignore[misc]  # torchdata has no type
         """Stop the threads, where the epoch was left early."""
         if self._batches is not None:
             self._batches.close()  # type: ignore[attr-defined]  # a generator
-
-
-@contextmanager
-def cores_left_by(threads: int) -> Iterator[None]:
-    """Let PyTorch compute on as many threads as a number of busy others leave it, and on all of its own afterwards.
-
-    Its threads wait for each other many times in a step, by spinning. Where one of them has to wait for a core, a step
-    takes ten times as long, or more.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, before - threads))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class HeldRows(Protocol):
@@ -316,6 +300,7 @@ class _Epoch:
         self._live: dict[int, Slab] = {}
         self._coming: deque[_Coming] = deque()
         self._held: dict[int, Slab] = {}
+        self._is_closed = False
         self._skip(skip)
         self._readers: Readers[Slab | None] = Readers(
             stream.plan, stream.columns, stream.shape.rows_of, lanes=stream.shape.lanes, threads=stream.threads
@@ -340,6 +325,8 @@ class _Epoch:
         for slab in self._resumed:
             self._live[slab] = self._loaded(slab)
         while True:
+            if self._is_closed:
+                raise ConfigError("a newer iteration of this loader has ended this one; make a loader for each of them")
             while len(self._coming) <= BATCHES_AHEAD and (rounds := self._next_rounds()):
                 self._coming.append(self._started(rounds))
                 self._settle()
@@ -473,6 +460,7 @@ class _Epoch:
 
     def close(self) -> None:
         """Stop the threads and give every slab back."""
+        self._is_closed = True
         self._readers.close()
         self._gathering.shutdown(wait=True, cancel_futures=True)
         while self._held:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
 from itertools import islice
-from threading import Lock, get_native_id
+from threading import Lock
 from typing import Generic, TypeVar
 
 import pyarrow as pa
-import torch
 
+from mlclf.data.cores import hand_on_threads, keep_threads, step_back
 from mlclf.data.decode import check_values, decode_unit
 from mlclf.data.schedule import SPAN_ROWS, Span, interleaved
 from mlclf.data.shards import Plan, Unit
 from mlclf.errors import DataError
-
-NICENESS = 10
 
 ALIKE = 1.25
 """Units whose rows are larger than those of the others by no more are read in pieces of as many rows."""
@@ -40,8 +36,9 @@ class Readers(Generic[T]):
     ) -> None:
         """`rows_of` gives the rows of the spans that a unit is cut into."""
         self._plan, self._columns, self._rows_of, self._lanes = plan, columns, rows_of, lanes
+        keep_threads()
         self._threads = ThreadPoolExecutor(
-            max(1, min(threads, lanes)), thread_name_prefix="decode", initializer=_step_back
+            max(1, min(threads, lanes)), thread_name_prefix="decode", initializer=step_back
         )
         self._open: OrderedDict[int, Iterator[tuple[int, pa.Table]]] = OrderedDict()
         self._lock = Lock()
@@ -87,18 +84,8 @@ class Readers(Generic[T]):
     def close(self) -> None:
         """Stop; what has not started is given up."""
         self._threads.shutdown(wait=True, cancel_futures=True)
+        hand_on_threads()
         self._open.clear()
-
-
-def _step_back() -> None:
-    """Let this thread take only what the threads that compute leave of the cores.
-
-    The threads of PyTorch wait for each other many times in a step; were they to wait for decode threads, each time
-    would cost a time slice.
-    """
-    torch.set_num_threads(1)  # of this thread alone
-    with suppress(OSError, AttributeError):  # only Linux has priorities of threads
-        os.setpriority(os.PRIO_PROCESS, get_native_id(), NICENESS)
 
 
 def decoded_pieces(

@@ -12,6 +12,8 @@ from typing import TypeVar
 
 import torch
 
+from mlclf.data.cores import hand_on_threads
+
 MAX_THREADS = 8
 
 Piece = TypeVar("Piece")
@@ -44,6 +46,7 @@ def in_order(
             yield coming.popleft().result()
     finally:
         wait([future for future in coming if not future.cancel()])
+        hand_on_threads()
 
 
 def on_threads(
