@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import shutil
 from collections import namedtuple
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -89,14 +91,59 @@ def test_a_file_of_another_kind_is_read_as_absent(written: SlabCache) -> None:
     assert not written.read(SPAN, filled(RowLayout(2, 1), 5))
 
 
-def test_a_file_from_before_the_machine_was_started_is_read_as_absent(
-    written: SlabCache, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+LAYOUT = RowLayout(2, 1, None, True, True, True)
+
+
+def test_no_bit_of_a_file_can_be_another_one(tmp_path: Path) -> None:
+    """A bit of every byte of the header, of every array and of what is around them."""
+    cache = SlabCache(tmp_path, "k" * 64)
+    cache.write(SPAN, filled(LAYOUT, 5))
+    path = file_of(cache)
+    content, random = path.read_bytes(), np.random.default_rng(0)
+    assert cache.read(SPAN, filled(LAYOUT, 1, seed=1))
+    for place in range(len(content)):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << int(random.integers(8))
+        path.write_bytes(damaged)
+        assert not cache.read(SPAN, filled(LAYOUT, 1, seed=1)), place
+    path.write_bytes(content)
+    assert cache.read(SPAN, filled(LAYOUT, 1, seed=1))
+
+
+HEADERS: list[Callable[[dict[str, Any]], Any]] = [
+    lambda header: None,
+    lambda header: [],
+    lambda header: {},
+    lambda header: {name: value for name, value in header.items() if name != "rows"},
+    lambda header: header | {"rows": 10**9},
+    lambda header: header | {"rows": "5"},
+    lambda header: header | {"arrays": None},
+    lambda header: header | {"arrays": [["dense", "float32", [5, 10**12]]]},
+]
+
+
+@pytest.mark.parametrize("change", HEADERS)
+def test_a_header_that_is_another_one_is_read_as_absent(
+    written: SlabCache, change: Callable[[dict[str, Any]], Any]
 ) -> None:
-    (tmp_path / "boot").write_text("another")
-    monkeypatch.setattr(cache_module, "BOOT_ID", tmp_path / "boot")
-    assert not SlabCache(tmp_path, "k" * 64).read(SPAN, filled(RowLayout(2, 1), 5))
-    monkeypatch.setattr(cache_module, "BOOT_ID", tmp_path / "none")
-    assert not SlabCache(tmp_path, "k" * 64).read(SPAN, filled(RowLayout(2, 1), 5))
+    path = file_of(written)
+    content = path.read_bytes()
+    start = content.index(b"{")
+    header = json.loads(content[start:HEADER_BYTES])
+    changed = (content[:start] + json.dumps(change(header)).encode()).ljust(HEADER_BYTES)
+    path.write_bytes(changed + content[HEADER_BYTES:])
+    assert not written.read(SPAN, filled(RowLayout(2, 1), 5))
+
+
+def test_a_file_of_another_place_or_data_is_read_as_absent(tmp_path: Path) -> None:
+    one, other = SlabCache(tmp_path, "k" * 64), SlabCache(tmp_path, "k" * 63 + "m")  # the same folder by its name
+    next_span = Span(0, 133, 5)
+    one.write(SPAN, filled(RowLayout(2, 1), 5))
+    file_of(one).rename(one.folder / "000000000133-5.slab")
+    assert not one.read(next_span, filled(RowLayout(2, 1), 5))
+    one.write(SPAN, filled(RowLayout(2, 1), 5))
+    assert one.read(SPAN, filled(RowLayout(2, 1), 5))
+    assert not other.read(SPAN, filled(RowLayout(2, 1), 5))
 
 
 def test_half_of_the_free_space_is_the_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

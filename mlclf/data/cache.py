@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlclf.data.content import content_digest
 from mlclf.data.pool import Slab
 from mlclf.data.rows import RowEncoder
 from mlclf.data.schedule import Span
 from mlclf.data.shards import Plan
 
-MAGIC = b"mlclf slab 1\n"
+MAGIC = b"mlclf slab 2\n"
 HEADER_BYTES = 4096
 SHARE_OF_FREE = 0.5
 """At most this much of the space that is free at the start is taken."""
@@ -29,19 +30,17 @@ SHARE_OF_FREE = 0.5
 SLAB_NAME = re.compile(r"\d+-\d+\.slab|\.\d+-\d+\.slab\.\d+-[0-9a-f]+")
 """A slab, or the name that it has while it is written."""
 
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-
 
 class SlabCache:
     """Slabs by the rows that they hold, each in a file of its own, for one plan and one way of encoding it.
 
-    Several processes may share a folder: a file is written under another name and renamed, and one that is missing,
-    short, or from before the machine was last started (when it may not have reached the disk) is read as absent.
+    Several processes may share a folder: a file is written under another name and renamed. One that is missing, short,
+    damaged, or of other rows (it may not have reached the disk before the machine went down) is read as absent.
     """
 
     def __init__(self, folder: Path, key: str) -> None:
         self.folder = folder / key[:32]
-        self._boot = _boot_id()
+        self._key = key
         self._left: float | None = None
 
     def has(self, span: Span) -> bool:
@@ -49,11 +48,11 @@ class SlabCache:
         return self._path(span).exists()
 
     def read(self, span: Span, slab: Slab) -> bool:
-        """Fill a slab with the rows of a span; False where they are not here."""
+        """Fill a slab with the rows of a span; False where they are not here. What it held is lost in any case."""
         try:
             with self._path(span).open("rb", buffering=0) as file:
                 header = _header_of(file.read(HEADER_BYTES))
-                if header is None or header["boot"] != self._boot:
+                if header is None or header["key"] != self._key or header["span"] != [span.first_row, span.rows]:
                     return False
                 return _read_into(file.fileno(), header, slab)
         except OSError:
@@ -72,21 +71,23 @@ class SlabCache:
         if slab.keys is not None or not self._has_room(size):
             return
         header = {
-            "boot": self._boot,
+            "key": self._key,
+            "span": [span.first_row, span.rows],
             "rows": slab.rows,
             "first_row": slab.first_row,
             "complete": slab.complete,
             "place": slab.place,
             "arrays": [[name, str(array.dtype), list(array.shape)] for name, array in arrays.items()],
+            "digest": content_digest(map(_bytes_of, arrays.values())),
         }
-        text = json.dumps(header).encode()
-        if len(MAGIC) + len(text) > HEADER_BYTES:
+        head = _head(json.dumps(header).encode())
+        if len(head) > HEADER_BYTES:
             return
         temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb", buffering=0) as file:
-                _write_all(file.fileno(), [(MAGIC + text).ljust(HEADER_BYTES), *map(_bytes_of, arrays.values())])
+                _write_all(file.fileno(), [head, *map(_bytes_of, arrays.values())])
             temporary.replace(path)
             self._left = None if self._left is None else self._left - size
         except OSError:
@@ -132,25 +133,23 @@ def cache_key(plan: Plan, encoder: RowEncoder, where: object) -> str:
     return digest.hexdigest()
 
 
-def _boot_id() -> str:
-    try:
-        return BOOT_ID.read_text().strip()
-    except OSError:
-        return secrets.token_hex(8)  # unknown: what this process writes is good for this process
+def _head(text: bytes) -> bytes:
+    """The first bytes of a file: its kind, the SHA-256 of the header, and the header."""
+    digest = hashlib.sha256(text).hexdigest().encode()
+    return (MAGIC + digest + b"\n" + text).ljust(HEADER_BYTES)
 
 
 def _header_of(block: bytes) -> dict[str, Any] | None:
-    if len(block) < HEADER_BYTES or not block.startswith(MAGIC):
+    """The header of a file; None where it is not whole, or not as it was written."""
+    text = block[len(MAGIC) + 65 :].rstrip(b" ")
+    if len(block) < HEADER_BYTES or block != _head(text):
         return None
-    try:
-        header: dict[str, Any] = json.loads(block[len(MAGIC) :])
-    except ValueError:
-        return None
+    header: dict[str, Any] = json.loads(text)
     return header
 
 
 def _read_into(file: int, header: dict[str, Any], slab: Slab) -> bool:
-    """Read the arrays of a file into a slab; False where they are not those that the slab holds, or cut short."""
+    """Read the arrays of a file into a slab; False where they are not those that the slab holds, short or damaged."""
     rows = header["rows"]
     stored = {name: (kind, tuple(shape)) for name, kind, shape in header["arrays"]}
     views: dict[str, NDArray[Any]] = {name: array[:rows] for name, array in slab.arrays.items()}
@@ -158,7 +157,7 @@ def _read_into(file: int, header: dict[str, Any], slab: Slab) -> bool:
         return False
     ragged = {name: np.empty(shape, kind) for name, (kind, shape) in stored.items() if name not in views}
     targets = [_bytes_of((views | ragged)[name]) for name in stored]
-    if not _read_all(file, targets):
+    if not _read_all(file, targets) or content_digest(targets) != header["digest"]:
         return False
     slab.rows, slab.first_row = rows, header["first_row"]
     slab.complete, slab.place = header["complete"], header["place"]

@@ -93,6 +93,7 @@ class BatchStream:
         num_rows: int | None = None,
         skip_corrupt: bool = False,
         cache: Path | None = None,
+        contents: Sequence[str] = (),
         threads: int = 2,
         rank: int = 0,
         world_size: int = 1,
@@ -102,6 +103,7 @@ class BatchStream:
         Args:
             num_rows: how many rows an epoch draws, where that is known; else it is counted when asked for.
             cache: a folder for encoded rows, which later epochs read in place of the files.
+            contents: with a cache, a digest of each file of the plan; see `Contents`.
             skip_corrupt: rows that turn out to be damaged keep their places in the batches, with weight 0.
         """
         if not 0 <= rank < world_size:
@@ -115,7 +117,7 @@ class BatchStream:
         self.lost: dict[str, str] = {}
         self.cache = None
         if cache is not None:
-            self.cache = SlabCache(cache, cache_key(plan, encoder, self.selection.where))
+            self.cache = SlabCache(cache, cache_key(plan, contents, encoder, self.selection.where))
         self.slots = shape.slabs if shuffle else 1
         self.epoch = 0
         self._start = 0

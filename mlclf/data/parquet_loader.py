@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from mlclf.config import Settings
 from mlclf.data.batch import Batch
+from mlclf.data.content import Contents
 from mlclf.data.decode import decode_unit
 from mlclf.data.features.table import Features
 from mlclf.data.labels import Labels, make_labels
@@ -25,7 +26,7 @@ from mlclf.data.schema import Schema, check_shards, find_schema
 from mlclf.data.selection import Census, Selection
 from mlclf.data.shards import Plan, make_plan
 from mlclf.data.splits import Split
-from mlclf.data.statistics import corrupt_units, count_rows, fit_statistics
+from mlclf.data.statistics import corrupt_units, count_rows, fit_statistics, matching_units
 from mlclf.data.where import Where, parse_where
 from mlclf.errors import ConfigError
 from mlclf.names import Names, names_of
@@ -155,6 +156,7 @@ class ParquetLoader:
             selection=Selection(Split(), census=found.census, where=condition),
             skip_corrupt=skip,
             cache=None if cache == "off" else Path(cache),
+            contents=() if cache == "off" else found.contents or _contents(found, condition, threads),
             threads=threads,
             rank=rank,
             world_size=world_size,
@@ -236,6 +238,14 @@ class _Found(NamedTuple):
     census: Census | None
     row_bytes: float
     decoded_row_bytes: float
+    contents: Sequence[str] = ()
+
+
+def _contents(found: _Found, where: Where | None, threads: int) -> list[str]:
+    """Digests of files that no pass has read yet."""
+    contents = Contents(found.plan, _columns(found.encoder.schema, where))
+    contents.add_all(matching_units(found.plan, where), threads)
+    return contents.of_files()
 
 
 def _fitted(
@@ -260,7 +270,7 @@ def _fitted(
     names = statistics.label_names
     encoder = _encoder(schema, statistics.features, statistics.labels, len(names), where)
     sizes = statistics.row_bytes, statistics.decoded_row_bytes
-    return _Found(statistics.plan, encoder, names, statistics.census, *sizes)
+    return _Found(statistics.plan, encoder, names, statistics.census, *sizes, statistics.contents)
 
 
 def _reused(

@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 import pyarrow as pa
 
+from mlclf.data.content import Contents
 from mlclf.data.cores import hand_on_threads, keep_threads, step_back
 from mlclf.data.decode import check_values, decode_unit
 from mlclf.data.schedule import SPAN_ROWS, Span, interleaved
@@ -32,9 +33,17 @@ class Readers(Generic[T]):
     """
 
     def __init__(
-        self, plan: Plan, columns: Sequence[str], rows_of: Callable[[Unit], int], *, lanes: int, threads: int
+        self,
+        plan: Plan,
+        columns: Sequence[str],
+        rows_of: Callable[[Unit], int],
+        *,
+        lanes: int,
+        threads: int,
+        contents: Contents | None = None,
     ) -> None:
-        """`rows_of` gives the rows of the spans that a unit is cut into."""
+        """`rows_of` gives the rows of the spans that a unit is cut into; `contents` takes the digest of each unit."""
+        self._contents = contents
         self._plan, self._columns, self._rows_of, self._lanes = plan, columns, rows_of, lanes
         keep_threads()
         self._threads = ThreadPoolExecutor(
@@ -67,6 +76,8 @@ class Readers(Generic[T]):
         with self._lock:
             tables = self._open.pop(span.unit, None)
         if tables is None:
+            if self._contents is not None:
+                self._contents.add(span.unit)
             tables = decode_unit(self._plan, unit, self._columns, self._rows_of(unit))
         table = next(table for first_row, table in tables if first_row == span.first_row)
         if span.first_row + span.rows < unit.first_row + unit.rows:
@@ -97,6 +108,7 @@ def decoded_pieces(
     *,
     lanes: int = 2,
     threads: int = 2,
+    contents: Contents | None = None,
 ) -> Iterator[T]:
     """Yield work(first row, table, place) of every piece of the units of `order`, always in the same order.
 
@@ -108,7 +120,7 @@ def decoded_pieces(
         rows = piece_rows if larger <= ALIKE else piece_rows / larger
         return max(1, int(rows) // SPAN_ROWS) * SPAN_ROWS
 
-    readers: Readers[T] = Readers(plan, columns, rows_of, lanes=lanes, threads=threads)
+    readers: Readers[T] = Readers(plan, columns, rows_of, lanes=lanes, threads=threads, contents=contents)
     spans = interleaved(plan, order, lanes, rows_of)
     try:
         waiting = deque(readers.submit(span, work) for span in islice(spans, lanes))

@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mlclf.data.child import CHILD_BYTES
+from mlclf.data.content import Contents
 from mlclf.data.decode import damage_of
 from mlclf.data.features.table import Features
 from mlclf.data.labels import ColumnCounter, LabelColumns, LabelCounts, Labels, TagCounter, TagList, make_labels
@@ -47,6 +48,7 @@ class Statistics:
         row_bytes: bytes of an encoded row, from the rows that took most among those sampled.
         decoded_row_bytes: the same of a decoded row.
         warnings: what was left out or changed, one line each.
+        contents: a digest for each file, of all that was read of it.
     """
 
     plan: Plan
@@ -59,6 +61,7 @@ class Statistics:
     row_bytes: float
     decoded_row_bytes: float
     warnings: list[str] = field(default_factory=list)
+    contents: list[str] = field(default_factory=list)
 
 
 def piece_rows(plan: Plan) -> int:
@@ -170,21 +173,24 @@ def _one_pass(
     )
     features.folder_types = plan.folder_types
     found = _Pass(plan, schema, split, features, make_labels(schema, label_values), where)
+    columns = tuple(dict.fromkeys([*found.encoder.columns, *found.selection.columns]))
+    contents = Contents(plan, columns)
     pieces = decoded_pieces(
         plan,
         matching_units(plan, where),
-        tuple(dict.fromkeys([*found.encoder.columns, *found.selection.columns])),
+        columns,
         piece_rows(plan),
         lambda first_row, table, place: (first_row, table),
         lanes=lanes,
         threads=threads,
+        contents=contents,
     )
     read = 0
     for first_row, table in pieces:
         located(plan, first_row, table, found.add)
         read += table.num_rows
         yield read, None
-    yield read, found.finish(read)
+    yield read, replace(found.finish(read), contents=contents.of_files())
 
 
 class _Pass:

@@ -196,6 +196,7 @@ class PreparedData:
             num_rows=sum(count for part, count in rows.items() if chosen is None or part in chosen),
             skip_corrupt=self.skip_corrupt,
             cache=self.cache,
+            contents=self.statistics.contents,
             threads=self.threads,
         )
 
