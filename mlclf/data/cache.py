@@ -115,9 +115,9 @@ def remove_cache(folder: Path) -> bool:
     return bool(slabs)
 
 
-def cache_key(plan: Plan, encoder: RowEncoder, where: object) -> str:
-    """Hex digest of all that decides what an encoded row is."""
-    digest = hashlib.sha256(plan.digest.encode())
+def cache_key(plan: Plan, contents: Sequence[str], encoder: RowEncoder, where: object) -> str:
+    """Hex digest of all that decides what an encoded row is; `contents` are digests of the plan's files."""
+    digest = hashlib.sha256(" ".join([plan.digest, *contents]).encode())
     described = [
         encoder.features.to_json(),
         encoder.columns,
