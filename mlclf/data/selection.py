@@ -39,6 +39,11 @@ class Census:
             found = np.bincount(mine - first)
             self._counts[part, first : first + len(found)] += found.astype(np.uint8)
 
+    @property
+    def total(self) -> int:
+        """Rows of all parts."""
+        return int(self._counts.sum())
+
     def count(self, span: Span, parts: Collection[int] | None) -> int:
         """Rows of a span in some parts; None for all parts."""
         first = int(self._starts[span.unit] + (span.first_row - self._first_rows[span.unit]) // SPAN_ROWS)

@@ -18,6 +18,9 @@ from mlclf.decisions.score_losses import constant_log_loss
 
 _IN_ALL: tuple[str, ...] = ("f1", "f1_at_half")
 
+LEAST_REPLICATES = 40
+"""Fewer say nothing of the tails of a 95% interval."""
+
 
 class Replicates:
     """What a Poisson bootstrap over identities keeps: sums, coarse histograms, and how many identities there are.
@@ -32,8 +35,8 @@ class Replicates:
         Raises:
             ValueError: There are fewer than 40 replicates, too few for the tails of a 95% interval.
         """
-        if num_replicates < 40:
-            raise ValueError(f"replicates must be 0 or at least 40, got {num_replicates}; 200 is usual")
+        if num_replicates < LEAST_REPLICATES:
+            raise ValueError(f"replicates must be 0 or at least {LEAST_REPLICATES}, got {num_replicates}; 200 is usual")
         self.num_labels, self.num_replicates = num_labels, num_replicates
         num_row_values = 1 + len(RANKINGS)
         self.sums = ReplicateSums(num_labels, num_row_values, num_replicates, budget_bytes).to(device)

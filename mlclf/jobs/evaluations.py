@@ -18,6 +18,7 @@ from mlclf.data.steps import Progress
 from mlclf.decisions.cells import Cells
 from mlclf.decisions.evaluation import Evaluation
 from mlclf.decisions.histograms import LabelHistogram
+from mlclf.decisions.intervals import LEAST_REPLICATES
 from mlclf.decisions.ranking import LabelRows, Ranking, exact_rankings
 from mlclf.decisions.refinement import MOST_PASSES, TOLERANCE, Refinement
 from mlclf.decisions.scores import scores_of
@@ -61,8 +62,10 @@ class EvaluateOptions:
         Raises:
             ConfigError: the replicates are negative, or too few for an interval.
         """
-        if self.bootstrap < 0 or 0 < self.bootstrap < 20:
-            raise ConfigError(f"--bootstrap must be 0, or 20 replicates and more (200 is usual), got {self.bootstrap}")
+        if self.bootstrap and self.bootstrap < LEAST_REPLICATES:
+            raise ConfigError(
+                f"--bootstrap must be 0, or {LEAST_REPLICATES} replicates and more (200 is usual), got {self.bootstrap}"
+            )
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from mlclf.decisions.tuner import Tuner
 from mlclf.errors import ConfigError
 from mlclf.files import read_json, sha256_of, write_json
 from mlclf.jobs.evaluations import EvaluateOptions, Judged, ScoredBatch, check_column, evaluation_steps
+from mlclf.jobs.kept_rows import KeptRows
 from mlclf.jobs.predictions import (
     DEFAULT_TOP,
     WIDE_LABELS,
@@ -52,6 +53,9 @@ ID_BYTES = 12
 
 IN_ORDER = 4
 """Rows that are read in order need few slabs of a pool; where their bytes are known, larger ones are no faster."""
+
+PREDICT = "predict"
+"""The stage in which every row counts, whatever `data.where` of the fit says."""
 
 BATCH_ROWS, BATCH_CELLS = 32_768, 1 << 22
 
@@ -147,7 +151,7 @@ class Run:
                 yield ScoredBatch(cells, scores_of(cells.logits), values)
 
         judged = Judged(self.thresholds.thresholds, self.thresholds.decide, list(self.label_names))
-        evaluation, sliced = yield from evaluation_steps(passes, judged, options, plan.rows)
+        evaluation, sliced = yield from evaluation_steps(passes, judged, options, self._num_rows(plan))
         yield from self._notes(plan)
         report = evaluation.report(judged.label_names, self.train_prevalences)
         if sliced is not None:
@@ -208,7 +212,7 @@ class Run:
         plan = parts.plan
         part = Plan(plan.shards, tuple(unit for unit in plan.units if unit.shard == index))
         with parts.written(index) as writer:
-            for batch, progress in self._batches(part, "predict", with_labels=False):
+            for batch, progress in self._batches(part, PREDICT, with_labels=False):
                 scores = scores_of(self.scorer.logits(batch))
                 keys = {} if batch.keys is None else {name: batch.keys.column(name) for name in batch.keys.column_names}
                 writer.write(score_table(keys, self._score_columns(scores, top)))
@@ -383,6 +387,18 @@ class Run:
         weight = self.schema.weight if self.schema.weight in names else None
         return Schema(self.schema.features, self.schema.labels, self.schema.tags, weight, key, None)
 
+    def _kept_rows(self, plan: Plan) -> KeptRows | None:
+        """The rows that `data.where` of the fit keeps, counted once for each plan; None where it keeps all."""
+        if self.settings.data.where is None:
+            return None
+        if self._kept is None or self._kept.plan is not plan:
+            self._kept = KeptRows.of(plan, self.settings.data.where, self.settings.runtime.threads)
+        return self._kept
+
+    def _num_rows(self, plan: Plan) -> int:
+        kept = self._kept_rows(plan)
+        return plan.rows if kept is None else kept.rows
+
     def _batches(
         self, plan: Plan, stage: str, *, with_labels: bool, carried: Sequence[str] = ()
     ) -> Iterator[tuple[Batch, Progress]]:
@@ -393,7 +409,16 @@ class Run:
         labels = make_labels(self.schema, values, self.label_names) if with_labels else None
         keys = tuple(carried) if with_labels else tuple(name for name in (schema.key,) if name)
         weight = schema.weight if with_labels else None
-        encoder = RowEncoder(schema, self.features, labels, len(self.label_names), weight=weight, key_columns=keys)
+        kept = None if stage == PREDICT else self._kept_rows(plan)
+        encoder = RowEncoder(
+            schema,
+            self.features,
+            labels,
+            len(self.label_names),
+            weight=weight,
+            key_columns=keys,
+            numbered=kept is not None,
+        )
         row_bytes, budget = encoder.layout.row_bytes, self.settings.runtime.memory_budget
         if encoder.layout.num_tokens is None:
             row_bytes += ID_BYTES * plan.row_bytes
@@ -404,17 +429,26 @@ class Run:
         budget = max(budget, int(row_bytes + plan.row_bytes) << 12)
         pool = pool_shape(budget, row_bytes, plan.row_bytes, unit_rows=plan.largest_unit_rows)
         batch_rows = max(1, min(pool.slab_rows, BATCH_ROWS, BATCH_CELLS // len(self.label_names)))
-        done = 0
-        for batch in BatchStream(plan, encoder, pool, batch_rows=batch_rows, shuffle=False):
+        done, rows = 0, plan.rows if kept is None else kept.rows
+        selection = None if kept is None else kept.selection
+        stream = BatchStream(plan, encoder, pool, batch_rows=batch_rows, shuffle=False, selection=selection)
+        for batch in stream:
             done += len(batch)
-            yield batch, Progress(stage, done, plan.rows)
+            yield batch, Progress(stage, done, rows)
         if isinstance(labels, TagList):
             self.unseen_tags = labels.unseen_tags
 
     unseen_tags: int = 0
+    _kept: KeptRows | None = None
 
     def _notes(self, plan: Plan) -> Iterator[Progress]:
-        """Warnings of the plan and counts of what encoding repaired."""
+        """Warnings of the plan, counts of what encoding repaired, and what became of the condition of the fit."""
+        condition = self.settings.data.where
+        if condition is not None and self._kept is not None and self._kept.plan is plan:
+            kept = f"{self._kept.rows:,} of {plan.rows:,} rows"
+            yield Progress("rows", note=f"data.where of the fit keeps {kept}: {condition}")
+        elif condition is not None:
+            yield Progress("rows", note=f"every row is scored: data.where of the fit is not applied ({condition})")
         lines = [*plan.warnings, *self.features.counted()]
         if self.unseen_tags:
             lines.append(f"{self.unseen_tags:,} tags were not in training; they are ignored (unseen_tags)")

@@ -126,8 +126,8 @@ def test_a_run_is_evaluated_in_the_same_ways(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"by": "nope"}, "--by: column 'nope' is not in"),
-        ({"bootstrap": -1}, "--bootstrap must be 0, or 20 replicates and more (200 is usual), got -1"),
-        ({"bootstrap": 5}, "--bootstrap must be 0, or 20 replicates and more (200 is usual), got 5"),
+        ({"bootstrap": -1}, "--bootstrap must be 0, or 40 replicates and more (200 is usual), got -1"),
+        ({"bootstrap": 39}, "--bootstrap must be 0, or 40 replicates and more (200 is usual), got 39"),
     ],
 )
 def test_what_cannot_be_is_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:

@@ -79,7 +79,7 @@ def test_a_command_can_be_run_again() -> None:
 
 
 def test_a_command_holds_no_secrets() -> None:
-    sets = ["train=[s3://KEYID:SECRET@bucket/a.parquet?region=eu&session_token=TOKEN]", "labels=[y]"]
+    sets = ['train=["s3://KEYID:SECRET@bucket/a.parquet?region=eu&session_token=TOKEN"]', "labels=[y]"]
     sets += ["runtime.cache=s3://KEYID:SECRET@bucket/cache"]
     command = command_of(load_run_file(None, sets))
     assert command == ("mlclf fit 's3://bucket/a.parquet?region=eu' --labels y --set runtime.cache=s3://bucket/cache")
