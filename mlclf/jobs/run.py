@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from mlclf.decisions.cells import Cells, row_identities, value_identities
 from mlclf.decisions.file_thresholds import read_prior
 from mlclf.decisions.histograms import LabelHistogram
 from mlclf.decisions.objectives import Objective, parse_objective
+from mlclf.decisions.rejudged import rejudged
 from mlclf.decisions.scores import Scorer, scores_of
 from mlclf.decisions.thresholds import Thresholds
 from mlclf.decisions.tuner import Tuner
@@ -106,9 +108,15 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any] | None:
-        """Metrics of the held-out rows of the fit; None where none were held out."""
+        """Metrics of the held-out rows of the fit at the thresholds in force; None where none were held out.
+
+        `calibrate` counts the decisions again from the histograms of the fit: see `rejudged`.
+        """
         path = self.path / "metrics.json"
-        return read_json(path, 1, "metrics") if path.exists() else None
+        document = read_json(path, 1, "metrics") if path.exists() else None
+        if document is None or _are_at(document, self.thresholds):
+            return document
+        return rejudged(document, RunFolder(self.path).read_histogram(), self.thresholds)
 
     # ── evaluate ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -285,7 +293,10 @@ class Run:
             return document
         with claimed(self.path, "calibrate", adds=True) as output:
             output.rewrite_json("thresholds.json", document)
-        self.thresholds = thresholds
+            self.thresholds = thresholds
+            metrics = self.metrics
+            if metrics is not None:
+                output.rewrite_json("metrics.json", metrics)
         return document
 
     def _tuned_again(
@@ -458,3 +469,9 @@ class Run:
             lines.append(f"{len(unknown)} columns were not there in training and are not used: {unknown[:5]}")
         for line in lines:
             yield Progress.warning("rows", line)
+
+
+def _are_at(metrics: Mapping[str, Any], thresholds: Thresholds) -> bool:
+    """Whether metrics were measured at these thresholds."""
+    now = [None if math.isnan(threshold) else threshold for threshold in thresholds.thresholds.tolist()]
+    return [entry.get("threshold") for entry in metrics["labels"].values()] == now

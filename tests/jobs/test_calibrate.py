@@ -289,3 +289,25 @@ def test_plain_table_is_no_score_file(tmp_path: Path) -> None:
     data = write(tmp_path / "a.parquet", plain_table(20))
     with pytest.raises(ConfigError, match=r"no column of .* matches 'score_"):
         calibrated(data, tmp_path / "t.json", score_kind="logit")
+
+
+def test_the_metrics_of_a_run_follow_its_thresholds(fitted: Any, tmp_path: Path) -> None:
+    shutil.copytree(fitted.run, tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+    before = run.metrics
+    assert before is not None
+    tuned = run.calibrate([], "cost:1,20")
+    metrics = document(tmp_path / "run" / "metrics.json")
+    assert metrics == run.metrics == Run.open(tmp_path / "run").metrics
+    for name, entry in tuned["labels"].items():
+        now = metrics["labels"][name]
+        assert now["threshold"] == entry["threshold"] != before["labels"][name]["threshold"]
+        assert [now[metric] for metric in ("precision", "recall", "f1")] == pytest.approx(
+            [entry[metric] for metric in ("precision", "recall", "f1")]
+        )
+        assert now["auroc"] == before["labels"][name]["auroc"]
+    run.calibrate([], "f1")
+    back = document(tmp_path / "run" / "metrics.json")
+    for name, entry in before["labels"].items():
+        numbers = {metric: value for metric, value in entry.items() if isinstance(value, float)}
+        assert {metric: back["labels"][name][metric] for metric in numbers} == pytest.approx(numbers)
