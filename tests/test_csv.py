@@ -7,6 +7,7 @@ import csv
 import datetime as dt
 import gzip
 import io
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -20,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlclf.data.convert import convert, convert_steps, records
-from mlclf.data.convert.csv_rows import types_of_columns
+from mlclf.data.convert.csv_rows import blank_line, may_hold_codes, types_of_columns
 from mlclf.data.convert.dialect import Dialect, Malformed, delimiter_of
 from mlclf.errors import ConfigError, DataError
 
@@ -385,6 +386,35 @@ def test_codes_beyond_the_first_block_are_not_lost(tmp_path: Path, small_blocks:
         assert found["n"][-1].as_py() == last
     found, _ = read("t,n\n" + "07:30 x,1\n" * 50, tmp_path)
     assert found["t"].unique().to_pylist() == ["07:30 x"]
+
+
+def test_where_a_code_may_begin() -> None:
+    draw = np.random.default_rng(0)
+    letters = np.frombuffer(b'0015x+-,;.\n"', np.uint8)
+    code = re.compile(rb'(?:^|[,\n"])[+-]?0[0-9xX]')
+    found = Counter[bool]()
+    for _ in range(3_000):
+        data = draw.choice(letters, draw.integers(1, 12)).tobytes()
+        has_code = code.search(data) is not None
+        assert may_hold_codes(data, ",") == has_code, data
+        found[has_code] += 1
+    assert min(found.values()) > 300
+    assert may_hold_codes(b"x" * (64 << 10) + b",01", ",")
+    assert may_hold_codes(b"x" * ((64 << 10) - 3) + b",-01", ",")
+
+
+def test_where_a_blank_line_is() -> None:
+    draw = np.random.default_rng(0)
+    letters, found = np.frombuffer(b"ab\n\n\r\n", np.uint8), Counter[bool]()
+    for _ in range(3_000):
+        data = draw.choice(letters, draw.integers(1, 9)).tobytes() + b"a"
+        starts = [start for start, end, _ in Dialect().records(data, True) if start == end]
+        assert blank_line(data, True) == (starts[0] if starts else None), data
+        found[bool(starts)] += 1
+    assert min(found.values()) > 300
+    assert blank_line(b'"a\n\n",\r\n\r\n', True) == 8
+    assert blank_line(b'"a\n\n",\r\n', True) is None
+    assert blank_line(b'"a\n\n",\r\n', False) == 3
 
 
 def test_words_and_empty_texts_beyond_the_first_block(tmp_path: Path, small_blocks: None) -> None:

@@ -25,6 +25,9 @@ _NUMBER = re.compile(r"\s*[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?\s*")
 TRUE, FALSE = ("true", "True", "TRUE"), ("false", "False", "FALSE")
 """What columns of booleans are found by; where they are declared, 1 and 0 are booleans too."""
 
+CACHED_BYTES = 64 << 10
+"""Arrays of so many bytes are soon made; larger ones are new pages of memory each time."""
+
 
 @dataclass(frozen=True)
 class CsvFormat:
@@ -306,7 +309,7 @@ class CsvRows:
         """Refuse numbers, in columns where numbers were found, that are written so that a number loses it."""
         infinite = [n for n in self._guarded if pa.types.is_floating(found.schema.field(n).type)]
         infinite = [name for name in infinite if pc.any(pc.is_inf(found.column(name))).as_py()]
-        names = self._guarded if _may_hold_codes(block.data, self._dialect) else infinite
+        names = self._guarded if may_hold_codes(block.data, self._dialect.delimiter) else infinite
         if not names:
             return
         texts = self._read(block.data, names, dict.fromkeys(names, pa.string()), is_lenient=False)
@@ -355,23 +358,36 @@ class CsvRows:
 
     def _say_blank(self, block: Block) -> None:
         """Say once what blank lines are; those inside quotes are none."""
-        data, place, quotes = block.data, 0, 0
-        starts = [0] if data[:1] in (b"\n", b"\r") else []
-        for mark in BLANK:
-            start = data.find(mark)
-            while start >= 0 and not starts:
-                quotes += data.count(b'"', place, start) if self._dialect.quotes else 0
-                starts = [start + len(mark) - 1] if quotes % 2 == 0 else []
-                place, start = start, data.find(mark, start + 1)
-            place, quotes = 0, 0
-        if starts and not self._has_said_blank:
+        start = blank_line(block.data, self._dialect.quotes)
+        if start is not None and not self._has_said_blank:
             self._has_said_blank = True
             what = "rows without a value" if len(self._names) == 1 else "passed over"
-            line = block.first_line + lines_in(data[: starts[0]])
+            line = block.first_line + lines_in(block.data[:start])
             self._notes.append(f"{self._path}: blank lines, such as line {line}, are {what}")
 
 
-BLANK = (b"\n\n", b"\n\r\n", b"\r\r")
+def blank_line(data: bytes, quotes: bool) -> int | None:
+    """Where a line without a character begins outside quotes; None where there is none."""
+    if data[:1] in (b"\n", b"\r"):
+        return 0
+    letters = np.frombuffer(data, np.uint8)
+    ends = letters == 10
+    if b"\r" in data:
+        returns = letters == 13
+        ends[:-1] |= returns[:-1] & ~ends[1:]  # of a CRLF the feed is the end
+        ends[-1] |= returns[-1]
+        second = ends.copy()
+        second[:-1] |= returns[:-1] & ends[1:]
+    else:
+        second = ends
+    places = np.flatnonzero(ends[:-1] & second[1:])
+    if not len(places):
+        return None
+    if not quotes or b'"' not in data:
+        return int(places[0]) + 1
+    counts = np.searchsorted(np.flatnonzero(letters == ord('"')), places)
+    outside = places[counts % 2 == 0]
+    return int(outside[0]) + 1 if len(outside) else None
 
 
 def _without_nan(table: pa.Table) -> pa.Table:
@@ -384,13 +400,23 @@ def _without_nan(table: pa.Table) -> pa.Table:
     return table
 
 
-def _may_hold_codes(data: bytes, dialect: Dialect) -> bool:
+def may_hold_codes(data: bytes, delimiter: str) -> bool:
     """Whether a value begins with a zero and a digit or an x; a few others may be taken for such."""
-    letters = np.frombuffer(data, np.uint8)
-    zeros = np.flatnonzero(letters[:-1] == ord("0"))
-    after = np.zeros(256, np.bool_)
-    after[[*b"0123456789xX"]] = True
-    before = np.zeros(256, np.bool_)
-    before[[ord(dialect.delimiter), *b'\r\n" \t+-']] = True
-    zeros = zeros[after[letters[zeros + 1]]]
-    return bool(before[letters[zeros[zeros > 0] - 1]].any() or (len(zeros) and zeros[0] == 0))
+    letters = np.frombuffer(b"\n\n" + data, np.uint8)
+    for start in range(2, len(letters), CACHED_BYTES):
+        stop = min(start + CACHED_BYTES, len(letters) - 1)
+        before, after = letters[start - 1 : stop - 1], letters[start + 1 : stop + 1]
+        begins = (after - 48) < 10
+        begins |= (after | 32) == ord("x")
+        begins &= letters[start:stop] == ord("0")
+        beside = before <= ord('"')  # also spaces and line ends
+        beside |= before == ord(delimiter)
+        beside |= (before - 43) <= 2  # a sign, or a comma
+        begins &= beside
+        places = np.flatnonzero(begins) + start
+        first = letters[places - 1]
+        signs = (first == ord("-")) | (first == ord("+"))
+        first = np.where(signs, letters[places - 2], first)
+        if ((first <= ord('"')) | (first == ord(delimiter))).any():
+            return True
+    return False

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlclf.errors import ConfigError, DataError
 
@@ -63,7 +64,7 @@ class Dialect:
         return re.compile(rb"(" + self._value + rb")(" + re.escape(self.delimiter.encode()) + rb"|\Z)")
 
     @cached_property
-    def _ends(self) -> np.ndarray:
+    def _ends(self) -> NDArray[np.bool_]:
         """[256] bool: bytes that may stand beside a quote that opens or closes a value, a quote among them."""
         table = np.zeros(256, np.bool_)
         table[[ord(self.delimiter), QUOTE, 10, 13]] = True
@@ -131,28 +132,31 @@ class Dialect:
         return max((after for _, _, after in self.records(data, is_last)), default=0)
 
     def _cut_by_parity(self, data: bytes, is_last: bool) -> int | None:
-        """The end of the last record where an even number of quotes stand before it; None where quotes are letters."""
-        is_quoted = self.quotes and b'"' in data
+        """The end of the last record, before which an even number of quotes stands; None where quotes are letters."""
         stop = len(data) if is_last or data[-1:] != b"\r" else len(data) - 1
-        if is_last and not (is_quoted and data.count(b'"') % 2):
+        if not self.quotes or b'"' not in data:
+            return len(data) if is_last else _last_end(data, stop)
+        letters = np.frombuffer(data, np.uint8)
+        places = np.flatnonzero(letters == QUOTE)
+        if is_last and len(places) % 2 == 0:
             cut = len(data)
         else:
-            cut = max(data.rfind(b"\n", 0, stop), data.rfind(b"\r", 0, stop)) + 1
-            odd = is_quoted and data.count(b'"', 0, cut) % 2
-            while odd and cut:
-                opened = data.rfind(b'"', 0, cut)
-                cut = max(data.rfind(b"\n", 0, opened), data.rfind(b"\r", 0, opened)) + 1
-                odd = (1 + data.count(b'"', cut, opened)) % 2 == 0
-        return None if is_quoted and not self._is_regular(data, cut or stop) else cut
+            cut = _last_end(data, stop)
+            while (before := int(np.searchsorted(places, cut))) % 2:
+                cut = _last_end(data, int(places[before - 1]))
+        return cut if self._is_regular(letters, places[: np.searchsorted(places, cut or stop)]) else None
 
-    def _is_regular(self, data: bytes, stop: int) -> bool:
+    def _is_regular(self, letters: NDArray[np.uint8], places: NDArray[np.int64]) -> bool:
         """Whether every other quote opens a value, and those between close it: then counting them is exact."""
-        letters = np.frombuffer(data, np.uint8, stop)
-        places = np.flatnonzero(letters == QUOTE)
         opening, closing = places[0::2], places[1::2]
         before = letters[opening[1:] - 1] if len(opening) and opening[0] == 0 else letters[opening - 1]
-        after = letters[closing[closing + 1 < stop] + 1]
+        after = letters[closing[closing + 1 < len(letters)] + 1]
         return bool(self._ends[before].all() and self._ends[after].all())
+
+
+def _last_end(data: bytes, stop: int) -> int:
+    """The place after the last line end before a place; 0 where there is none."""
+    return max(data.rfind(b"\n", 0, stop), data.rfind(b"\r", 0, stop)) + 1
 
 
 class Found(NamedTuple):

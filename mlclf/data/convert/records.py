@@ -6,6 +6,7 @@ import codecs
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from mlclf.data.convert.dialect import Dialect, Malformed
@@ -194,5 +195,5 @@ def not_utf8(name: str, first: int, data: bytes, error: UnicodeDecodeError, colu
 
 def lines_in(data: bytes) -> int:
     """Line ends, LF, CRLF or CR."""
-    carriage = data.count(b"\r")
-    return data.count(b"\n") + (carriage - data.count(b"\r\n") if carriage else 0)
+    feeds = int(np.count_nonzero(np.frombuffer(data, np.uint8) == 10))
+    return feeds + (data.count(b"\r") - data.count(b"\r\n") if b"\r" in data else 0)
