@@ -347,7 +347,7 @@ def test_a_conversion_that_is_stopped_leaves_what_was_there(tmp_path: Path, numb
     command = [sys.executable, "-m", "mlclf", "convert", str(many), "--out", str(tmp_path / "out"), "--overwrite"]
     running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".out.tmp-*/data/*")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob(".out.mlclf/*/*part-*")) and time.monotonic() < deadline:
         assert running.poll() is None
         time.sleep(0.005)
     running.send_signal(number)
