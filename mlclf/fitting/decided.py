@@ -123,6 +123,8 @@ class Decided:
         record = {"rows": plan.rows, "plan": plan.digest, "files": _files_of(plan)}
         if valid is not None:
             record["valid_files"] = _files_of(valid)
+        if self.trained.certificate is not None:
+            record["certificate"] = self.trained.certificate
         return record | {"algorithm": self.trained.algorithm}
 
 

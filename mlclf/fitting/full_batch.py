@@ -16,6 +16,7 @@ from mlclf.data.batch import Batch
 from mlclf.data.steps import Progress
 from mlclf.decisions.calibration import calibrated_loss
 from mlclf.files import write_text
+from mlclf.fitting.certificate import certificate_lines, certificate_of
 from mlclf.fitting.prepared import PreparedData
 from mlclf.fitting.trained import Knots, Trained, epoch_line, log_epoch
 from mlclf.training.candidates import Fit, FullBatchFit, l2_grid
@@ -67,13 +68,14 @@ def train_full_batch(
         else:
             data.drop_hinges()
     fit = solved.fit
-    if not fit.converged:
-        note = "some labels stopped short of the optimum: inputs separate their classes, or nearly repeat each other"
-        yield Progress.warning("training", f"{note}; a larger optimizer.l2 has one that can be reached")
+    penalised = settings.optimizer.l2 != 0 or settings.optimizer.l1 > 0
+    names = data.statistics.label_names
+    certificate = certificate_of(fit.optimality, names, penalised=penalised, reached=fit.reached)
+    yield from certificate_lines(certificate)
     dense, vocabulary = features.num_dense, features.vocabulary_size
     held_out = [head_from_columns(model, dense, vocabulary, used) for model in fit.models]
     final = head_from_columns(fit.final, dense, vocabulary, used)
-    return Trained(held_out, final, pos_weight, algorithm, fit.l2.double(), knots)
+    return Trained(held_out, final, pos_weight, algorithm, fit.l2.double(), knots, certificate)
 
 
 def _solve(

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mlclf.data.batch import Batch
 from mlclf.data.steps import Progress
 from mlclf.errors import ConfigError
 from mlclf.files import append_line, write_text
+from mlclf.fitting.certificate import certificate_lines, certificate_of, head_optimality
 from mlclf.fitting.prepared import CHUNK_ROWS, PreparedData
 from mlclf.fitting.trained import Trained, log_epoch
 from mlclf.runs import RunFolder, log_line
@@ -68,7 +70,7 @@ class MiniBatchFit:
         held_out = [training.heads.head(best * count + model, state).cpu() for model in range(count)]
         l2 = torch.full((self.data.num_labels,), candidates[best * count].l2, dtype=torch.float64)
         if not self.hold_out.refit:
-            return Trained(held_out, held_out[0], self.pos_weight, self.algorithm, l2)
+            return (yield from self._certified(Trained(held_out, held_out[0], self.pos_weight, self.algorithm, l2)))
         best_epochs = training.best_epoch[best * count : (best + 1) * count]
         epochs = self.settings.training.epochs or max(1, 1 + max(best_epochs))
         final = self._training(
@@ -78,7 +80,30 @@ class MiniBatchFit:
             epochs=epochs,
         )
         yield from self._epochs(final, self.hold_out.final(), None, judged=False)
-        return Trained(held_out, final.heads.head(0).cpu(), self.pos_weight, self.algorithm, l2)
+        return (
+            yield from self._certified(
+                Trained(held_out, final.heads.head(0).cpu(), self.pos_weight, self.algorithm, l2)
+            )
+        )
+
+    def _certified(self, trained: Trained) -> Generator[Progress, None, Trained]:
+        """What was trained, with a certificate where l2 was fixed and nothing stopped the training early."""
+        settings = self.settings
+        chosen = settings.optimizer.l2 == "auto" and self.hold_out.chooses
+        stops_early = settings.training.epochs is None and self.hold_out.chooses
+        if chosen or stops_early or settings.model.hidden:
+            return trained
+        l2, l1 = float(trained.l2[0]), settings.optimizer.l1
+        found = head_optimality(self.data, trained.final, self.pos_weight, l2, l1)
+        if found is None:
+            note = "weights are too many to measure how near the optimum they are: the run has no certificate"
+            yield Progress("training", note=note)
+            return trained
+        penalised, everything = l2 > 0 or l1 > 0, torch.ones(self.data.num_labels, dtype=torch.bool)
+        names = self.data.statistics.label_names
+        certificate = certificate_of(found, names, penalised=penalised, reached=everything)
+        yield from certificate_lines(certificate)
+        return replace(trained, certificate=certificate)
 
     def _candidates(self) -> list[Candidate]:
         """For each l2, the models of the hold-out: candidate = index of l2 · R + model."""

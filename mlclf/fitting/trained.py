@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -35,6 +36,7 @@ class Trained:
         algorithm: name of the optimizer that was used.
         l2: [K] float64, of the final model.
         knots: how the trial of knots went.
+        certificate: how near the optimum the model of the run is, see `certificate_of`; None where that is not known.
     """
 
     held_out: Sequence[LinearHead]
@@ -43,6 +45,7 @@ class Trained:
     algorithm: str
     l2: Tensor
     knots: Knots = Knots()
+    certificate: dict[str, Any] | None = None
 
 
 def log_epoch(path: Path, epoch: int, step: int, rows: int, seconds: float, train: float, valid: float) -> None:

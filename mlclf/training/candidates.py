@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mlclf.training.chunks import Chunks, Problems
 from mlclf.training.models import FAR
+from mlclf.training.optimality import Optimality, optimality_of
 from mlclf.training.preconditioner import InputMoments
-from mlclf.training.solvers import label_groups, lbfgs, smooth_objective
+from mlclf.training.solvers import label_groups, lbfgs
 
 SHRINKAGE_POSITIVES = 100
 """Positives at which a label's own curve of held-out loss counts as much as that of all labels."""
@@ -141,16 +142,27 @@ class Fit:
         final: [D + V + 1, K].
         l2: [K], the chosen amounts.
         valid_loss: mean held-out loss at the chosen l2; NaN without held-out rows.
-        train_loss: [K], data term of the final model.
-        converged: whether every problem reached the tolerance.
+        optimality: of the final model, [K]: its data term, and how near the optimum it is; NaN for labels of one class,
+            but for their data term, and all NaN where nothing is observed.
+        reached: [K] bool, whether the final model reached the tolerance; labels of one class need not.
     """
 
     models: Tensor
     final: Tensor
     l2: Tensor
     valid_loss: float
-    train_loss: Tensor
-    converged: bool
+    optimality: Optimality
+    reached: Tensor
+
+    @property
+    def train_loss(self) -> Tensor:
+        """[K], the data term of the final model."""
+        return self.optimality.losses
+
+    @property
+    def converged(self) -> bool:
+        """Whether every final problem reached the tolerance."""
+        return bool(self.reached.all())
 
 
 @dataclass(frozen=True)
@@ -208,6 +220,7 @@ class FullBatchFit:
         self.moments = InputMoments.of(chunks)
         self.num_labels = totals.totals.shape[1]
         self.result: Fit | None = None
+        self._reached = torch.ones(self.num_labels, dtype=torch.bool)
 
     def run(self, l2: float | Sequence[float]) -> Iterator[Progress]:
         """Solve for a fixed l2, or choose from a grid (strong to weak); yields progress, leaves `result`."""
@@ -279,10 +292,7 @@ class FullBatchFit:
             final = torch.where(constant, self._start(labels, hold_out.final()), final)
             final = self._solve(self._problems(labels, hold_out.final(), l2), final, FINAL_TOLERANCE)
         stacked = models.reshape(self.num_inputs, hold_out.num_models, count).permute(1, 0, 2)
-        train_loss = self._data_term(labels, final)
-        return Fit(stacked, final, l2, loss, train_loss, self._converged)
-
-    _converged = True
+        return Fit(stacked, final, l2, loss, self._optimality(labels, final, l2), self._reached[labels])
 
     def _start(self, labels: Tensor, trained: Tensor) -> Tensor:
         """Zero weights, biases at the prior: [D + V + 1, R · k]."""
@@ -321,7 +331,7 @@ class FullBatchFit:
             )
             result[:, index] = solution.columns
             if tolerance == FINAL_TOLERANCE:
-                self._converged = self._converged and bool(solution.converged.all())
+                self._reached[problems.labels[index]] = solution.converged
         return result
 
     def held_out_loss(self, labels: Tensor, columns: Tensor) -> Tensor:
@@ -363,11 +373,11 @@ class FullBatchFit:
             cells = chunk.weights[rows, None] * mask
             yield HeldOutCells(logits[rows, model[rows]].clamp(-FAR, FAR).float(), truth, cells), chunk.parts[rows]
 
-    def _data_term(self, labels: Tensor, columns: Tensor) -> Tensor:
+    def _optimality(self, labels: Tensor, columns: Tensor, l2: Tensor) -> Optimality:
         trained = self.hold_out.final()
-        problems = replace(self._problems(labels, trained, torch.zeros(len(labels))), l1=0.0)
-        value = smooth_objective(self.chunks, problems, columns)[0]
-        return torch.where(self.totals.of(trained).totals[0, labels] > 0, value, torch.nan)
+        totals = self.totals.of(trained)
+        found = optimality_of(self.chunks, self._problems(labels, trained, l2), columns)
+        return found.known(totals.totals[0, labels] > 0, ~totals.constant()[0, labels])
 
 
 def _joined(fits: Sequence[tuple[int, Fit]]) -> Fit:
@@ -380,6 +390,6 @@ def _joined(fits: Sequence[tuple[int, Fit]]) -> Fit:
         final=torch.cat([fit.final for fit in parts], dim=1),
         l2=torch.cat([fit.l2 for fit in parts]),
         valid_loss=float((losses * sizes).sum() / sizes.sum()),
-        train_loss=torch.cat([fit.train_loss for fit in parts]),
-        converged=all(fit.converged for fit in parts),
+        optimality=Optimality.joined([fit.optimality for fit in parts]),
+        reached=torch.cat([fit.reached for fit in parts]),
     )

@@ -116,7 +116,7 @@ class _Search:
         return values, gradient
 
     def step(self, tolerance: float) -> None:
-        pseudo = _pseudo_gradient(self.columns, self.gradient, self.problems.l1)
+        pseudo = pseudo_gradient(self.columns, self.gradient, self.problems.l1)
         direction = self._direction(pseudo)
         slope = _dots(pseudo, direction)
         wrong = slope > 0
@@ -218,7 +218,7 @@ def _dots(left: Tensor, right: Tensor) -> Tensor:
     return products
 
 
-def _pseudo_gradient(columns: Tensor, gradient: Tensor, l1: float) -> Tensor:
+def pseudo_gradient(columns: Tensor, gradient: Tensor, l1: float) -> Tensor:
     """The subgradient of least norm of the objective with l1 on every row but the last (the biases)."""
     if not l1:
         return gradient

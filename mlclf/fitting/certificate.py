@@ -1,0 +1,111 @@
+"""The certificate of a fit: how near the optimum each label is, for the run's manifest, and lines that say it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlclf.data.steps import Progress
+from mlclf.fitting.prepared import PreparedData
+from mlclf.training.candidates import SOLVER_BYTES
+from mlclf.training.chunks import Chunk, Problems
+from mlclf.training.models import LinearHead
+from mlclf.training.optimality import Optimality, optimality_of
+
+MOST_LABELS = 1000
+"""Of more labels the manifest holds those that are furthest from the optimum."""
+
+_SHOWN = 5
+
+
+def certificate_of(optimality: Optimality, names: Sequence[str], *, penalised: bool, reached: Tensor) -> dict[str, Any]:
+    """What the manifest says of the optimum, in nats a row; None where a number is not defined.
+
+    Args:
+        optimality: of K labels.
+        names: of these.
+        penalised: whether there is l2 or l1, without which labels may have no optimum.
+        reached: [K] bool, whether the solver came to its tolerance.
+
+    Returns:
+        `gradient_norm` and `duality_gap`, the greatest of all labels; `separated`, labels without an optimum;
+        `stopped`, labels that stopped short of it; `labels`, gradient norm and gap of each, at most MOST_LABELS.
+    """
+    norms, gaps = optimality.gradient_norms.tolist(), optimality.gaps.tolist()
+    separated = [] if penalised else [names[index] for index in optimality.separates.nonzero()[:, 0].tolist()]
+    named = set(separated)
+    known = [index for index, norm in enumerate(norms) if not math.isnan(norm)]
+    furthest = sorted(known, key=lambda index: (-(0 if math.isnan(gaps[index]) else gaps[index]), -norms[index]))
+    shown = sorted(furthest[:MOST_LABELS])
+    return {
+        "gradient_norm": max((norms[index] for index in known), default=None),
+        "duality_gap": max((gaps[index] for index in known if not math.isnan(gaps[index])), default=None),
+        "separated": separated,
+        "stopped": [names[index] for index in (~reached).nonzero()[:, 0].tolist() if names[index] not in named],
+        "labels": {
+            names[index]: {"gradient_norm": norms[index], "duality_gap": _number(gaps[index])} for index in shown
+        },
+    }
+
+
+def head_optimality(
+    data: PreparedData, head: LinearHead, pos_weight: Tensor, l2: float, l1: float
+) -> Optimality | None:
+    """How near the optimum a head without hidden layers is, by two passes over the rows; None where it is too large.
+
+    Its weights and their gradients are held in float64, as SOLVER_BYTES allow.
+    """
+    columns = torch.cat([head.linear.weight.T, *([] if head.embedding is None else [head.embedding.weight])])
+    columns = torch.cat([columns, head.linear.bias[None]]).detach().cpu()
+    if 6 * 8 * columns.numel() > SOLVER_BYTES:
+        return None
+    trained = data.hold_out.final()
+    totals, vocabulary = data.totals.of(trained), head.vocabulary_size
+    problems = Problems(
+        labels=torch.arange(data.num_labels),
+        candidates=torch.zeros(data.num_labels, dtype=torch.int64),
+        l2=torch.full((data.num_labels,), l2, dtype=torch.float64),
+        trained=trained,
+        totals=totals.totals[0].clamp_min(1e-300),
+        pos_weight=pos_weight,
+        l1=l1,
+    )
+    parts = trained[0].nonzero()[:, 0].tolist()
+    found = optimality_of(
+        lambda: (Chunk.of(batch, vocabulary) for batch in data.batches(parts)), problems, columns.double()
+    )
+    return found.known(totals.totals[0] > 0, ~totals.constant()[0])
+
+
+def certificate_lines(certificate: dict[str, Any]) -> Iterator[Progress]:
+    """One line for the numbers, and warnings of labels without an optimum, and of those that stopped short of it."""
+    norm, gap = certificate["gradient_norm"], certificate["duality_gap"]
+    if norm is not None:
+        bound = "" if gap is None else f", loss at most {gap:.1e} nats a row above its least (duality gap)"
+        yield Progress("training", note=f"optimum: norm of the gradient at most {norm:.1e}{bound}")
+    if certificate["separated"]:
+        yield Progress.warning(
+            "training",
+            f"the inputs separate the classes of {_some(certificate['separated'])}: without a penalty there is no "
+            "optimum, weights only grow; an optimizer.l2 above 0 has one",
+        )
+    if certificate["stopped"]:
+        yield Progress.warning(
+            "training",
+            f"{_some(certificate['stopped'])} stopped short of the optimum: inputs separate a part of the rows, or "
+            "nearly repeat each other; a larger optimizer.l2 has one that can be reached",
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:_SHOWN])
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return f"label{'s' if len(names) > 1 else ''} {shown}{more}"
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
