@@ -7,6 +7,7 @@ it decides what they mean: ``1e-4`` is a number for a rate, ``no`` can name a co
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -20,6 +21,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from mlclf.errors import ConfigError, RunError
 from mlclf.given_files import read_given, reason_of
+from mlclf.messages import quoted
 from mlclf.yaml_text import MOST_BYTES, Place, YamlText
 
 FORMAT_VERSION = 1
@@ -42,7 +44,7 @@ def _refuse_bool(value: object) -> object:
 
 def _bytes_from_text(value: object) -> object:
     """Return 536870912 for "512 MiB"; whatever is not so written is left for the field to judge."""
-    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([kmgt]i?)?b?", str(value).strip().lower())
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([kmgt]i?)?b?", str(value).strip().lower())
     if not isinstance(value, str) or match is None:
         return value
     prefix = match[2] or ""
@@ -65,20 +67,32 @@ def _power_of_two(value: int) -> int:
 
 
 _NotBool = BeforeValidator(_refuse_bool)
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), _NotBool, Says("a number > 0")]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), _NotBool, Says("a number >= 0")]
+Positive = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False), _NotBool, Says("a number > 0 and <= 1e9")]
+Penalty = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False), _NotBool, Says("a number >= 0 and <= 1e15")]
+Strength = Annotated[
+    float, Field(ge=1e-15, le=1e15, allow_inf_nan=False), _NotBool, Says("a number from 1e-15 to 1e15")
+]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False), _NotBool, Says("a number >= 0 and < 1")]
-Count = Annotated[int, Field(ge=1), _NotBool, Says("a whole number >= 1")]
-Folds = Annotated[int, Field(ge=2), _NotBool, Says("a whole number >= 2")]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1), _NotBool, Says("a whole number >= 1 and < 2**31")]
+Few = Annotated[int, Field(ge=1, le=1_000), _NotBool, Says("a whole number from 1 to 1,000")]
+Epochs = Annotated[int, Field(ge=1, le=1_000_000), _NotBool, Says("a whole number from 1 to 1,000,000")]
+Folds = Annotated[int, Field(ge=2, le=100), _NotBool, Says("a whole number from 2 to 100")]
 Seed = Annotated[int, Field(ge=0, lt=2**63), _NotBool, Says("a whole number >= 0 and < 2**63")]
-Widths = Annotated[tuple[Count, ...], Says("a list of whole numbers >= 1")]
+Width = Annotated[int, Field(ge=1, le=100_000), _NotBool]
+Widths = Annotated[
+    tuple[Width, ...], Field(max_length=100), Says("a list of at most 100 whole numbers from 1 to 100,000")
+]
 Buckets = Annotated[
     int, Field(ge=1, le=2**31), AfterValidator(_power_of_two), _NotBool, Says("a power of two up to 2**31")
 ]
 Bytes = Annotated[
-    int, Field(ge=1), BeforeValidator(_bytes_from_text), _NotBool, Says("bytes such as '512MiB', '2GB' or 536870912")
+    int,
+    Field(ge=1, le=2**50),
+    BeforeValidator(_bytes_from_text),
+    _NotBool,
+    Says("bytes up to 2**50, such as '512MiB' or 536870912"),
 ]
-Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$"), Says("'auto', 'cpu', 'cuda' or 'cuda:N'")]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$"), Says("'auto', 'cpu', 'cuda' or 'cuda:N'")]
 Names = Annotated[tuple[str, ...], BeforeValidator(_names), Says("a name or a list of names")]
 ValidBy = Annotated[str, Field(pattern=r"^(time|group):(.|\n)+$"), Says("'time:COLUMN' or 'group:COLUMN'")]
 Label = Annotated[Literal[0, 1] | None, BeforeValidator(_label_value)]
@@ -87,6 +101,9 @@ Role = Literal["numeric", "categorical", "tokens", "sparse", "embedding", "text"
 WHERE = ("data", "where")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.|"")*"|\'(?:[^\']|\'\')*\'', re.DOTALL)
 _OPERATOR = re.compile(r"[=<>]|\b(?:AND|BETWEEN|FALSE|IN|IS|NOT|OR|TRUE)\b", re.IGNORECASE)
+
+MOST_STRENGTHS = 1_000
+"""Values of C in a search: each is a model."""
 
 FULL_BATCH = ("lbfgs", "newton")
 """Optimizers that solve the convex problem on all rows at once."""
@@ -147,16 +164,14 @@ class Optimizer(Section):
     lr: Positive | None = Field(
         default=None, description="constant learning rate: no warm-up, decay, averaging or momentum"
     )
-    l2: Literal["auto"] | NonNegative = Field(
-        default="auto", description="strength of the squared penalty; auto searches"
-    )
-    l1: NonNegative = Field(default=0.0, description="strength of the absolute penalty")
+    l2: Literal["auto"] | Penalty = Field(default="auto", description="strength of the squared penalty; auto searches")
+    l1: Penalty = Field(default=0.0, description="strength of the absolute penalty")
 
 
 class Training(Section):
     """How long, on what batches, in what order."""
 
-    epochs: Count | None = Field(default=None, description="exactly this many passes, without early stopping")
+    epochs: Epochs | None = Field(default=None, description="exactly this many passes, without early stopping")
     batch_rows: Literal["all"] | Count | None = Field(
         default=None, description="rows of a step; all is one step an epoch"
     )
@@ -171,9 +186,9 @@ class Training(Section):
 class Search(Section):
     """The strengths of l2 that are tried, as C = 1 / (l2 · sum of weights)."""
 
-    c_low: Positive = Field(default=1e-5, description="smallest C")
-    c_high: Positive = Field(default=1e3, description="largest C")
-    steps_per_decade: Count = Field(default=2, description="values of C for each factor of ten")
+    c_low: Strength = Field(default=1e-5, description="smallest C")
+    c_high: Strength = Field(default=1e3, description="largest C")
+    steps_per_decade: Few = Field(default=2, description="values of C for each factor of ten")
 
 
 class Thresholds(Section):
@@ -189,7 +204,7 @@ class Runtime(Section):
     """The machine."""
 
     device: Device = Field(default="auto", description="auto, cpu, cuda or cuda:N")
-    threads: Count | None = Field(default=None, description="threads of decoding and arithmetic; null takes every core")
+    threads: Few | None = Field(default=None, description="threads of decoding and arithmetic; null takes every core")
     memory_budget: Bytes = Field(default=512 << 20, description="bytes that the data may occupy, such as 512MiB")
     cache: str = Field(default="auto", description="auto, off, or a folder for decoded data")
 
@@ -229,6 +244,12 @@ class Settings(Section):
         low, high = self.search.c_low, self.search.c_high
         if low > high:
             yield "search.c_low", f"must be at most search.c_high, got {low:g} and {high:g}; exchange them"
+        values = math.log10(high / low) * self.search.steps_per_decade if low <= high else 0
+        if values > MOST_STRENGTHS:
+            yield (
+                "search.steps_per_decade",
+                f"must give at most {MOST_STRENGTHS} values of C, gives {values:,.0f}; lower it",
+            )
 
     def to_yaml(self) -> str:
         """Return the resolved settings as YAML that `load_run_file` reads back to an equal tree."""
@@ -348,13 +369,13 @@ class _Tree:
             raise ConfigError(f"{path}: must be a YAML file, found {reason_of(error)}; check the path") from None
         values = self._parse(text, (), lambda mark: f"{path}:{mark.line + 1}" if mark else f"{path}")
         if not isinstance(values, dict | None):
-            self.problems.append(f"{path}: must hold lines of 'key: value', found {_quote(values)}; write such lines")
+            self.problems.append(f"{path}: must hold lines of 'key: value', found {_shown(values)}; write such lines")
             return
         self.values = values or {}
         found = self.values.pop("format_version", str(FORMAT_VERSION))
         if found != str(FORMAT_VERSION):
             raise RunError(
-                f"{path} holds settings of format_version {_quote(found)}, this release of mlclf reads "
+                f"{path} holds settings of format_version {_shown(found)}, this release of mlclf reads "
                 f"{FORMAT_VERSION}; use the release that wrote it or write it again"
             )
 
@@ -363,7 +384,7 @@ class _Tree:
         key, equals, value = (part.strip() for part in text.partition("="))
         path, source = _path_of(key), _source_of(key)
         if not (key and equals):
-            self.problems.append(f"--set {text!r} must have the form key=value, such as optimizer.l2=0.1")
+            self.problems.append(f"--set {quoted(text)} must have the form key=value, such as optimizer.l2=0.1")
         elif key in Settings.model_fields:
             self.problems.append(f"{source}: names a section; set one of its keys: {', '.join(_siblings((key, '')))}")
         else:
@@ -421,13 +442,13 @@ class _Tree:
                 yield f"{self._source(tuple(name.split('.')))}: {name} {message}"
             return
         if item["type"] == "extra_forbidden":
-            yield f"{self._source(path)}: unknown setting {'.'.join(path)!r}; {_nearest(path)}"
+            yield f"{self._source(path)}: unknown setting {quoted('.'.join(path))}; {_nearest(path)}"
             return
         field = next(path[:end] for end in (1, 2) if path[:end] in _known() or end == len(path))
         given = self._value(field)
         key = [part for part in path[len(field) :] if isinstance(given, dict) and part in given][:1]
         if key or not (isinstance(given, dict) and _is_mapping(field)):  # else the error of its entry says it
-            found = _quote(self._value((*field, *key))) + "".join(f" for {part!r}" for part in key)
+            found = _shown(self._value((*field, *key))) + "".join(f" for {quoted(part)}" for part in key)
             yield f"{self._source((*field, *key))}: {'.'.join(field)} must be {_expected(field)}, got {found}"
 
     def _value(self, path: _Path) -> Any:
@@ -511,6 +532,5 @@ def _alternatives(kind: Any) -> list[str]:
     return [{bool: "true or false", str: "text", NoneType: "null"}[kind]]
 
 
-def _quote(value: object) -> str:
-    text = "null" if value is None else repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+def _shown(value: object) -> str:
+    return "null" if value is None else quoted(value, 80)

@@ -266,7 +266,7 @@ BAD_ARGUMENTS: dict[str, tuple[tuple[object, ...], str]] = {
         "see 'mlclf --help' and 'mlclf COMMAND --help'\n",
     ),
     "a value of another type": ((*FIT, "--folds", "three"), "see 'mlclf --help' and 'mlclf COMMAND --help'\n"),
-    "one fold": ((*FIT, "--folds", 1), "folds must be a whole number >= 2 or null, got '1'\n"),
+    "one fold": ((*FIT, "--folds", 1), "folds must be a whole number from 2 to 100 or null, got '1'\n"),
     "an unknown objective": ((*FIT, "--set", "thresholds.objective=accuracy"), "\n"),
     "too small a budget": (
         (*FIT, "--set", "runtime.memory_budget=10"),
