@@ -28,6 +28,7 @@ from mlclf.data.statistics import Statistics, count_rows, fit_statistics, time_c
 from mlclf.data.steps import Progress
 from mlclf.data.where import parse_where
 from mlclf.errors import ConfigError
+from mlclf.fitting.model_size import check_buckets, check_model_size
 from mlclf.training.candidates import HoldOut, LabelTotals
 from mlclf.training.device_pool import HOST_ROW_BYTES, DevicePool, room_on
 
@@ -125,6 +126,7 @@ class PreparedData:
 
     def _statistics(self) -> Iterator[Progress]:
         features = self.settings.features
+        check_buckets(self.schema, self.settings)
         passes = fit_statistics(
             self.plan,
             self.schema,
@@ -162,6 +164,7 @@ class PreparedData:
         if one_class:
             names = ", ".join(repr(statistics.label_names[index]) for index in one_class[:5])
             yield Progress.warning("statistics", f"{len(one_class)} labels have one class only in training: {names}")
+        check_model_size(statistics.features, self.num_labels, self.settings, self.hold_out.num_models)
         self.encoder = self._encoder(self.split)
         decoded = max(self.plan.row_bytes, statistics.decoded_row_bytes)
         self.pool = pool_shape(self.budget, statistics.row_bytes, decoded, self._reader(), self.plan.largest_unit_rows)
