@@ -123,6 +123,9 @@ class Data(Section):
     label_values: dict[str, Label] = Field(
         default={}, description="text of a label's value -> 0, 1 or null (not observed)"
     )
+    label_lists: Literal["auto", "tags", "elements"] = Field(
+        default="auto", description="what a list column of labels holds: tags, or a 0 or 1 for each label"
+    )
 
 
 class Features(Section):

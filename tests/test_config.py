@@ -43,7 +43,7 @@ def test_defaults_are_those_of_the_contract() -> None:
     assert arguments == Arguments()
     assert settings == Settings()
     assert settings.model_dump() == {
-        "data": {"where": None, "on_corrupt": "error", "label_values": {}},
+        "data": {"where": None, "on_corrupt": "error", "label_values": {}, "label_lists": "auto"},
         "features": {
             "standardize": True,
             "knots": "auto",
@@ -72,7 +72,7 @@ def test_defaults_are_those_of_the_contract() -> None:
 def test_every_field_has_one_line_of_help() -> None:
     models: list[type[BaseModel]] = [Arguments, *(type(section) for _, section in Settings())]
     fields = [field for model in models for field in model.model_fields.values()]
-    assert len(fields) == 12 + 30
+    assert len(fields) == 12 + 31
     for field in fields:
         assert field.description
         assert "\n" not in field.description

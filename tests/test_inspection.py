@@ -71,7 +71,13 @@ def test_footers_alone_give_files_sizes_and_columns(folder: Path) -> None:
     assert (columns["city"]["role"], columns["city"]["min"], columns["city"]["max"]) == ("categorical", "a", "c")
     assert (columns["words"]["role"], columns["words"]["null_share"]) == ("tokens", None)
     assert columns["blob"]["role"] == "ignored"
-    assert report["ignored"] == [{"name": "blob", "reason": "column 'blob' has a type that cannot be an input"}]
+    assert report["ignored"] == [
+        {
+            "name": "blob",
+            "reason": "column 'blob' holds bytes; if they are text in UTF-8, "
+            '--set \'features.roles={"blob": "categorical"}\' or text reads them',
+        }
+    ]
     assert "labels" not in report
     json.dumps(report, allow_nan=False)
 
@@ -160,7 +166,7 @@ def test_a_column_that_names_the_row_is_warned_of(tmp_path: Path) -> None:
     columns = {"id": [f"r{row}" for row in range(rows)], "x": np.arange(rows) % 7, "label": np.arange(rows) % 2}
     report = inspect(str(write(tmp_path / "a.parquet", columns)), ["label"])
     assert report["warnings"] == [
-        "column 'id' has 3,000 distinct values in 3,000 rows; if it names the row, give it as --key or --exclude"
+        "column 'id' has 3,000 distinct values, nearly one a row, which tell nothing of other rows; it is left out"
     ]
 
 

@@ -46,6 +46,8 @@ def test_roles_follow_from_the_types(tmp_path: Path) -> None:
             **PAIR,
             "nothing": pa.nulls(1),
             "floats": [[1.5]],
+            "flags": [[True]],
+            "__index_level_0__": [0],
             "hollow": pa.array([[]], pa.list_(pa.null())),
             "struct": [{"a": 1}],
             "raw": [b"x"],
@@ -65,11 +67,16 @@ def test_roles_follow_from_the_types(tmp_path: Path) -> None:
         2, "values", "x_values",
     )  # fmt: skip
     assert dict(schema.ignored) == {
-        "floats": "column 'floats' is a list of floats, which must be a fixed_size_list, or the values of a pair "
-        "'X_indices' and 'X_values'",
+        "floats": "column 'floats' is a list of floats; --set 'features.roles={\"floats\": \"embedding\"}' takes lists "
+        "of one length as vectors, and a pair 'X_indices' and 'X_values' is sparse",
+        "flags": "column 'flags' is a list of booleans; --set 'features.roles={\"flags\": \"embedding\"}' takes lists "
+        "of one length as vectors",
+        "__index_level_0__": "it is the index of a pandas frame; "
+        '--set \'features.roles={"__index_level_0__": "numeric"}\' uses it',
         "hollow": "column 'hollow' has no list with an element",
         "struct": "column 'struct' has a type that cannot be an input",
-        "raw": "column 'raw' has a type that cannot be an input",
+        "raw": "column 'raw' holds bytes; if they are text in UTF-8, --set 'features.roles={\"raw\": \"categorical\"}' "
+        "or text reads them",
     }
     assert set(schema.feature_columns) >= {"indices", "values", "x_values"}
     assert Schema.from_json(json.loads(json.dumps(schema.to_json()))) == schema
@@ -143,7 +150,7 @@ CONFIG_ERRORS: list[tuple[dict[str, Any], str]] = [
     ({"labels": ["label_a"], "weight": "s"},
      "--weight: column 's' must hold numbers, found strings; name another column"),
     ({"labels": ["label_a", "l"]},
-     ("--labels takes label columns or one list column of tags, not both: 'l' is a list; "
+     ("--labels takes label columns or one list column of labels, not both: 'l' is a list; "
      "name that column alone, or leave it out")),
     ({"labels": ["label_a"], "roles": {"x": "text"}},
      "column 'x' cannot be text: it holds numbers; correct features.roles, or convert the column"),
@@ -203,7 +210,8 @@ def test_labels_of_no_use(tmp_path: Path) -> None:
 def test_nothing_to_learn_from(tmp_path: Path) -> None:
     message = (
         "no column is left to learn from: every column is a label, excluded, or of a type that cannot be an input\n"
-        "  'r': column 'r' has a type that cannot be an input"
+        "  'r': column 'r' holds bytes; if they are text in UTF-8, --set 'features.roles={\"r\": \"categorical\"}' or "
+        "text reads them"
     )
     with refused(DataError, message):
         find_schema(plan_of(tmp_path, {"r": [b"x"], "y": [1]}), ["y"])

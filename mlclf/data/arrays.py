@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from mlclf.errors import DataError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -27,6 +29,21 @@ def one_array(column: pa.ChunkedArray) -> pa.Array:
 def is_text(kind: pa.DataType) -> bool:
     """Whether an Arrow type is one of the three of strings."""
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def text_of_bytes(array: pa.Array, where: str, name: str) -> pa.Array:
+    """The text that bytes encode: [n] large_string.
+
+    Raises:
+        DataError: they are not UTF-8.
+    """
+    storage = array.storage if isinstance(array, pa.ExtensionArray) else array
+    try:
+        return storage.cast(pa.large_binary()).cast(pa.large_string())
+    except pa.ArrowInvalid:
+        raise DataError(
+            f"{where}: column {name!r} holds bytes that are no text in UTF-8; convert them where the data is written"
+        ) from None
 
 
 def as_floats(array: pa.Array) -> NDArray[Any]:

@@ -76,6 +76,7 @@ def inspect(
         key=key,
         group=group,
         roles=settings.features.roles,
+        label_lists=settings.data.label_lists,
     )
     schema = _without_inputs(find(()), labels) or find(labels)
     found = _label_pass(plan, schema, settings) if labels and schema.features else None

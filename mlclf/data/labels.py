@@ -10,7 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mlclf.data.arrays import Recycler, is_text, one_array, transpose
+from mlclf.data.arrays import Recycler, is_text, one_array, text_of_bytes, transpose
+from mlclf.data.identities import is_bytes
+from mlclf.data.label_lists import element_names, spread
 from mlclf.data.label_values import (
     declared_key,
     is_near,
@@ -56,11 +58,12 @@ class LabelColumns:
     """Labels that are columns: bool, 0/1, −1/1, or words that come in known pairs.
 
     Attributes:
-        names: [K], as the columns are called.
+        names: [K], as the columns are called, or the elements of `list_column`.
         declared: text of a value → 0, 1 or None (not observed), for values that are not known.
         seen: kinds of value met so far, by label; the statistics pass uses it to refuse mixtures.
         met: declared values that were met.
         unmapped: values that were met and mean what they usually mean.
+        list_column: the one column whose lists have an element for each label; None where each has its own.
     """
 
     names: tuple[str, ...]
@@ -68,6 +71,7 @@ class LabelColumns:
     seen: dict[str, set[str]] = field(default_factory=dict)
     met: set[str] = field(default_factory=set, compare=False)
     unmapped: set[str] = field(default_factory=set, compare=False)
+    list_column: str | None = None
     _known: dict[str, dict[str, int | None]] = field(default_factory=dict, compare=False, repr=False)
     _scratch: Recycler = field(default_factory=Recycler, compare=False, repr=False)
 
@@ -78,6 +82,7 @@ class LabelColumns:
             DataError: a value is not a label; names the place, the column and the setting that maps it.
         """
         columns = self._scratch.array((len(self.names), table.num_rows), np.uint8)
+        table = self.spread(table, where)
         for index, name in enumerate(self.names):
             columns[index] = self.encode_column(name, table, where)
         transpose(columns, out)
@@ -89,9 +94,15 @@ class LabelColumns:
         self.encode(table, where, out)
         return out
 
+    def spread(self, table: pa.Table, where: str) -> pa.Table:
+        """A table with a column for each label, as `encode_column` takes it."""
+        return table if self.list_column is None else spread(table, self.list_column, self.names, where)
+
     def encode_column(self, name: str, table: pa.Table, where: str) -> NDArray[np.uint8]:
         """Codes of one label: [n] uint8."""
         array = one_array(table.column(name))
+        if is_bytes(array.type):
+            array = text_of_bytes(array, where, name)
         if pa.types.is_null(array.type):
             return np.full(len(array), UNOBSERVED, np.uint8)
         if is_text(array.type):
@@ -297,6 +308,9 @@ Labels = LabelColumns | TagList
 
 def make_labels(schema: Schema, declared: Mapping[str, int | None], names: Sequence[str] | None = None) -> Labels:
     """The label encoder of a schema; `names` are the tags found when the run was fitted."""
+    if schema.elements:
+        column = schema.labels[0]
+        return LabelColumns(element_names(column, schema.elements), dict(declared), list_column=column)
     if not schema.tags:
         return LabelColumns(schema.labels, dict(declared))
     tags = TagList(schema.labels[0])
@@ -314,6 +328,7 @@ class ColumnCounter:
 
     def add(self, table: pa.Table, where: str, weights: NDArray[np.float64], parts: NDArray[np.int8]) -> None:
         """Count the rows of a table: weights [n], parts [n]."""
+        table = self._labels.spread(table, where)
         counts = self._counts
         num_parts = len(counts.rows)
         size = num_parts * NUM_CODES

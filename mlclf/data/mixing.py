@@ -153,6 +153,7 @@ class _ColumnCounts:
         self._positives, self._observed = np.zeros(len(self.names)), np.zeros(len(self.names))
 
     def add(self, table: pa.Table, place: str) -> None:
+        table = self._labels.spread(table, place)
         for index, name in enumerate(self.names):
             codes = self._labels.encode_column(name, table, place)
             self._positives[index] += np.count_nonzero(codes == 1)

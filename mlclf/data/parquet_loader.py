@@ -131,10 +131,11 @@ class ParquetLoader:
                 exclude=names_of(exclude, "exclude"),
                 weight=weight,
                 roles=settings.features.roles,
+                label_lists=settings.data.label_lists,
             )
             found = _fitted(plan, schema, settings, condition, skip, threads, memory_budget)
         else:
-            schema = replace(features.schema, weight=weight)
+            schema = replace(features.schema.without(features.inputs.unused), weight=weight)
             check_shards(plan, schema)
             found = _reused(plan, schema, settings, condition, skip, threads, memory_budget, features)
         self.features = FittedFeatures(schema, found.encoder.features, found.label_names)

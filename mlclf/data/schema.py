@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import shlex
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from glob import escape
 from typing import Any
 
 import pyarrow as pa
 
 from mlclf.data.arrays import is_text
+from mlclf.data.column_samples import free_texts, index_columns, list_width
 from mlclf.data.identities import is_bytes
+from mlclf.data.label_lists import AUTO, num_elements
+from mlclf.data.layouts import is_list
 from mlclf.data.shards import Plan
 from mlclf.errors import ConfigError, DataError, RunError
 from mlclf.messages import listed
@@ -34,6 +39,7 @@ FAMILY_WORDS = {
     "strings": "lists of strings",
     "integers": "lists of integers",
     "floats": "lists of floats",
+    "bools": "lists of booleans",
     "vector": "vectors",
     "bytes": "bytes",
     "null": "only nulls",
@@ -44,8 +50,14 @@ FAMILY_WORDS = {
 LISTS = ("strings", "integers", "empty")
 """Families of lists whose elements are tokens or tags."""
 
+NUMBER_LISTS = ("floats", "integers", "bools")
+"""Families of lists that a declared embedding may be of, all of one length."""
+
 SINGLE = ("number", "string", "bytes")
 """Families of values that can be compared with each other."""
+
+WORDS = ("string", "bytes")
+"""Families of text, annotated as such or not."""
 
 UNDECIDED = ("null", "empty")
 """Families that say nothing against what a column is in the other shards."""
@@ -75,6 +87,8 @@ class Schema:
         labels: label columns in schema order, or the one list column of tags.
         tags: whether `labels` is a list column of tags.
         ignored: columns left out, with the reason.
+        elements: labels of the one column of `labels` whose lists have a 0 or 1 for each; 0 for other labels.
+        notes: what was found of columns and is worth saying, one line each; not kept in a run.
     """
 
     features: tuple[FeatureColumn, ...]
@@ -84,14 +98,20 @@ class Schema:
     key: str | None = None
     group: str | None = None
     ignored: tuple[tuple[str, str], ...] = ()
+    elements: int = 0
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def feature_columns(self) -> tuple[str, ...]:
         names = [[column.name, column.values_column] for column in self.features]
         return tuple(name for pair in names for name in pair if name is not None)
 
+    def without(self, names: Container[str | None]) -> Schema:
+        """The schema with inputs left out."""
+        return replace(self, features=tuple(column for column in self.features if column.name not in names))
+
     def to_json(self) -> dict[str, Any]:
-        return {"format_version": FORMAT_VERSION} | asdict(self)
+        return {"format_version": FORMAT_VERSION} | {k: v for k, v in asdict(self).items() if k != "notes"}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Schema:
@@ -108,8 +128,8 @@ class Schema:
 def family(kind: pa.DataType) -> str:
     """What a column of this type can be.
 
-    `number`, `string`, `bytes`, `strings` and `integers` and `floats` (lists), `vector:N`, `null`, `empty` (lists of
-    null: no list has an element), or `other`.
+    `number`, `string`, `bytes`, `strings`, `integers`, `floats` and `bools` (lists), `vector:N`, `null`, `empty`
+    (lists of null: no list has an element), or `other`.
     """
     types = pa.types
     if types.is_dictionary(kind):
@@ -125,13 +145,15 @@ def family(kind: pa.DataType) -> str:
     if is_bytes(kind):
         return "bytes"
     if types.is_fixed_size_list(kind):
-        numbers = types.is_floating(kind.value_type) or types.is_integer(kind.value_type)
+        numbers = any(is_one(kind.value_type) for is_one in (types.is_floating, types.is_integer, types.is_boolean))
         return f"vector:{kind.list_size}" if numbers and kind.list_size else "other"
-    if types.is_list(kind) or types.is_large_list(kind):
+    if is_list(kind):
         if types.is_floating(kind.value_type):
             return "floats"
         if types.is_integer(kind.value_type):
             return "integers"
+        if types.is_boolean(kind.value_type):
+            return "bools"
         return {"string": "strings", "null": "empty"}.get(family(kind.value_type), "other")
     return "other"
 
@@ -147,6 +169,8 @@ def find_schema(
     group: str | None = None,
     roles: Mapping[str, str] | None = None,
     other_columns: Sequence[str] = (),
+    label_lists: str = AUTO,
+    needs_inputs: bool = True,
 ) -> Schema:
     """Give every column of the plan its role.
 
@@ -158,6 +182,8 @@ def find_schema(
         weight, key, group: columns of row weights, row identity, clusters; never inputs.
         roles: column name or glob → role, where it should not follow from the type.
         other_columns: columns that are read but are not inputs (such as the time column of a split).
+        label_lists: what a list column of labels holds: AUTO, TAGS or ELEMENTS of `mlclf.data.label_lists`.
+        needs_inputs: False where nothing is to be learned; text is then not looked at.
 
     Raises:
         ConfigError: a name matches nothing, or two parts claim one column.
@@ -167,9 +193,16 @@ def find_schema(
     names = list(columns)
     label_columns = _match(names, labels, "label", "--labels")
     _check_parts(columns, (("--weight", weight), ("--key", key), ("--group", group)), other_columns)
-    tags = _is_tag_list(label_columns, columns)
-    if not tags:
+    lists = _label_list(label_columns, columns)
+    if lists is None:
         _check_labels(plan, label_columns)
+    elements = 0 if lists is None else num_elements(plan, lists, columns[lists], label_lists)
+    notes = []
+    if elements and columns[lists or ""] == "integers" and label_lists == AUTO:
+        notes.append(
+            f"label {lists!r} has lists of 0 and 1, {elements:,} in each: element k is the label '{lists}[k]'; "
+            "data.label_lists=tags takes them for tags"
+        )
     if weight in label_columns:
         raise ConfigError(f"--weight: column {weight!r} is a label; name another column, or take it out of --labels")
     taken = {name for name in (weight, key, group) if name is not None} | set(label_columns)
@@ -183,16 +216,38 @@ def find_schema(
     wanted = _match(names, features, "feature", "--features") if features else names
     candidates = [name for name in wanted if name not in taken and name not in excluded]
     declared = _declared(names, roles or {})
-    found, ignored = _assign(candidates, columns, declared, explicit=bool(features))
+    chosen = {*features, *declared}
+    indices = [name for name in candidates if name in index_columns(plan.shards) and name not in chosen]
+    candidates = [name for name in candidates if name not in indices]
+    if label_columns and needs_inputs:
+        strings = [name for name in candidates if columns[name] == "string" and name not in declared]
+        for name in free_texts(plan, strings):
+            declared[name] = TEXT
+            notes.append(
+                f"column {name!r} is read as text, by its words: nearly every row has a value of its own; "
+                f"{_role_setting(name, CATEGORICAL)} makes it a category"
+            )
+    found, ignored = _assign(plan, candidates, columns, declared, explicit=bool(features))
+    ignored += [
+        (name, f"it is the index of a pandas frame; {_role_setting(name, NUMERIC)} uses it") for name in indices
+    ]
     used = list(label_columns) + [name for name in (weight, key, group) if name] + list(other_columns)
-    schema = Schema(tuple(found), tuple(label_columns), tags, weight, key, group, tuple(ignored))
+    schema = Schema(
+        tuple(found), tuple(label_columns), lists is not None and not elements, weight, key, group, tuple(ignored),
+        elements, tuple(notes),
+    )  # fmt: skip
     check_shards(plan, schema, used)
-    if labels and not found:
+    if labels and needs_inputs and not found:
         raise DataError(
             "no column is left to learn from: every column is a label, excluded, or of a type that cannot be an input"
             + "".join(f"\n  {name!r}: {why}" for name, why in ignored[:12])
         )
     return schema
+
+
+def _role_setting(name: str, role: str) -> str:
+    """How the role of a column is declared, for a shell."""
+    return f"--set {shlex.quote('features.roles=' + json.dumps({name: role}, ensure_ascii=False))}"
 
 
 def check_shards(plan: Plan, schema: Schema, others: Iterable[str] = (), *, with_labels: bool = True) -> None:
@@ -299,7 +354,7 @@ def _check_labels(plan: Plan, labels: Sequence[str]) -> None:
     for shard in plan.shards:
         for column in shard.schema:
             kind = column.type
-            good = family(kind) in ("number", "string", "null") and not pa.types.is_temporal(kind)
+            good = family(kind) in (*SINGLE, "null") and not pa.types.is_temporal(kind)
             if column.name in labels and not good:
                 problems.setdefault(
                     column.name,
@@ -310,16 +365,16 @@ def _check_labels(plan: Plan, labels: Sequence[str]) -> None:
         raise DataError(listed(list(problems.values())))
 
 
-def _is_tag_list(labels: Sequence[str], columns: Mapping[str, str]) -> bool:
-    lists = [name for name in labels if columns[name] in LISTS]
-    if not lists:
-        return False
-    if len(labels) > 1:
+def _label_list(labels: Sequence[str], columns: Mapping[str, str]) -> str | None:
+    """The one list column of the labels; None where the labels are columns of their own."""
+    kinds = (*LISTS, "floats", "bools", "vector")
+    lists = [name for name in labels if columns[name].partition(":")[0] in kinds]
+    if len(lists) and len(labels) > 1:
         raise ConfigError(
-            f"--labels takes label columns or one list column of tags, not both: {lists[0]!r} is a list; "
+            f"--labels takes label columns or one list column of labels, not both: {lists[0]!r} is a list; "
             "name that column alone, or leave it out"
         )
-    return True
+    return lists[0] if lists else None
 
 
 def _declared(names: Sequence[str], roles: Mapping[str, str]) -> dict[str, str]:
@@ -331,7 +386,7 @@ def _declared(names: Sequence[str], roles: Mapping[str, str]) -> dict[str, str]:
 
 
 def _assign(
-    candidates: Sequence[str], columns: Mapping[str, str], declared: Mapping[str, str], *, explicit: bool
+    plan: Plan, candidates: Sequence[str], columns: Mapping[str, str], declared: Mapping[str, str], *, explicit: bool
 ) -> tuple[list[FeatureColumn], list[tuple[str, str]]]:
     found: list[FeatureColumn] = []
     ignored: list[tuple[str, str]] = []
@@ -347,16 +402,23 @@ def _assign(
         values = partners.get(name)
         is_pair = values is not None
         role = role or (SPARSE if is_pair else _default_role(kind))
-        problem = _role_problem(name, role, kind, is_pair)
+        width = _width(plan, name, kind) if role == EMBEDDING else 0
+        problem = _role_problem(name, role, kind, is_pair, width)
         if problem is None:
             assert role is not None
-            width = int(kind.partition(":")[2] or 0) if role == EMBEDDING else 0
             found.append(FeatureColumn(name, role, width, values if role == SPARSE else None))
         elif explicit or name in declared:
             raise ConfigError(problem)
         else:
             ignored.append((name, problem))
     return found, ignored
+
+
+def _width(plan: Plan, name: str, kind: str) -> int:
+    """Elements of each vector of a column: by its type, or by the first list of one whose type does not say it."""
+    if kind.startswith("vector:"):
+        return int(kind.removeprefix("vector:"))
+    return list_width(plan, name) if kind in NUMBER_LISTS else 0
 
 
 def _sparse_pairs(candidates: Sequence[str], columns: Mapping[str, str]) -> dict[str, str]:
@@ -376,11 +438,13 @@ def _default_role(kind: str) -> str | None:
     return EMBEDDING if kind.startswith("vector:") else by_kind.get(kind)
 
 
-def _role_problem(name: str, role: str | None, kind: str, is_pair: bool) -> str | None:
+def _role_problem(name: str, role: str | None, kind: str, is_pair: bool, width: int) -> str | None:
     if role is None:
+        vector = f"{_role_setting(name, EMBEDDING)} takes lists of one length as vectors"
         hints = {
-            "floats": "is a list of floats, which must be a fixed_size_list, or the values of a pair "
-            "'X_indices' and 'X_values'",
+            "floats": f"is a list of floats; {vector}, and a pair 'X_indices' and 'X_values' is sparse",
+            "bools": f"is a list of booleans; {vector}",
+            "bytes": f"holds bytes; if they are text in UTF-8, {_role_setting(name, CATEGORICAL)} or text reads them",
             "empty": "has no list with an element",
         }
         return f"column {name!r} {hints.get(kind, 'has a type that cannot be an input')}"
@@ -388,13 +452,15 @@ def _role_problem(name: str, role: str | None, kind: str, is_pair: bool) -> str 
         NUMERIC: ("number", "null"),
         CATEGORICAL: (*SINGLE, "null"),
         TOKENS: LISTS,
-        TEXT: ("string", "null"),
+        TEXT: ("string", "bytes", "null"),
     }
-    fits = {SPARSE: is_pair, EMBEDDING: kind.startswith("vector:")}.get(role, kind in allowed.get(role, ()))
+    fits = {SPARSE: is_pair, EMBEDDING: width > 0}.get(role, kind in allowed.get(role, ()))
     if fits:
         return None
+    empty = role == EMBEDDING and kind in NUMBER_LISTS
     return (
-        f"column {name!r} cannot be {role}: it holds {FAMILY_WORDS.get(kind.partition(':')[0], kind)}; "
+        f"column {name!r} cannot be {role}: it holds "
+        f"{'no list with an element' if empty else FAMILY_WORDS.get(kind.partition(':')[0], kind)}; "
         "correct features.roles, or convert the column"
     )
 
@@ -412,23 +478,28 @@ def _expected_families(
             NUMERIC: ("number", "null"),
             CATEGORICAL: (*SINGLE, "null"),
             TOKENS: (*LISTS, "null"),
-            TEXT: ("string", "null"),
-            EMBEDDING: (f"vector:{column.width}", "null"),
+            TEXT: ("string", "bytes", "null"),
+            EMBEDDING: (f"vector:{column.width}", *NUMBER_LISTS, *UNDECIDED),
             SPARSE: ("integers", "empty", "null"),
         }[column.role]
         expected[column.name] = _one_of(role_families)
         if column.role == CATEGORICAL and columns.get(column.name) in SINGLE:
             expected[column.name] = _accepts(columns[column.name])
+        if column.role == CATEGORICAL and columns.get(column.name) in WORDS:
+            expected[column.name] = _one_of((*WORDS, "null"))
         if column.values_column is not None:
             expected[column.values_column] = _one_of(("floats", "integers", "empty", "null"))
     if with_labels:
         for name in schema.labels:
+            if schema.elements:
+                expected[name] = _one_of((f"vector:{schema.elements}", *NUMBER_LISTS, *UNDECIDED))
+                continue
             expected[name] = _one_of((*LISTS, "null")) if schema.tags else _accepts(columns.get(name, "null"))
     return expected
 
 
 def _accepts(kind: str) -> Callable[[str], bool]:
-    return lambda other: other in (kind, "null") or kind == "null"
+    return lambda other: other in (kind, "null") or kind == "null" or (kind in WORDS and other in WORDS)
 
 
 def _one_of(kinds: tuple[str, ...]) -> Callable[[str], bool]:
@@ -442,5 +513,7 @@ def _role_of(schema: Schema, name: str) -> str:
         if column.values_column == name:
             return "the values of a sparse pair"
     if name in schema.labels:
+        if schema.elements:
+            return f"a list of {schema.elements} labels"
         return "a list of tags" if schema.tags else "a label like in the other shards"
     return "as in the other shards"

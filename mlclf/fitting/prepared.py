@@ -20,7 +20,7 @@ from mlclf.data.plain import with_plain_columns
 from mlclf.data.pool import ReaderBytes, lanes_for, pool_shape, reader_bytes
 from mlclf.data.pruning import check_where
 from mlclf.data.rows import RowEncoder
-from mlclf.data.schema import Schema, check_shards, drift, find_schema, names_and_globs
+from mlclf.data.schema import check_shards, drift, find_schema, names_and_globs
 from mlclf.data.selection import Selection
 from mlclf.data.shards import Plan, make_plan
 from mlclf.data.splits import CHOICE, Split
@@ -92,8 +92,11 @@ class PreparedData:
             group=arguments.group,
             roles=settings.features.roles,
             other_columns=others,
+            label_lists=settings.data.label_lists,
         )
-        self.schema = _without(self.schema, self.split.group)
+        for note in self.schema.notes:
+            yield Progress.warning("data", note)
+        self.schema = self.schema.without({self.split.group})
         if self.valid_plan is not None:
             check_shards(self.valid_plan, self.schema, filter(None, [self.schema.group]))
         for flag in ("labels", "columns", "exclude"):
@@ -361,9 +364,3 @@ def resolve_split(arguments: Arguments, settings: Settings, plan: Plan, has_vali
     if fraction == 0:
         return Split(kind="none")
     return Split("held_out", fraction=fraction or DEFAULT_FRACTION, seed=seed, group=arguments.group)
-
-
-def _without(schema: Schema, group: str | None) -> Schema:
-    """The schema with the column that names the groups of the split taken out of the inputs."""
-    kept = tuple(feature for feature in schema.features if feature.name != group)
-    return Schema(kept, schema.labels, schema.tags, schema.weight, schema.key, schema.group, schema.ignored)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -392,11 +392,11 @@ class Run:
     # ── rows ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _applied_schema(self, plan: Plan) -> Schema:
-        """The schema of the run, without weight and key where the data does not have them."""
+        """The schema of the run, without inputs that the fit left out, weight and key where the data lacks them."""
         names = set(plan.shards[0].schema.names)
         key = self.schema.key if self.schema.key in names else None
         weight = self.schema.weight if self.schema.weight in names else None
-        return Schema(self.schema.features, self.schema.labels, self.schema.tags, weight, key, None)
+        return replace(self.schema.without(self.features.unused), weight=weight, key=key, group=None)
 
     def _kept_rows(self, plan: Plan) -> KeptRows | None:
         """The rows that `data.where` of the fit keeps, counted once for each plan; None where it keeps all."""

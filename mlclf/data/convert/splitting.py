@@ -207,14 +207,14 @@ def _by_hash(hashes: NDArray[np.uint64], bounds: NDArray[np.float64]) -> NDArray
 def _stratified(plan: Plan, fractions: NDArray[np.float64], names: Sequence[str], seed: int) -> Parts:
     if not names:
         raise ConfigError("--by stratified: labels must be given with --labels")
-    schema, stratifier = find_schema(plan, names), Stratifier(fractions, seed)
+    schema, stratifier = find_schema(plan, names, needs_inputs=False), Stratifier(fractions, seed)
     known: dict[str, int] = {}
     labels = make_labels(schema, {})
 
     def parts(first_row: int, table: pa.Table) -> NDArray[np.int8]:
         where = plan.locate(first_row)
         if isinstance(labels, LabelColumns):
-            height = max(1, CELL_BYTES // len(schema.labels))
+            height = max(1, CELL_BYTES // len(labels.names))
             starts = range(0, table.num_rows, height)
             found = [_positive(labels, table.slice(start, height), where) for start in starts]
             rows = np.concatenate([start + each[0] for start, each in zip(starts, found, strict=True)])

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mlclf.data.arrays import as_floats, one_array
@@ -203,6 +204,14 @@ class NumericFeature:
         if pa.types.is_null(array.type):
             return np.full((len(array), self.width), np.nan)
         present = ~array.is_null().to_numpy(zero_copy_only=False)
+        if not pa.types.is_fixed_size_list(array.type):
+            lengths = pc.list_value_length(array).drop_null()
+            wrong = lengths.filter(pc.not_equal(lengths, self.width))
+            if len(wrong):
+                raise DataError(
+                    f"{place}: every list of an embedding must have {self.width} elements, as the first one has, found "
+                    f"one of {wrong[0].as_py()}; make them of one length, a whole list null where it is missing"
+                )
         inside = array.flatten()
         if inside.null_count:
             raise DataError(null_inside(where, self.name))

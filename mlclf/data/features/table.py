@@ -88,6 +88,12 @@ class Features:
         yield from self.tokens
 
     @property
+    def unused(self) -> frozenset[str]:
+        """Columns that give no input: what is constant, empty, or has a value of its own in nearly every row."""
+        dense = {feature.name for feature in self.dense if not feature.dense_names()}
+        return frozenset(dense | {feature.name for feature in self.tokens if not feature.vocabulary_size})
+
+    @property
     def num_dense(self) -> int:
         return self.num_lines + (0 if self.hinges is None else len(self.hinges))
 
@@ -126,7 +132,7 @@ class Features:
     @property
     def num_tokens(self) -> int | None:
         """Ids of every row, where all rows have as many; None where their number differs."""
-        kept = [feature for feature in self.tokens if not _is_dropped(feature)]
+        kept = [feature for feature in self.tokens if feature.vocabulary_size]
         one_each = all(isinstance(feature, LevelFeature) and not feature.is_list for feature in kept)
         return len(kept) if one_each else None
 
@@ -194,7 +200,7 @@ class Features:
         parts = []
         start = 0
         for feature in self.tokens:
-            if _is_dropped(feature):
+            if not feature.vocabulary_size:
                 continue
             part = feature.encode(table, where)
             part.ids = part.ids + start
@@ -264,10 +270,6 @@ class Features:
 def block_rows(num_dense: int) -> int:
     """Rows that are encoded at once."""
     return max(64, SCRATCH_BYTES // (4 * max(1, num_dense)))
-
-
-def _is_dropped(feature: IdFeature) -> bool:
-    return isinstance(feature, LevelFeature) and feature.is_dropped
 
 
 def _fields(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:

@@ -19,6 +19,9 @@ from mlclf.data.labels import list_parts, null_inside
 from mlclf.data.tally import Tally
 from mlclf.errors import DataError
 
+LEAST_ROWS, IDENTIFIER_SHARE = 100, 0.95
+"""Of so many rows and more, a column with so many distinct values a row names the rows."""
+
 MISSING, OTHER = 0, 1
 """Ids of the first two entries of every vocabulary."""
 
@@ -29,13 +32,15 @@ class LevelFeature:
 
     Vocabulary entries: missing, other, then the levels by falling count, ties by code point. A column with more
     distinct levels than `hash_limit` is hashed instead: missing, then one entry for each bucket. A column without a
-    level, or with the same one in every row, has no vocabulary and gives no ids.
+    level, with the same one in every row, or with one of its own in nearly every row, has no vocabulary and gives no
+    ids.
 
     Attributes:
         levels: the kept levels, as canonical text (`mlclf.data.identities`).
         buckets: number of hash buckets, 0 while the vocabulary is used.
         is_constant: whether every row has the one level.
         texts_of: how levels are written; None for canonically, as all are but those of runs of an earlier format.
+        identified: distinct values, where the column is left out because nearly every row has its own.
         unseen: levels met by `encode` that the vocabulary does not have.
     """
 
@@ -50,6 +55,7 @@ class LevelFeature:
     texts_of: Callable[[pa.Array], pa.Array] | None = None
     unseen: Tally = field(default_factory=Tally)
     dropped_levels: int = 0
+    identified: int = 0
     _counts: Counter[str] = field(default_factory=Counter)
     _missing: int = 0
     _known: pa.Array | None = None
@@ -76,8 +82,15 @@ class LevelFeature:
             self.dropped_levels = max(0, len(ranked) - self.max_levels)
             self.levels = tuple(ranked[: self.max_levels])
             self.is_constant = not self.is_list and len(ranked) == 1 and not self._missing
+            self._drop_identifier(len(ranked))
         self._counts = Counter()
         self._known = pa.array(self.levels, pa.string())
+
+    def _drop_identifier(self, distinct: int) -> None:
+        """Leave the levels out where nearly every row has one of its own: they tell nothing of other rows."""
+        rows = sum(self._counts.values())
+        if not self.is_list and not self._missing and rows >= LEAST_ROWS and distinct >= IDENTIFIER_SHARE * rows:
+            self.identified, self.levels, self.dropped_levels = distinct, (), 0
 
     @property
     def is_dropped(self) -> bool:
@@ -101,6 +114,11 @@ class LevelFeature:
             return (
                 f"column {self.name!r} has more than {self.hash_limit:,} distinct values; "
                 f"it is hashed to {self.buckets:,} buckets"
+            )
+        if self.identified:
+            return (
+                f"column {self.name!r} has {self.identified:,} distinct values, nearly one a row, which tell nothing "
+                "of other rows; it is left out"
             )
         if not self.levels:
             return f"column {self.name!r} has no {'token' if self.is_list else 'value'} in any row; it is left out"

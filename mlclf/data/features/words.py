@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from mlclf.data.arrays import one_array, text_of_bytes
 from mlclf.data.batch import Tokens
+from mlclf.data.identities import is_bytes
 from mlclf.data.text import hashed_counts, idf, tfidf
 from mlclf.errors import DataError
 
@@ -94,8 +96,10 @@ class TextFeature:
         return []
 
     def _counts(self, table: pa.Table, where: str) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        column = table.column(self.name)
+        if is_bytes(column.type):
+            column = pa.chunked_array([text_of_bytes(one_array(column), where, self.name)])
         try:
-            column = table.column(self.name)
             texts = pc.cast(column, pa.string()) if pa.types.is_null(column.type) else column
             return hashed_counts(texts, self.space)
         except DataError as error:
