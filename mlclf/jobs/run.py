@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from mlclf.decisions.scores import Scorer, scores_of
 from mlclf.decisions.thresholds import Thresholds
 from mlclf.decisions.tuner import Tuner
 from mlclf.errors import ConfigError
-from mlclf.files import read_json, sha256_of, write_json
+from mlclf.files import read_json, sha256_of
 from mlclf.jobs.evaluations import EvaluateOptions, Judged, ScoredBatch, check_column, evaluation_steps
 from mlclf.jobs.kept_rows import KeptRows
 from mlclf.jobs.predictions import (
@@ -47,6 +48,7 @@ from mlclf.jobs.predictions import (
 from mlclf.jobs.shifted import read_prevalences, shifted_thresholds
 from mlclf.jobs.tuned import DEFAULT_CONFIDENCE, make_tuner
 from mlclf.names import Names, names_of
+from mlclf.outputs.documents import check_document, write_document
 from mlclf.outputs.output import claimed
 from mlclf.runs import RunFolder
 
@@ -146,6 +148,7 @@ class Run:
             exact: AUROC and average precision from sorted scores, label by label.
         """
         options = EvaluateOptions(by, bootstrap, exact)
+        check_document(out)
         plan = self._plan(names_of(data))
         check_column(plan, by)
         identity = self._identity(plan) if bootstrap else None
@@ -165,7 +168,7 @@ class Run:
         if sliced is not None:
             report |= sliced.report(judged.label_names, self.train_prevalences)
         if out is not None:
-            write_json(Path(out), report)
+            write_document(out, report)
         return report
 
     # ── predict ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -197,6 +200,7 @@ class Run:
         data = names_of(data)
         with claimed(out, "predict", arguments=data, resume=resume, overwrite=overwrite, resumable=True) as output:
             plan = self._plan(data)
+            output.keep_apart(plan.local_files())
             check_shards(plan, self._applied_schema(plan), with_labels=False)
             parts = Parts(output, plan, resume=resume, bound=self._made_of({"top": top}))
             for note in [*output.said(), *parts.notes]:
@@ -270,6 +274,32 @@ class Run:
             unlabelled: data without labels, in which they may occur more or less often: thresholds are for these rows.
             prevalence: JSON file `{label: share}` of prevalences that are known, for which thresholds are to be.
         """
+        check_document(out)
+        with nullcontext() if out is not None else claimed(self.path, "calibrate", adds=True) as output:
+            tuned = self._tuned(names_of(data), objective, confidence, across_labels, prior, unlabelled, prevalence)
+            thresholds = yield from tuned
+            document = thresholds.to_json(list(self.label_names))
+            if output is None:
+                write_document(out or "", document)
+            else:
+                output.rewrite_json("thresholds.json", document)
+                self.thresholds = thresholds
+                metrics = self.metrics
+                if metrics is not None:
+                    output.rewrite_json("metrics.json", metrics)
+        return document
+
+    def _tuned(
+        self,
+        data: Sequence[str],
+        objective: str,
+        confidence: float | None,
+        across_labels: str | None,
+        prior: str | Path | None,
+        unlabelled: Names,
+        prevalence: str | Path | None,
+    ) -> Generator[Progress, None, Thresholds]:
+        """Thresholds as `calibrate_steps` says."""
         wanted = parse_objective(objective)
         options: dict[str, Any] = {
             "across_labels": across_labels,
@@ -277,8 +307,8 @@ class Run:
             "method": self.settings.thresholds.method,
         }
         make_tuner(wanted, len(self.label_names), confidence=confidence, **options)  # refuses before data is read
-        if names_of(data):
-            tuner = yield from self._tuned_on(names_of(data), wanted, confidence, options)
+        if data:
+            tuner = yield from self._tuned_on(data, wanted, confidence, options)
         else:
             tuner = yield from self._tuned_again(wanted, confidence, options)
         known = None if prevalence is None else read_prevalences(prevalence, self.label_names)
@@ -286,18 +316,7 @@ class Run:
         if names_of(unlabelled):
             fresh = yield from self._counted(names_of(unlabelled))
         shifted = known is not None or fresh is not None
-        thresholds = shifted_thresholds(tuner, known, fresh) if shifted else tuner.thresholds()
-        document = thresholds.to_json(list(self.label_names))
-        if out is not None:
-            write_json(Path(out), document)
-            return document
-        with claimed(self.path, "calibrate", adds=True) as output:
-            output.rewrite_json("thresholds.json", document)
-            self.thresholds = thresholds
-            metrics = self.metrics
-            if metrics is not None:
-                output.rewrite_json("metrics.json", metrics)
-        return document
+        return shifted_thresholds(tuner, known, fresh) if shifted else tuner.thresholds()
 
     def _tuned_again(
         self, objective: Objective, confidence: float | None, options: Mapping[str, Any]

@@ -26,11 +26,11 @@ from mlclf.decisions.thresholds import at_least
 from mlclf.decisions.top_k import is_top
 from mlclf.decisions.tuner import Tuner
 from mlclf.errors import ConfigError, DataError
-from mlclf.files import write_json
 from mlclf.jobs.evaluations import EvaluateOptions, Judged, ScoredBatch, check_column, evaluation_steps
 from mlclf.jobs.shifted import read_prevalences, shifted_thresholds
 from mlclf.jobs.tuned import DEFAULT_CONFIDENCE, make_tuner
 from mlclf.names import Names, names_of
+from mlclf.outputs.documents import check_document, write_document
 
 DEFAULT_BUDGET_BYTES = 512 << 20
 
@@ -75,6 +75,7 @@ def calibrate_scores_steps(
     """
     if out is None:
         raise ConfigError("calibrating score files needs --out, the file for the thresholds")
+    check_document(out)
     wanted = parse_objective(objective)
     make_tuner(wanted, 1, confidence=confidence, across_labels=across_labels)  # refuses before data is read
     files = opened(data, **columns)
@@ -103,7 +104,7 @@ def calibrate_scores_steps(
     thresholds = shifted_thresholds(tuner, known, fresh) if shifted else tuner.thresholds()
     document = in_file_scale(thresholds, files.kind).to_json(list(files.label_names))
     document[KIND_FIELD] = files.kind
-    write_json(Path(out), document)
+    write_document(out, document)
     return document
 
 
@@ -244,6 +245,7 @@ def evaluate_scores_steps(
         ConfigError, DataError: an argument or the data is not what it has to be; nothing is written.
     """
     options = EvaluateOptions(by, bootstrap, exact)
+    check_document(out)
     files = opened(data, **columns)
     check_column(files.plan, by)
     decided = _thresholds(files, thresholds)
@@ -278,7 +280,7 @@ def evaluate_scores_steps(
     for entry, cut in zip(report["labels"].values(), cuts.tolist(), strict=True):
         entry["threshold"] = None if np.isnan(cut) else cut
     if out is not None:
-        write_json(Path(out), report)
+        write_document(out, report)
     return report
 
 
