@@ -25,6 +25,7 @@ from mlclf.decisions.histograms import LabelHistogram
 from mlclf.decisions.thresholds import Thresholds
 from mlclf.errors import RunError
 from mlclf.files import committed, read_json, safe_relative, sha256_of, write_bytes, write_json, write_text
+from mlclf.outputs.output import settle_before_reading
 from mlclf.training.models import LinearHead
 
 FORMAT_VERSION = 1
@@ -177,6 +178,7 @@ class RunFolder:
         Raises:
             RunError: there is no run here, it is not finished, of another format, or a file was changed.
         """
+        settle_before_reading(self.path)
         if not self.started:
             raise RunError(f"{self.path}: is not a run folder (it has no config.yaml); give the --out of a fit")
         if not self.finished:

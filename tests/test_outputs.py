@@ -576,3 +576,26 @@ def test_a_file_system_that_is_full_and_a_mount_point(tmp_path: Path) -> None:
         assert contents(out) == whole({"b.bin": bytes(60_000)})
     finally:
         subprocess.run(["umount", str(out)], check=True)
+
+
+# ── before reading ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_whoever_reads_an_output_finds_it_whole(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between two renames: there is no output until the next command, one that reads it too."""
+
+    def stop(*_: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(exchange, "exchanged", lambda *_: False)
+    original = Path.rename
+    monkeypatch.setattr(Path, "rename", lambda path, target: stop() if path.name == "new" else original(path, target))
+    monkeypatch.setattr(output.Output, "close", lambda self: None)
+    with pytest.raises(Killed):
+        run_job(out, NEW, overwrite=True)
+    monkeypatch.undo()
+    assert not out.exists()
+    output.settle_before_reading(out / "sub")
+    assert contents(out) == whole(NEW)
+    assert list(out.parent.iterdir()) == [out]
+    output.settle_before_reading("no\0path")

@@ -44,6 +44,9 @@ MemoryBudget = Annotated[
 
 def is_run(path: str) -> bool:
     """Whether an argument is a run: a folder with `config.yaml`."""
+    from mlclf.outputs.output import settle_before_reading
+
+    settle_before_reading(path)
     return (Path(path) / "config.yaml").is_file()
 
 

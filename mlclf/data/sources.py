@@ -22,6 +22,7 @@ from mlclf.data.remote import RemoteError, RemoteFile, name_of, open_remote
 from mlclf.errors import ChangedDataError, DataError
 from mlclf.given_files import is_folder, problem_of
 from mlclf.messages import listed
+from mlclf.outputs.output import settle_before_reading
 
 SUFFIXES = (".parquet", ".parq", ".pq")
 READ_AHEAD_BYTES = 256 << 20
@@ -221,6 +222,7 @@ def _resolve(argument: str, warnings: list[str]) -> list[Source]:
     if "://" in argument and not is_file_uri:
         return _resolve_uri(argument)
     path = unquote(argument.removeprefix("file://").removeprefix("localhost")) if is_file_uri else argument
+    settle_before_reading(path)
     if is_folder(path):
         sources = _below(path, warnings)
         if not sources:

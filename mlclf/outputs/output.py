@@ -25,8 +25,8 @@ from mlclf.files import (
     write_text,
 )
 from mlclf.outputs.apart import check_not_inside, check_outside
-from mlclf.outputs.claims import INSIDE, LOCK, Claim, discard, is_own
-from mlclf.outputs.exchange import NEW, OLD, remove_empty, settle, take_files, take_place
+from mlclf.outputs.claims import INSIDE, LOCK, Claim, beside, discard, is_own
+from mlclf.outputs.exchange import JOURNAL, NEW, OLD, remove_empty, settle, take_files, take_place
 from mlclf.outputs.listing import HASH_THREADS, NAME, Content, Inventory, Listing, entries_below
 
 SUCCESS = "_SUCCESS"
@@ -377,6 +377,22 @@ def claimed(
         output.close()
     finally:
         claim.release()
+
+
+def settle_before_reading(path: str | Path) -> None:
+    """Bring an exchange of the output at a path, or of one that it lies in, to its end where that was cut off.
+
+    Raises:
+        ConfigError: a job is writing there now, or what is there cannot be mended by this user.
+    """
+    try:
+        place = Path(path).resolve()
+    except (OSError, RuntimeError, ValueError):
+        return  # whoever reads it says what is wrong
+    for folder in (place, *place.parents):
+        if any((work / JOURNAL).is_file() for work in (beside(folder), folder / INSIDE)):
+            with claimed(folder, "read", adds=True):
+                pass
 
 
 def is_empty(place: Path) -> bool:
