@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import typer
 
 from mlclf.addresses import hidden
-from mlclf.messages import safe, shortened
+from mlclf.messages import command, safe, shortened
 
 T = TypeVar("T")
 
@@ -72,9 +72,15 @@ def print_json(document: dict[str, Any]) -> None:
     print(json.dumps(document, indent=1))
 
 
+def _again(resume: bool) -> str:
+    """This command once more, as a shell takes it; secrets in it are left out."""
+    more = ["--resume"] if resume and "--resume" not in sys.argv else []
+    return hidden(command("mlclf", *sys.argv[1:], *more))
+
+
 def explain(error: BaseException) -> int:
     """Print one readable block for an error, and return the exit code."""
-    from mlclf.errors import MlclfError
+    from mlclf.errors import FullDiskError, MlclfError
 
     if "--debug" in sys.argv and not isinstance(error, typer.Exit):
         print(safe_text("".join(traceback.format_exception(error))), file=sys.stderr)
@@ -89,6 +95,9 @@ def explain(error: BaseException) -> int:
             return 2
         complain(f"{error.format_message()}\nsee 'mlclf --help' and 'mlclf COMMAND --help'")
         return 2
+    if isinstance(error, FullDiskError):
+        complain(f"{error}\n{_again(error.resume)}")
+        return error.exit_code
     if isinstance(error, MlclfError):
         complain(str(error))
         return error.exit_code

@@ -70,8 +70,8 @@ def apply_thresholds_steps(
     data = names_of(data)
     with claimed(out, "apply", arguments=data, resume=resume, overwrite=overwrite, resumable=True) as output:
         plan = make_plan(data)
+        output.keep_apart([*plan.local_files(), thresholds])
         decided = _decisions(plan, Path(thresholds), names_of(scores, "scores"), score_kind, key)
-        output.keep_apart([thresholds])
         arguments = {"scores": names_of(scores, "scores"), "score_kind": score_kind, "key": key}
         bound = {"thresholds": sha256_of(Path(thresholds)), "arguments": arguments}
         parts = Parts(output, plan, resume=resume, bound=bound)

@@ -52,7 +52,6 @@ class Parts:
         Raises:
             ConfigError: what is there was made of other things, has changed since, or belongs to no file of the input.
         """
-        output.keep_apart(plan.local_files())
         self.output, self.plan, self.bound = output, plan, dict(bound)
         self.names = part_names(plan)
         self.notes: list[str] = []
