@@ -14,6 +14,7 @@ from mlclf.data.labels import UNOBSERVED, Labels
 from mlclf.data.pool import Pool, RowLayout, Slab
 from mlclf.data.schema import Schema
 from mlclf.data.splits import TRAIN, Split, group_hashes
+from mlclf.data.tally import CountedOnce
 from mlclf.errors import DataError
 
 
@@ -26,6 +27,7 @@ class RowEncoder:
         key_columns: columns carried along as they are.
         group: column that names the group of a row, where batches are to hold it.
         numbered: whether the rows of a table may be some of those that follow each other in the plan.
+        counted: which rows the tallies of the features have counted.
     """
 
     schema: Schema
@@ -37,6 +39,7 @@ class RowEncoder:
     key_columns: tuple[str, ...] = ()
     numbered: bool = False
     group: str | None = None
+    counted: CountedOnce = field(default_factory=CountedOnce)
 
     @property
     def layout(self) -> RowLayout:
@@ -66,8 +69,9 @@ class RowEncoder:
         slab.first_row = int(numbers[0]) if rows else 0
         if "numbers" in arrays:
             arrays["numbers"][:rows] = numbers
-        self.features.encode_dense(table, place, arrays["dense"])
-        self._encode_tokens(table, place, slab)
+        with self.counted.rows_from(slab.first_row):
+            self.features.encode_dense(table, place, arrays["dense"])
+            self._encode_tokens(table, place, slab)
         if self.labels is None:
             arrays["codes"][:rows] = UNOBSERVED
             slab.complete = False

@@ -1,8 +1,17 @@
-"""A count that several threads may add to."""
+"""Counts that several threads may add to."""
 
 from __future__ import annotations
 
-from threading import Lock
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock, local
+
+
+class _Muted(local):
+    is_on = False
+
+
+_muted = _Muted()
 
 
 class Tally:
@@ -16,11 +25,32 @@ class Tally:
         return self._count
 
     def add(self, number: int) -> None:
-        with self._lock:
-            self._count += int(number)
+        if not _muted.is_on:
+            with self._lock:
+                self._count += int(number)
 
     def take(self) -> int:
         """The count since it was last taken."""
         with self._lock:
             count, self._count = self._count, 0
         return count
+
+
+class CountedOnce:
+    """Rows that are encoded again, in a later pass, add nothing to the tallies."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._seen: set[int] = set()
+
+    @contextmanager
+    def rows_from(self, first_row: int) -> Iterator[None]:
+        """While a thread encodes the rows from this number on: tallies count them the first time only."""
+        with self._lock:
+            is_again = first_row in self._seen
+            self._seen.add(first_row)
+        before, _muted.is_on = _muted.is_on, is_again
+        try:
+            yield
+        finally:
+            _muted.is_on = before

@@ -169,6 +169,8 @@ class PreparedData:
             yield Progress.warning("statistics", f"{len(one_class)} labels have one class only in training: {names}")
         check_model_size(statistics.features, self.num_labels, self.settings, self.hold_out.num_models)
         self.encoder = self._encoder(self.split)
+        self.valid_encoder = self._encoder(Split(kind="none", part=CHOICE))
+        statistics.features.counted()  # of the rows that the size of all was measured by
         decoded = max(self.plan.row_bytes, statistics.decoded_row_bytes)
         self.pool = pool_shape(self.budget, statistics.row_bytes, decoded, self._reader(), self.plan.largest_unit_rows)
 
@@ -221,7 +223,7 @@ class PreparedData:
                 self._in_order[mine] = self.stream(batch_rows, parts=mine)
             yield self._in_order[mine]
         if self.valid_plan is not None and (parts is None or CHOICE in parts):
-            encoder = self._encoder(Split(kind="none", part=CHOICE))
+            encoder = self.valid_encoder
             selection = Selection(encoder.split, None, self.valid_census, self.where)
             shape = replace(self.pool, slabs=1)
             yield BatchStream(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -24,3 +25,26 @@ def test_python_says_what_the_command_line_says(tmp_path: Path, caplog: pytest.L
     trained = "these rows were trained on: thresholds tuned on them promise too much; use rows held out"
     assert said[f"{trained}; no confidence is claimed"] == logging.WARNING
     assert said[f"run written to {tmp_path / 'run'}"] == logging.INFO
+
+
+@pytest.mark.parametrize("cache", ["auto", "off"])
+@pytest.mark.parametrize("split", [{"folds": 2}, {"valid_fraction": 0.3}, {"valid": "valid"}])
+def test_a_fit_counts_rows_and_not_passes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, cache: str, split: dict[str, Any]
+) -> None:
+    table = plain_table(2000)
+    city = [f"city{row % 50}" if row < 1900 else f"rare{row}" for row in range(2000)]
+    data = write(tmp_path / "data.parquet", with_column(table, "city", city), row_group_size=100)
+    unseen = 100
+    if "valid" in split:
+        split = {"valid": write(tmp_path / "valid.parquet", with_column(plain_table(300), "city", ["new"] * 300))}
+        unseen += 300
+    settings = {
+        "features.vocabulary_levels": 50, "runtime.memory_budget": "128KiB", "runtime.cache": cache,
+        "training.epochs": 3, "training.batch_rows": 256, "optimizer.l2": 0.1,
+    }  # fmt: skip
+    with caplog.at_level(logging.INFO, logger="mlclf"):
+        mlclf.fit(data, "label_*", tmp_path / "run", key="id", settings=settings, **split)
+    said = [record.getMessage() for record in caplog.records]
+    assert any("streamed" in line for line in said)
+    assert f"column 'city': {unseen} values are not in the vocabulary ('other')" in said
