@@ -50,7 +50,6 @@ WRITTEN = (
     "thresholds.json",
     "metrics.json",
     "run.json",
-    "report.html",
     "log.jsonl",
     "steps.jsonl",
     "set_aside.json",

@@ -148,7 +148,7 @@ class Run:
             exact: AUROC and average precision from sorted scores, label by label.
         """
         options = EvaluateOptions(by, bootstrap, exact)
-        check_document(out)
+        check_document(out, "log_loss")
         plan = self._plan(names_of(data))
         check_column(plan, by)
         identity = self._identity(plan) if bootstrap else None
@@ -168,7 +168,7 @@ class Run:
         if sliced is not None:
             report |= sliced.report(judged.label_names, self.train_prevalences)
         if out is not None:
-            write_document(out, report)
+            write_document(out, report, "log_loss")
         return report
 
     # ── predict ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -274,13 +274,13 @@ class Run:
             unlabelled: data without labels, in which they may occur more or less often: thresholds are for these rows.
             prevalence: JSON file `{label: share}` of prevalences that are known, for which thresholds are to be.
         """
-        check_document(out)
+        check_document(out, "objective")
         with nullcontext() if out is not None else claimed(self.path, "calibrate", adds=True) as output:
             tuned = self._tuned(names_of(data), objective, confidence, across_labels, prior, unlabelled, prevalence)
             thresholds = yield from tuned
             document = thresholds.to_json(list(self.label_names))
             if output is None:
-                write_document(out or "", document)
+                write_document(out or "", document, "objective")
             else:
                 output.rewrite_json("thresholds.json", document)
                 self.thresholds = thresholds

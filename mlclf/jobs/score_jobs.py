@@ -75,7 +75,7 @@ def calibrate_scores_steps(
     """
     if out is None:
         raise ConfigError("calibrating score files needs --out, the file for the thresholds")
-    check_document(out)
+    check_document(out, "objective")
     wanted = parse_objective(objective)
     make_tuner(wanted, 1, confidence=confidence, across_labels=across_labels)  # refuses before data is read
     files = opened(data, **columns)
@@ -104,7 +104,7 @@ def calibrate_scores_steps(
     thresholds = shifted_thresholds(tuner, known, fresh) if shifted else tuner.thresholds()
     document = in_file_scale(thresholds, files.kind).to_json(list(files.label_names))
     document[KIND_FIELD] = files.kind
-    write_document(out, document)
+    write_document(out, document, "objective")
     return document
 
 
@@ -245,7 +245,7 @@ def evaluate_scores_steps(
         ConfigError, DataError: an argument or the data is not what it has to be; nothing is written.
     """
     options = EvaluateOptions(by, bootstrap, exact)
-    check_document(out)
+    check_document(out, "log_loss")
     files = opened(data, **columns)
     check_column(files.plan, by)
     decided = _thresholds(files, thresholds)
@@ -280,7 +280,7 @@ def evaluate_scores_steps(
     for entry, cut in zip(report["labels"].values(), cuts.tolist(), strict=True):
         entry["threshold"] = None if np.isnan(cut) else cut
     if out is not None:
-        write_document(out, report)
+        write_document(out, report, "log_loss")
     return report
 
 

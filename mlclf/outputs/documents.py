@@ -12,29 +12,34 @@ from mlclf.outputs.listing import Content, Listing
 _MOST_BYTES = 1 << 30
 
 
-def check_document(path: str | Path | None) -> None:
-    """Refuse, before a job begins, to replace a file by a JSON document, unless it is one with a `format_version`.
+def check_document(path: str | Path | None, field: str) -> None:
+    """Refuse, before a job begins, to replace a file by a JSON document, unless it is one of the same kind.
+
+    Args:
+        path: where the document goes; None for nowhere.
+        field: what such a document has beside its `format_version`.
 
     Raises:
-        ConfigError: there is something else at `path`; None names no file.
+        ConfigError: there is something else at `path`.
     """
     if path is None or not Path(path).exists():
         return
     if not Path(path).is_file():
         raise ConfigError(f"{str(path)!r} must be a regular file, found {kind_of(Path(path))}; name a file to write to")
-    if not _is_document(Path(path)):
+    if not _is_document(Path(path), field):
         raise ConfigError(
-            f"{path}: --out replaces only JSON files that mlclf wrote, and this file is none; name another file"
+            f"{path}: --out replaces only JSON that such a command wrote, with 'format_version' and {field!r}, and "
+            "this file is none; name another file"
         )
 
 
-def write_document(path: str | Path, document: object) -> None:
+def write_document(path: str | Path, document: object, field: str) -> None:
     """Replace `path` by a document, whole or not at all; where it is listed as a file of an output, that is kept right.
 
     Raises:
         ConfigError: something else is there.
     """
-    check_document(path)
+    check_document(path, field)
     place, value = Path(path).resolve(), json_bytes(document)
     listing = Listing.read(place.parent) if (place.parent / place.name).exists() else None
     if listing is not None and place.name in listing.contents:
@@ -42,7 +47,7 @@ def write_document(path: str | Path, document: object) -> None:
     write_bytes(Path(path), value)
 
 
-def _is_document(path: Path) -> bool:
+def _is_document(path: Path, field: str) -> bool:
     size = path.stat().st_size
     if size == 0:
         return True
@@ -50,4 +55,4 @@ def _is_document(path: Path) -> bool:
         found = json.loads(path.read_bytes()) if size <= _MOST_BYTES else None
     except (ValueError, RecursionError):
         return False
-    return isinstance(found, dict) and type(found.get("format_version")) is int
+    return isinstance(found, dict) and type(found.get("format_version")) is int and field in found

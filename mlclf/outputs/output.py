@@ -185,9 +185,8 @@ class Output:
         """Whether the output must remain the folder that it is."""
         if not self.place.is_dir():
             return False
-        here = Path.cwd()
         bound = self.work.parent == self.place
-        return bound or here.is_relative_to(self.place) or os.path.ismount(self.place) or _is_mounted(self.place)
+        return bound or _is_home(self.place) or os.path.ismount(self.place) or _is_mounted(self.place)
 
     def _seal(self, mark: bool) -> None:
         """List what is not listed yet, say that the job has ended, and bring all of it to the disk."""
@@ -406,6 +405,14 @@ def is_empty(place: Path) -> bool:
     if not place.is_dir():
         raise ConfigError(f"{str(place)!r} must be a folder, found {kind_of(place)}; name a folder")
     return all(path.name in (NAME, INSIDE) or is_temporary(path) for path in place.iterdir())
+
+
+def _is_home(place: Path) -> bool:
+    """Whether the current folder is at or below a path."""
+    try:
+        return Path.cwd().is_relative_to(place)
+    except FileNotFoundError:  # it has been removed
+        return False
 
 
 def _is_mounted(place: Path) -> bool:

@@ -161,11 +161,17 @@ def test_a_second_calibration_of_a_run_is_refused(fitted: Any, tmp_path: Path) -
 def test_metrics_and_thresholds_replace_no_data(run: Run, fitted: Any, tmp_path: Path) -> None:
     path = shutil.copy(fitted.test, tmp_path / "data.parquet")
     before = Path(path).read_bytes()
-    message = f"{path}: --out replaces only JSON files that mlclf wrote, and this file is none; name another file"
-    for job in (lambda: run.evaluate(str(path), path), lambda: run.calibrate(str(path), "f1", path)):
-        with pytest.raises(ConfigError, match=exactly(message)):
-            job()
+    reason = "and this file is none; name another file"
+    start = f"{path}: --out replaces only JSON that such a command wrote, with 'format_version' and "
+    with pytest.raises(ConfigError, match=exactly(f"{start}'log_loss', {reason}")):
+        run.evaluate(str(path), path)
+    with pytest.raises(ConfigError, match=exactly(f"{start}'objective', {reason}")):
+        run.calibrate(str(path), "f1", path)
     assert Path(path).read_bytes() == before
+    run.calibrate(str(path), "f1", tmp_path / "t.json")
+    run.calibrate(str(path), "recall:0.9", tmp_path / "t.json")
+    with pytest.raises(ConfigError, match="'log_loss', and this file is none"):
+        run.evaluate(str(path), tmp_path / "t.json")
 
 
 # ── what is gone on with ────────────────────────────────────────────────────────────────────────────────────────────
