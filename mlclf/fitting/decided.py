@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -23,6 +24,7 @@ from mlclf.decisions.scores import scores_of
 from mlclf.decisions.thresholds import Thresholds, fallback_thresholds
 from mlclf.decisions.tuner import Tuner
 from mlclf.files import write_json
+from mlclf.fitting.last_rows import LAST_SHARE, caution, log_loss_sums
 from mlclf.fitting.prepared import PreparedData
 from mlclf.fitting.record import run_record
 from mlclf.fitting.trained import Trained
@@ -56,6 +58,7 @@ class Decided:
         prevalences = ((final.positives + 0.5) / (final.totals + 1))[0]
         if self.decides:
             self._write_metrics(calibration, thresholds, prevalences)
+            yield from self._last_rows(calibration, prevalences)
         head = self.trained.final
         head.rescale(calibration.slope.float(), calibration.intercept.float())
         self.folder.write_schema(data.schema, names, prevalences)
@@ -82,8 +85,11 @@ class Decided:
         calibrators = fit_calibrators(folds.histograms, richest="platt") if tunes else None
         return fit_calibration(summed(folds.histograms), log_weights, calibrators)
 
-    def _held_out(self) -> Iterator[Cells]:
-        """Held-out rows, each with the logits of the model that has not seen it; those of a group have one identity."""
+    def _held_out(self, first_row: int = 0) -> Iterator[Cells]:
+        """Held-out rows from a number on, each with the logits of the model that has not seen it.
+
+        Those of a group have one identity.
+        """
         if not self.decides:
             return
         heads = [head.eval() for head in self.trained.held_out]
@@ -94,7 +100,7 @@ class Decided:
                 continue
             with torch.inference_mode():
                 logits = torch.stack([head.scoring_logits(batch) for head in heads])
-            rows = (model >= 0).nonzero()[:, 0]
+            rows = ((model >= 0) & (batch.rows >= first_row)).nonzero()[:, 0]
             yield Cells(
                 logits[model[rows], rows].clone(),
                 batch.labels[rows],
@@ -102,6 +108,14 @@ class Decided:
                 None if batch.label_mask is None else batch.label_mask[rows],
                 batch.weights[rows].double(),
             )
+
+    def _last_rows(self, calibration: Calibration, prevalences: Tensor) -> Iterator[Progress]:
+        """Warn where hidden layers do not hold on the last of the rows."""
+        if self.settings.model.hidden and self.data.valid_plan is None:
+            last = self._held_out(first_row=math.ceil((1 - LAST_SHARE) * self.data.plan.rows))
+            line = caution(log_loss_sums(last, calibration.apply, torch.logit(prevalences)))
+            if line is not None:
+                yield Progress.warning("calibration", line)
 
     def _fallback(self) -> Thresholds:
         support = torch.from_numpy(self.data.statistics.counts.positive_rows.sum(0))

@@ -41,6 +41,7 @@ def run_record(run_file: RunFile, data: PreparedData, trained: Trained) -> dict[
         "knots": data.statistics.features.knots(),
         "knots_tried": trained.knots.tried,
         "knots_kept": trained.knots.kept,
+        "certificate": trained.certificate,
         "plan": data.plan.digest,
         "settings": _without_secrets(run_file.settings.model_dump(mode="json")),
         "packages": {"python": platform.python_version(), "torch": torch.__version__, "pyarrow": pa.__version__},
