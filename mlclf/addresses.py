@@ -55,7 +55,7 @@ def secrets_of(uri: str) -> tuple[str, ...]:
     """User, password and values of the query, as written and as meant, the longest first."""
     found: list[str] = []
     for one in uri.split("::"):
-        user, _, query, fragment = _parts(one)
+        user, _, query, fragment = parts_of(one)
         pairs = [pair.partition("=") for pair in re.split("[&;]", query)]
         found += [user, *user.split(":", 1), query, fragment]
         found += [value for key, _, value in pairs if unquote(key).lower() not in HARMLESS]
@@ -80,12 +80,12 @@ def _of_each(uri: str, change: Callable[[str], str]) -> str:
 
 def _without(uri: str, keep: frozenset[str]) -> str:
     scheme = uri.partition("://")[0]
-    _, place, query, _ = _parts(uri)
+    _, place, query, _ = parts_of(uri)
     kept = [pair for pair in query.split("&") if unquote(pair.partition("=")[0]).lower() in keep]
     return f"{scheme}://{place}" + ("?" + hidden("&".join(kept)) if kept else "")
 
 
-def _parts(uri: str) -> tuple[str, str, str, str]:
+def parts_of(uri: str) -> tuple[str, str, str, str]:
     """User with password, place, query and fragment of a URI.
 
     A password may hold a slash that should have been written %2F: what stands before the last @ is taken for user and

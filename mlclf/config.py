@@ -19,6 +19,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from mlclf.addresses import without_secrets
 from mlclf.errors import ConfigError, RunError
 from mlclf.given_files import read_given, reason_of
 from mlclf.messages import quoted
@@ -287,6 +288,12 @@ class RunFile(NamedTuple):
 
     arguments: Arguments
     settings: Settings
+
+    def without_secrets(self) -> RunFile:
+        """Return the same with the addresses of the data without user, password, keys and signatures."""
+        named = {name: getattr(self.arguments, name) for name in ("train", "valid")}
+        safe = {name: tuple(map(without_secrets, found)) for name, found in named.items() if found is not None}
+        return self._replace(arguments=self.arguments.model_copy(update=safe))
 
     def to_yaml(self) -> str:
         """Return the arguments that are given and all settings as YAML that `load_run_file` reads back equal."""

@@ -22,7 +22,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from mlclf.addresses import S3_FLAGS, S3_TEXTS, secrets_of, without_credentials
+from mlclf.addresses import S3_FLAGS, S3_TEXTS, parts_of, secrets_of, without_credentials
 from mlclf.errors import DataError
 
 ATTEMPT_SECONDS = 30.0
@@ -235,9 +235,8 @@ def _said(error: Exception, secrets: Sequence[str]) -> str:
 
 def _open_s3(uri: str) -> tuple[pafs.FileSystem, str, str]:
     """Open s3://[key:secret@]bucket/path[?option=value&…] with timeouts and without retries below ours."""
-    rest, _, query = uri.partition("://")[2].partition("?")
-    authority, slash, key = rest.partition("/")
-    user, _, bucket = authority.rpartition("@")
+    user, place, query, _ = parts_of(uri)
+    bucket, slash, key = place.partition("/")
     options = _s3_options(uri, query)
     if user:
         options["access_key"], _, options["secret_key"] = (unquote(part) for part in user.partition(":"))

@@ -61,7 +61,7 @@ class FitJob:
 
     def _fitted(self) -> Iterator[Progress]:
         """Write the files of the run."""
-        self.folder.write_config(self.run_file.to_yaml())
+        self.folder.write_config(self.run_file.without_secrets().to_yaml())
         self._list_what_is_set_aside()
         self.data.cache = self._cache()
         trained = yield from self._train()

@@ -7,12 +7,14 @@ from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mlclf.addresses import is_address, without_credentials
 from mlclf.config import Arguments, RunFile, Settings, load_run_file
 from mlclf.data.cache import remove_cache
 from mlclf.data.steps import Progress, drain
-from mlclf.errors import ConfigError
+from mlclf.errors import ConfigError, DataError
 from mlclf.fitting import FitJob
 from mlclf.jobs.run import Run
+from mlclf.messages import quoted
 from mlclf.names import Names, names_of
 from mlclf.outputs.listing import Listing
 from mlclf.outputs.output import claimed
@@ -80,13 +82,23 @@ def fit_steps(run_file: RunFile, *, resume: bool = False, overwrite: bool = Fals
     if not out:
         raise ConfigError("fit needs --out, the folder that the run is written to")
     folder = RunFolder(Path(out))
+    unkeyed: list[str] = []
     if resume:
-        run_file = resumed_run_file(folder, run_file)
+        asked, run_file = run_file.arguments, resumed_run_file(folder, run_file)
+        stored = {"train": run_file.arguments.train, "valid": run_file.arguments.valid}
+        named = [uri for name, uris in stored.items() if getattr(asked, name) is None for uri in uris or ()]
+        unkeyed = [without_credentials(uri) for uri in named if is_address(uri)]
         if folder.finished:
             yield from _tidied(folder)
             yield Progress("done", note=f"{out}: this run has finished; nothing is left to do")
             return Run.open(out)
-    yield from FitJob(run_file, resume=resume, overwrite=overwrite).steps()
+    try:
+        yield from FitJob(run_file, resume=resume, overwrite=overwrite).steps()
+    except DataError as error:
+        if resume and any(str(error).startswith(address) for address in unkeyed):
+            hint = "a run keeps addresses without their keys: give DATA again with them, beside --resume"
+            raise type(error)(f"{error}; {hint}") from error
+        raise
     return Run.open(out)
 
 
@@ -115,15 +127,18 @@ def resumed_run_file(folder: RunFolder, given: RunFile) -> RunFile:
     stored = load_run_file(folder.file("config.yaml"), [])
     default = RunFile(Arguments(), Settings())
     problems = []
-    for part, (new, old, plain) in enumerate(zip(given, stored, default, strict=True)):
+    files = (given.without_secrets(), stored.without_secrets(), default)
+    for part, (new, old, plain) in enumerate(zip(*files, strict=True)):
         for name, value in _flat(new.model_dump(mode="json")).items():
             was, usual = (_flat(model.model_dump(mode="json")).get(name) for model in (old, plain))
             if value != usual and value != was and name != "out":
                 flag = f"--{name.replace('_', '-')}" if part == 0 else name
-                problems.append(f"{flag}: the run has {was!r}, given is {value!r}")
+                problems.append(f"{flag}: the run has {quoted(was)}, given is {quoted(value)}")
     if problems:
         raise ConfigError("\n".join(problems) + "\na resumed run keeps its data and settings; leave these out")
-    return RunFile(stored.arguments.model_copy(update={"out": str(folder.path)}), stored.settings)
+    named = {name: getattr(given.arguments, name) for name in ("train", "valid")}  # with the keys to their addresses
+    kept = {name: value for name, value in named.items() if value is not None} | {"out": str(folder.path)}
+    return RunFile(stored.arguments.model_copy(update=kept), stored.settings)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
