@@ -37,7 +37,6 @@ def fit(
 ) -> None:
     """Train, calibrate and tune thresholds: data in, run folder out."""
     from mlclf.config import load_run_file
-    from mlclf.jobs import fit_steps
 
     given = {
         "train": data,
@@ -55,6 +54,8 @@ def fit(
         "runtime.device": device,
     }
     run_file = load_run_file(config, [*as_sets(given, config), *(sets or [])])
+    from mlclf.jobs import fit_steps  # loads torch, which refusing a setting does not need
+
     run = shown_job(fit_steps(run_file, resume=resume, overwrite=overwrite))
     print_metrics(run.metrics, "held-out rows")
     print_text(f"run: {run.path}")
