@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlclf.data.convert import split, split_steps, splitting
-from mlclf.data.convert.stratification import Stratifier
+from mlclf.data.stratification import Stratifier
 from mlclf.errors import ConfigError, DataError
 
 

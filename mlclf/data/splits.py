@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,21 @@ TRAIN, CHOICE, DECISION = 0, 1, 2
 """Parts of a held-out split: rows trained on, rows that choose l2 and the stopping point, rows for thresholds."""
 
 
+@dataclass(frozen=True, repr=False, eq=False)
+class RowFolds:
+    """Folds that were given to rows one by one: `folds` [n] int8, by the rows' numbers in the plan."""
+
+    folds: NDArray[np.int8]
+
+    def of(self, numbers: NDArray[np.int64]) -> NDArray[np.int8]:
+        """Fold of each row, by number: [m] int8."""
+        return self.folds[numbers]
+
+    def __repr__(self) -> str:
+        """What tells these folds from others, for the names of caches."""
+        return f"RowFolds({hashlib.sha256(self.folds.tobytes()).hexdigest()})"
+
+
 @dataclass(frozen=True)
 class Split:
     """Assigns every row to a part.
@@ -23,6 +39,7 @@ class Split:
         kind: `none` (all rows in part `part`), `folds` (part = fold), or `held_out` (TRAIN, CHOICE, DECISION).
         fraction: share of the rows (or groups) held out.
         num_folds: folds of kind `folds`.
+        row_folds: the folds of the rows; None where their hashes decide.
         seed: seed of the hash.
         group: column whose value, not the row number, is hashed.
         time: column by which the latest rows are held out.
@@ -33,6 +50,7 @@ class Split:
     part: int = TRAIN
     fraction: float = 0.0
     num_folds: int = 0
+    row_folds: RowFolds | None = None
     seed: int = 0
     group: str | None = None
     time: str | None = None
@@ -56,6 +74,8 @@ class Split:
         """
         if self.kind == "none":
             return np.full(len(numbers), self.part, np.int8)
+        if self.row_folds is not None:
+            return self.row_folds.of(numbers)
         if self.group is None:
             hashes = row_hashes(numbers, self.seed)
         else:

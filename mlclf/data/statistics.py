@@ -107,11 +107,17 @@ def fit_statistics(
     except CorruptDataError:
         if not skip_corrupt:
             raise
-        encoder = RowEncoder(schema, Features([], []), LabelColumns(()), 0, split, schema.weight)
-        corrupt = corrupt_units(plan, [*encoder.columns, *(where.columns if where else ())], threads)
-        if not corrupt or len(corrupt) == len(plan.units):
+        sound = without_corrupt(plan, schema, split, where, threads)
+        if sound is None:
             raise
-        yield from one_pass(plan.without(corrupt))
+        yield from one_pass(sound)
+
+
+def without_corrupt(plan: Plan, schema: Schema, split: Split, where: Where | None, threads: int) -> Plan | None:
+    """The plan without the units that cannot be read; None where that leaves nothing, or none is found."""
+    encoder = RowEncoder(schema, Features([], []), LabelColumns(()), 0, split, schema.weight)
+    corrupt = corrupt_units(plan, [*encoder.columns, *(where.columns if where else ())], threads)
+    return None if not corrupt or len(corrupt) == len(plan.units) else plan.without(corrupt)
 
 
 def corrupt_units(plan: Plan, columns: Sequence[str], threads: int) -> dict[int, str]:

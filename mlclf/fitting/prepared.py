@@ -19,15 +19,16 @@ from mlclf.data.loader import BatchStream
 from mlclf.data.plain import with_plain_columns
 from mlclf.data.pool import ReaderBytes, lanes_for, pool_shape, reader_bytes
 from mlclf.data.pruning import check_where
+from mlclf.data.row_folds import row_folds
 from mlclf.data.rows import RowEncoder
 from mlclf.data.schema import check_shards, drift, find_schema, names_and_globs
 from mlclf.data.selection import Selection
 from mlclf.data.shards import Plan, make_plan
-from mlclf.data.splits import CHOICE, Split
-from mlclf.data.statistics import Statistics, count_rows, fit_statistics, time_cut
+from mlclf.data.splits import CHOICE, DECISION, RowFolds, Split
+from mlclf.data.statistics import Statistics, count_rows, fit_statistics, time_cut, without_corrupt
 from mlclf.data.steps import Progress
 from mlclf.data.where import parse_where
-from mlclf.errors import ConfigError
+from mlclf.errors import ConfigError, CorruptDataError
 from mlclf.fitting.model_size import check_buckets, check_model_size
 from mlclf.training.candidates import HoldOut, LabelTotals
 from mlclf.training.device_pool import HOST_ROW_BYTES, DevicePool, room_on
@@ -118,7 +119,18 @@ class PreparedData:
         columns = [*schema.feature_columns, *schema.labels, schema.weight]
         columns += [schema.group, self.split.group, self.split.time]
         self.plan = with_plain_columns(self.plan, list(filter(None, columns)), self.budget)
+        self.split = replace(self.split, row_folds=self._row_folds())
         yield from self._statistics()
+
+    def _row_folds(self) -> RowFolds | None:
+        try:
+            return row_folds(self.plan, self.schema, self.split, self.settings.data.label_values, self.where)
+        except CorruptDataError:
+            sound = without_corrupt(self.plan, self.schema, self.split, self.where, self.threads)
+            if sound is None or not self.skip_corrupt:
+                raise
+            self.plan = sound
+            return row_folds(self.plan, self.schema, self.split, self.settings.data.label_values, self.where)
 
     def _hold_out(self) -> HoldOut:
         if self.valid_plan is not None:
@@ -163,6 +175,7 @@ class PreparedData:
                 torch.cat([self.totals.positives, nothing]), torch.cat([self.totals.totals, nothing])
             )
         self.num_labels = len(statistics.label_names)
+        yield from self._leave_empty_parts_alone()
         one_class = self.totals.of(self.hold_out.final()).constant()[0].nonzero()[:, 0].tolist()
         if one_class:
             names = ", ".join(repr(statistics.label_names[index]) for index in one_class[:5])
@@ -173,6 +186,28 @@ class PreparedData:
         statistics.features.counted()  # of the rows that the size of all was measured by
         decoded = max(self.plan.row_bytes, statistics.decoded_row_bytes)
         self.pool = pool_shape(self.budget, statistics.row_bytes, decoded, self._reader(), self.plan.largest_unit_rows)
+
+    def _leave_empty_parts_alone(self) -> Iterator[Progress]:
+        """Let a held-out part without rows choose or decide nothing, and say so."""
+        if self.split.kind != "held_out":
+            return
+        positives, totals = self.totals.positives, self.totals.totals
+        remedy = "hold out more rows (--valid-fraction), or use --folds"
+        if not bool(((positives[CHOICE] > 0) & (positives[CHOICE] < totals[CHOICE])).any()):
+            self.hold_out = replace(self.hold_out, judge=torch.full_like(self.hold_out.judge, -1))
+            rows = self.statistics.rows[CHOICE]
+            yield Progress.warning(
+                "statistics",
+                f"the {rows:,} held-out rows that would choose l2 and the stopping point have both classes of no "
+                f"label, so they choose nothing: optimizer.l2 is as set, or 1 ÷ Σ weights; {remedy}",
+            )
+        if not bool(totals[DECISION].any()):
+            self.hold_out = replace(self.hold_out, decide=torch.full_like(self.hold_out.decide, -1))
+            yield Progress.warning(
+                "statistics",
+                "no row is held out for calibrator and thresholds, which are 0.5 with status 'fallback'; "
+                + remedy,
+            )
 
     def _reader(self) -> ReaderBytes:
         return reader_bytes(self.plan, len(self.schema.feature_columns) + len(self.schema.labels))

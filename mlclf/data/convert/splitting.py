@@ -16,7 +16,6 @@ from mlclf.config import Settings
 from mlclf.data.arrays import one_array
 from mlclf.data.convert.numbers import check_numbers
 from mlclf.data.convert.rows_written import RowsWritten, rows_written
-from mlclf.data.convert.stratification import Stratifier
 from mlclf.data.convert.unified import aligned, unified_schema
 from mlclf.data.decode import decode_unit
 from mlclf.data.labels import LabelColumns, make_labels, tag_texts
@@ -25,7 +24,6 @@ from mlclf.data.shards import Plan, make_plan
 from mlclf.data.splits import group_hashes, row_hashes
 from mlclf.data.statistics import time_cut
 from mlclf.data.steps import Progress, drain
-from mlclf.data.times import time_values
 from mlclf.errors import ConfigError, DataError
 from mlclf.names import Names, names_of
 from mlclf.outputs.output import claimed

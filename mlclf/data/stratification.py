@@ -8,6 +8,9 @@ their shares of any stretch of the data, not only of the whole.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from heapq import heapify, heappop, heappush
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,7 +20,7 @@ class Stratifier:
 
     Args:
         fractions: [P], positive, of sum 1.
-        seed: decides which rows of a label go where.
+        seed: decides which rows of a label go where, unless the order of the rows is given.
     """
 
     def __init__(self, fractions: NDArray[np.float64], seed: int) -> None:
@@ -26,15 +29,23 @@ class Stratifier:
         self._wanted = np.zeros((0, len(fractions)))
         self._rows_wanted = np.zeros(len(fractions))
 
-    def parts(self, rows: NDArray[np.int64], labels: NDArray[np.int64], num_rows: int) -> NDArray[np.int8]:
+    def parts(
+        self,
+        rows: NDArray[np.int64],
+        labels: NDArray[np.int64],
+        num_rows: int,
+        order: NDArray[np.int64] | None = None,
+    ) -> NDArray[np.int8]:
         """Part of each row of a window: [num_rows] int8.
 
         Args:
             rows, labels: [n], a pair for each positive cell: row in the window, label.
             num_rows: rows of the window.
+            order: [num_rows], the rows in the order in which they are dealt out; None for one at random.
         """
-        order = self._random.permutation(num_rows)  # a row's number in it breaks all ties
-        rows = np.argsort(order)[rows]
+        if order is None:
+            order = self._random.permutation(num_rows)
+        rows = np.argsort(order)[rows]  # a row's number in the order breaks all ties
         num_labels = max(len(self._wanted), int(labels.max(initial=-1)) + 1)
         self._wanted = np.concatenate([self._wanted, np.zeros((num_labels - len(self._wanted), len(self._fractions)))])
         left = np.bincount(labels, minlength=num_labels)
@@ -46,8 +57,8 @@ class Stratifier:
         label_ends = np.cumsum(left)
         counts = np.diff(row_ends, prepend=0)
         parts = np.full(num_rows, -1, np.int8)
-        while left.any():
-            label = int(np.argmin(np.where(left > 0, left, np.iinfo(np.int64).max)))
+        rarest = _Rarest(left)
+        for label in rarest:
             candidates = rows_of[label_ends[label - 1] if label else 0 : label_ends[label]]
             chosen = np.unique(candidates[parts[candidates] < 0])
             parts[chosen] = self._shared(self._wanted[label], len(chosen))
@@ -56,7 +67,7 @@ class Stratifier:
             given = labels_of[first + np.arange(sizes.sum())]
             np.subtract.at(self._wanted, (given, np.repeat(parts[chosen], sizes)), 1)
             self._rows_wanted -= np.bincount(parts[chosen], minlength=len(self._fractions))
-            left -= np.bincount(given, minlength=num_labels)
+            rarest.take(given)
         rest = np.flatnonzero(parts < 0)
         parts[rest] = self._shared(self._rows_wanted, len(rest))
         self._rows_wanted -= np.bincount(parts[rest], minlength=len(self._fractions))
@@ -75,3 +86,26 @@ class Stratifier:
         of_all = np.repeat(self._rows_wanted, count)
         parts = np.repeat(np.arange(len(wanted), dtype=np.int8), count)
         return parts[np.lexsort((-of_all, -wants))[:count]]
+
+
+class _Rarest:
+    """The labels by what is left of them, the least first, then the first; those of which nothing is left are out."""
+
+    def __init__(self, left: NDArray[np.int64]) -> None:
+        self._left = left.copy()
+        self._heap = [(count, label) for label, count in enumerate(left.tolist()) if count]
+        heapify(self._heap)
+
+    def __iter__(self) -> Iterator[int]:
+        while self._heap:
+            count, label = heappop(self._heap)
+            if count == self._left[label]:  # else less is left by now, and it was pushed with that
+                yield label
+
+    def take(self, labels: NDArray[np.int64]) -> None:
+        """Take cells away, by their labels."""
+        touched, counts = np.unique(labels, return_counts=True)
+        self._left[touched] -= counts
+        for label, count in zip(touched.tolist(), self._left[touched].tolist(), strict=True):
+            if count:
+                heappush(self._heap, (count, label))
