@@ -24,6 +24,7 @@ from mlclf.fitting.trained import Trained, log_epoch
 from mlclf.runs import RunFolder, log_line
 from mlclf.training.checkpoint import load_checkpoint, save_checkpoint
 from mlclf.training.device_pool import DevicePool
+from mlclf.training.levels import level_heads
 from mlclf.training.steps import Candidate, CandidateHeads, StepRecord, Training
 from mlclf.training.transfer import on_device
 
@@ -71,6 +72,7 @@ class MiniBatchFit:
         l2 = torch.full((self.data.num_labels,), candidates[best * count].l2, dtype=torch.float64)
         if not self.hold_out.refit:
             return (yield from self._certified(Trained(held_out, held_out[0], self.pos_weight, self.algorithm, l2)))
+        level_heads(held_out, self.data.batches(), self.data.totals.of(self.hold_out.trained).totals)
         best_epochs = training.best_epoch[best * count : (best + 1) * count]
         epochs = self.settings.training.epochs or max(1, 1 + max(best_epochs))
         final = self._training(

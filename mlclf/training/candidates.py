@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mlclf.training.chunks import Chunks, Problems
+from mlclf.training.levels import level_shifts
 from mlclf.training.models import FAR
 from mlclf.training.optimality import Optimality, optimality_of
 from mlclf.training.preconditioner import InputMoments
@@ -25,6 +27,7 @@ ROW_PARTS = 5
 SOLVER_BYTES = 256 << 20
 MAX_RISES = 2
 STEEP_RISE = 1.02
+LEVEL = 1e-4
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,18 @@ class HeldOutCells:
     def chosen(self, rows: Tensor) -> HeldOutCells:
         """Some of the rows."""
         return HeldOutCells(self.logits[rows], self.labels[rows], self.cells[rows])
+
+
+class _HeldOut(NamedTuple):
+    """Held-out rows.
+
+    Attributes:
+        pieces: for each chunk its rows and their parts [m].
+        shifts: [R, k] float64, what brings the models to one level; the logits have it.
+    """
+
+    pieces: list[tuple[HeldOutCells, Tensor]]
+    shifts: Tensor
 
 
 HeldOutLoss = Callable[[Sequence[HeldOutCells], Tensor], Tensor]
@@ -124,6 +139,21 @@ def choose_by_label(curves: Tensor, positives: Tensor) -> Tensor:
     return (share * own + (1 - share) * (pooled / pooled[best].clamp_min(1e-12))[:, None]).argmin(0)
 
 
+def has_passed_its_least(losses: Sequence[float]) -> bool:
+    """Whether losses of weaker and weaker L2 have risen for good: steeply once, or twice since their least.
+
+    Where L2 is so strong that the models are hardly more than the prior, the losses are level, and which of them is the
+    least means nothing: those that differ from the first by no more than LEVEL of it are no rise.
+
+    >>> has_passed_its_least([0.5, 0.500001, 0.500002]), has_passed_its_least([0.5, 0.4, 0.403, 0.402])
+    (False, True)
+    """
+    least = min(losses)
+    since = losses[losses.index(least) + 1 :]
+    rises = sum(abs(loss - losses[0]) > LEVEL * losses[0] for loss in since)
+    return losses[-1] > least * STEEP_RISE or rises >= MAX_RISES
+
+
 def joined_curves(curves: Sequence[Tensor]) -> Tensor:
     """Curves [G, K] of all labels from those of groups [g, k]; one that stopped, for it rose, goes on level.
 
@@ -138,7 +168,7 @@ class Fit:
     """What a full-batch fit ends with.
 
     Attributes:
-        models: [R, D + V + 1, K], the held-out models at the chosen l2.
+        models: [R, D + V + 1, K], the held-out models at the chosen l2, brought to one level.
         final: [D + V + 1, K].
         l2: [K], the chosen amounts.
         valid_loss: mean held-out loss at the chosen l2; NaN without held-out rows.
@@ -275,8 +305,7 @@ class FullBatchFit:
             best_columns = torch.where(better.repeat(self.hold_out.num_models), columns, best_columns)
             means = [float(curve.nanmean()) for curve in curves]
             yield Progress(l2, float("nan"), means[-1], 0)
-            least = min(means)
-            if means[-1] > least * STEEP_RISE or len(means) - 1 - means.index(least) >= MAX_RISES:
+            if has_passed_its_least(means):
                 break
         return torch.stack(curves), best_columns
 
@@ -285,13 +314,17 @@ class FullBatchFit:
         hold_out, count = self.hold_out, len(labels)
         tolerance = HELD_OUT_TOLERANCE if hold_out.refit else FINAL_TOLERANCE
         models = self._solve(self._problems(labels, hold_out.trained, l2), start, tolerance)
-        loss = float(self.held_out_loss(labels, models).nanmean()) if hold_out.chooses else float("nan")
+        loss, shifts = float("nan"), torch.zeros(1, dtype=torch.float64)
+        if hold_out.chooses:
+            held_out = self._held_out(labels, models)
+            loss, shifts = float(self._loss_of(labels, held_out).nanmean()), held_out.shifts
         final = models[:, :count]
         if hold_out.refit:
             constant = self.totals.of(hold_out.final()).constant()[0, labels]
             final = torch.where(constant, self._start(labels, hold_out.final()), final)
             final = self._solve(self._problems(labels, hold_out.final(), l2), final, FINAL_TOLERANCE)
         stacked = models.reshape(self.num_inputs, hold_out.num_models, count).permute(1, 0, 2)
+        stacked[:, -1] += shifts
         return Fit(stacked, final, l2, loss, self._optimality(labels, final, l2), self._reached[labels])
 
     def _start(self, labels: Tensor, trained: Tensor) -> Tensor:
@@ -336,7 +369,10 @@ class FullBatchFit:
 
     def held_out_loss(self, labels: Tensor, columns: Tensor) -> Tensor:
         """Mean held-out log-loss of each label after calibration: [k] float64; NaN where nothing is observed."""
-        return self.loss_of([cells for cells, _ in self._held_out(labels, columns)], self.pos_weight[labels].log())
+        return self._loss_of(labels, self._held_out(labels, columns))
+
+    def _loss_of(self, labels: Tensor, held_out: _HeldOut) -> Tensor:
+        return self.loss_of([cells for cells, _ in held_out.pieces], self.pos_weight[labels].log())
 
     def held_out_parts(self) -> Tensor:
         """Held-out loss of the result in parts of the rows, mean over labels: [parts] float64.
@@ -351,7 +387,7 @@ class FullBatchFit:
         losses: list[list[Tensor]] = [[] for _ in numbers]
         for group in label_groups(self.num_labels, self.num_inputs, self.hold_out.num_models + 1, SOLVER_BYTES):
             labels = torch.tensor(group)
-            held_out = list(self._held_out(labels, models[:, :, labels].flatten(1)))
+            held_out = self._held_out(labels, models[:, :, labels].flatten(1)).pieces
             lengths = [len(parts) for _, parts in held_out]
             every = torch.cat([parts for _, parts in held_out])
             if len(folds) == 1:
@@ -362,16 +398,32 @@ class FullBatchFit:
                 found.append(self.loss_of(rows, self.pos_weight[labels].log()))
         return torch.stack([torch.cat(found).nanmean() for found in losses])
 
-    def _held_out(self, labels: Tensor, columns: Tensor) -> Iterator[tuple[HeldOutCells, Tensor]]:
-        """The held-out rows of each chunk, scored by the models that have not seen them, and their parts [m]."""
+    def _held_out(self, labels: Tensor, columns: Tensor) -> _HeldOut:
+        """The held-out rows, scored by the models that have not seen them, when these are brought to one level."""
+        count = self.hold_out.num_models
+        levels = torch.zeros(count, len(labels), dtype=torch.float64)
+        weights = torch.zeros(len(labels), dtype=torch.float64)
+        pieces, models = [], []
         for chunk in self.chunks():
             model = self.hold_out.judge[chunk.parts]
             rows = (model >= 0).nonzero()[:, 0]
-            logits = chunk.logits(columns).reshape(len(chunk), self.hold_out.num_models, len(labels))
+            logits = chunk.logits(columns).reshape(len(chunk), count, len(labels))
             truth = chunk.labels[rows][:, labels]
             mask = torch.ones_like(truth) if chunk.mask is None else chunk.mask[rows][:, labels]
             cells = chunk.weights[rows, None] * mask
-            yield HeldOutCells(logits[rows, model[rows]].clamp(-FAR, FAR).float(), truth, cells), chunk.parts[rows]
+            if count > 1:  # several models are those of folds, which hold out every row
+                levels += torch.einsum("nrk,nk->rk", logits, cells)
+                weights += cells.sum(0)
+            held_out = logits[rows, model[rows]].clamp(-FAR, FAR).float()
+            pieces.append((HeldOutCells(held_out, truth, cells), chunk.parts[rows]))
+            models.append(model[rows])
+        if count == 1:
+            return _HeldOut(pieces, levels)
+        levels = torch.where(weights > 0, levels / weights, 0.0)
+        shifts = level_shifts(levels, self.totals.of(self.hold_out.trained).totals[:, labels])
+        for (piece, _), model in zip(pieces, models, strict=True):
+            piece.logits.add_(shifts[model].float())
+        return _HeldOut(pieces, shifts)
 
     def _optimality(self, labels: Tensor, columns: Tensor, l2: Tensor) -> Optimality:
         trained = self.hold_out.final()

@@ -24,6 +24,8 @@ from mlclf.data.shards import Plan, make_plan
 from mlclf.data.splits import group_hashes, row_hashes
 from mlclf.data.statistics import time_cut
 from mlclf.data.steps import Progress, drain
+from mlclf.data.stratification import Stratifier
+from mlclf.data.times import time_values
 from mlclf.errors import ConfigError, DataError
 from mlclf.names import Names, names_of
 from mlclf.outputs.output import claimed
