@@ -26,6 +26,9 @@ from mlclf.training.models import head_from_columns
 LEAST_GAIN = 0.005
 """Share of the held-out log-loss that hinges must save."""
 
+LEAST_OF_PRIOR = 0.0005
+"""Share of the log-loss of a constant that they must save too."""
+
 
 @dataclass(frozen=True)
 class _Solved:
@@ -59,7 +62,7 @@ def train_full_batch(
         bent = yield from _solve(data, settings, pos_weight, used, algorithm, None, compares=True)
         assert solved.losses is not None
         assert bent.losses is not None
-        pays = _pays(solved.losses, bent.losses)
+        pays = _pays(solved.losses, bent.losses, _prior_loss(data))
         yield Progress("training", note=_hinges_line(data, solved.losses, bent.losses, pays))
         knots = Knots(tried, pays, float(bent.losses.mean()), float(solved.losses.mean()))
         if pays:
@@ -119,11 +122,22 @@ def _solve(
     return _Solved(problem.result, problem.held_out_parts() if compares else None, records)
 
 
-def _pays(without: Tensor, hinged: Tensor) -> bool:
-    """Whether hinges save LEAST_GAIN of the held-out loss, and twice the standard error of what they save."""
+def _pays(without: Tensor, hinged: Tensor, prior: float) -> bool:
+    """Whether hinges save enough of the held-out loss.
+
+    That is LEAST_GAIN of it, LEAST_OF_PRIOR of the loss of a constant (where next to nothing is left to save, a large
+    share of that is nothing), and twice the standard error of what they save.
+    """
     saved = without - hinged
     error = float(saved.std()) / math.sqrt(len(saved))
-    return float(saved.mean()) >= max(LEAST_GAIN * float(without.mean()), 2 * error)
+    return float(saved.mean()) >= max(LEAST_GAIN * float(without.mean()), LEAST_OF_PRIOR * prior, 2 * error)
+
+
+def _prior_loss(data: PreparedData) -> float:
+    """Log-loss of each label's prevalence, mean over labels."""
+    final = data.totals.of(data.hold_out.final())
+    share = final.positives / final.totals.clamp_min(1e-300)
+    return float(-(torch.xlogy(share, share) + torch.xlogy(1 - share, 1 - share)).mean())
 
 
 def _hinges_line(data: PreparedData, without: Tensor, hinged: Tensor, pays: bool) -> str:

@@ -205,8 +205,7 @@ class PreparedData:
             self.hold_out = replace(self.hold_out, decide=torch.full_like(self.hold_out.decide, -1))
             yield Progress.warning(
                 "statistics",
-                "no row is held out for calibrator and thresholds, which are 0.5 with status 'fallback'; "
-                + remedy,
+                "no row is held out for calibrator and thresholds, which are 0.5 with status 'fallback'; " + remedy,
             )
 
     def _reader(self) -> ReaderBytes:
