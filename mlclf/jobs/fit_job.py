@@ -16,6 +16,7 @@ from mlclf.fitting import FitJob
 from mlclf.jobs.run import Run
 from mlclf.messages import quoted
 from mlclf.names import Names, names_of
+from mlclf.outputs.claims import beside
 from mlclf.outputs.listing import Listing
 from mlclf.outputs.output import claimed
 from mlclf.runs import CACHE, WRITTEN, RunFolder
@@ -103,12 +104,14 @@ def fit_steps(run_file: RunFile, *, resume: bool = False, overwrite: bool = Fals
 
 
 def _tidied(folder: RunFolder) -> Iterator[Progress]:
-    """Finish what a fit that was killed at its very end had still to do: the cache goes, and its list is ended."""
+    """Finish what a fit that was killed had still to do: the cache and half a new run go, and the list is ended."""
     listing = Listing.read(folder.path)
     is_open = listing is not None and not listing.finished
-    if not (is_open or folder.file(CACHE).exists()):
+    if not (is_open or folder.file(CACHE).exists() or beside(folder.path.resolve()).exists()):
         return
     with claimed(folder.path, "fit", resume=True) as output:
+        for note in output.said():
+            yield Progress.warning("out", note)
         if remove_cache(folder.file(CACHE)):
             yield Progress.warning("out", f"{folder.path}: removed the cache that a fit had left which was killed")
         if is_open:

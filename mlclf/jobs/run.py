@@ -32,7 +32,7 @@ from mlclf.decisions.scores import Scorer, scores_of
 from mlclf.decisions.thresholds import Thresholds
 from mlclf.decisions.tuner import Tuner
 from mlclf.errors import ConfigError
-from mlclf.files import read_json, sha256_of
+from mlclf.files import read_json
 from mlclf.jobs.evaluations import EvaluateOptions, Judged, ScoredBatch, check_column, evaluation_steps
 from mlclf.jobs.kept_rows import KeptRows
 from mlclf.jobs.predictions import (
@@ -72,6 +72,7 @@ class Run:
         path: the run folder.
         label_names: [K], in the order of every array.
         thresholds: of the run; `calibrate` replaces them.
+        hashes: SHA-256 of the files that were opened, by their names.
     """
 
     path: Path
@@ -83,6 +84,7 @@ class Run:
     thresholds: Thresholds
     scorer: Scorer
     training: Mapping[str, Any]
+    hashes: Mapping[str, str]
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
@@ -106,6 +108,7 @@ class Run:
             folder.read_thresholds(names),
             Scorer(head, bounds, torch.device("cpu")),
             manifest.get("training", {}),
+            manifest["files"],
         )
 
     @property
@@ -217,8 +220,11 @@ class Run:
     def _made_of(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """What scores of this run are made of, beside the rows."""
         thresholds = self.thresholds.to_json(list(self.label_names))
-        manifest = sha256_of(self.path / "manifest.json")
-        return {"run": manifest, "thresholds": digest_of_json(thresholds), "arguments": dict(arguments)}
+        return {
+            "run": digest_of_json(dict(self.hashes)),
+            "thresholds": digest_of_json(thresholds),
+            "arguments": dict(arguments),
+        }
 
     def _predict_shard(self, parts: Parts, index: int, top: int | None, done: int) -> Iterator[Progress]:
         plan = parts.plan

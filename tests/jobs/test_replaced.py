@@ -382,7 +382,51 @@ def test_a_cache_that_a_killed_fit_left_is_removed(fitted: Any, tmp_path: Path, 
     assert called.code == 0
     assert f"{out}: removed the cache that a fit had left which was killed" in called.err
     assert not (out / "cache").exists()
+    (tmp_path / ".run.mlclf" / "new").mkdir(parents=True)
+    called = mlclf_command("fit", "--resume", "--out", out)
+    assert f"{out}: removed what a job that was killed had left in {tmp_path / '.run.mlclf'}" in called.err
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
     (out / "cache").mkdir()
     (out / "cache" / "mine.txt").write_text("mine")
     assert mlclf_command("fit", "--resume", "--out", out).code == 0
     assert (out / "cache" / "mine.txt").exists()
+
+
+# ── stopped ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+STOPPED = """
+import os, signal, sys
+import mlclf.cli
+import mlclf.outputs.output as output
+number, last = int(sys.argv.pop(1)), sys.argv.pop(1)
+original = output.Listing.append
+def append(self, folder, name, *rest):
+    original(self, folder, name, *rest)
+    if name == last:
+        os.kill(os.getpid(), number)
+output.Listing.append = append
+mlclf.cli.main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(15, 143), (9, -9)])
+def test_scores_that_were_stopped_are_gone_on_with(run: Run, data: str, tmp_path: Path, number: int, code: int) -> None:
+    """Stopped when the second part is whole and listed, but has not its name yet."""
+    out = tmp_path / "out"
+    stopped = [sys.executable, "-c", STOPPED, str(number), "day=2/part.parquet", "predict", str(run.path), data]
+    done = subprocess.run([*stopped, "--out", str(out)], capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert (out / "day=1" / "part.parquet").exists()
+    assert not (out / "_SUCCESS").exists()
+    run.predict(data, out, resume=True)
+    whole = {"_SUCCESS", "_written.jsonl", "day=1", "day=1/part.parquet", "day=2", "day=2/part.parquet"}
+    assert names_below(out) == whole
+    before = everything(out)
+    done = subprocess.run([*stopped, "--out", str(out), "--overwrite"], capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert everything(out) == before
+    assert (tmp_path / ".out.mlclf").exists() == (number == 9)
+    run.predict(data, out, overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "out"]
+    assert names_below(out) == whole
