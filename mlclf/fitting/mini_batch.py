@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,8 +14,8 @@ from torch import Tensor
 from mlclf.config import Settings
 from mlclf.data.batch import Batch
 from mlclf.data.steps import Progress
-from mlclf.errors import ConfigError
-from mlclf.files import append_line, write_text
+from mlclf.files import append_line, parsed_json, write_bytes, write_text
+from mlclf.fitting.bindings import binding, check_binding
 from mlclf.fitting.certificate import certificate_lines, certificate_of, head_optimality
 from mlclf.fitting.prepared import CHUNK_ROWS, PreparedData
 from mlclf.fitting.trained import Trained, log_epoch
@@ -58,6 +56,7 @@ class MiniBatchFit:
         self.pool: DevicePool | None = None
         self.epochs_before = 0
         self.log = folder.file("log.jsonl")
+        self.lines: list[str] = []
 
     def run(self) -> Generator[Progress, None, Trained]:
         """Train all candidates beside each other, keep the best, and refit where folds were used."""
@@ -185,13 +184,16 @@ class MiniBatchFit:
         self, training: Training, trained: Tensor, parts: list[int] | None, judged: bool = True
     ) -> Iterator[Progress]:
         """Epochs until the schedule ends or the held-out loss has stopped falling; a checkpoint after each."""
-        self._resume(training)
+        self.bound = binding(self.data, self.settings, self.checkpoints.name)
+        yield from self._resume(training)
+        if self.resume:
+            write_text(self.log, "".join(f"{line}\n" for line in self.lines))
         settings = self.settings.training
         stream = self.data.stream(self.batch_rows, shuffle=settings.shuffle, parts=parts)
         stream.held = self.pool
         judged = judged and self.hold_out.chooses
         if training.epoch < self.max_epochs and not self._stopped(training, judged):
-            self._cut_logs(self.epochs_before + training.epoch, training.step)
+            self._cut_steps(self.epochs_before + training.epoch, training.step)
         while training.epoch < self.max_epochs and not self._stopped(training, judged):
             started = saved = time.perf_counter()
             for record in training.run_epoch(stream):
@@ -207,7 +209,8 @@ class MiniBatchFit:
             epoch = training.epoch - 1
             train_loss, valid_loss = float(training.train_loss.mean()), self._best_loss(losses)
             number = epoch + self.epochs_before
-            log_epoch(self.log, number, training.step, training.rows, seconds, train_loss, valid_loss)
+            line = log_epoch(self.log, number, training.step, training.rows, seconds, train_loss, valid_loss)
+            self.lines.append(line)
             self._save(training)
             note = f"epoch {epoch}: training loss {train_loss:.5f}"
             note += f", held-out log-loss {valid_loss:.5f}" if math.isfinite(valid_loss) else ""
@@ -216,35 +219,43 @@ class MiniBatchFit:
 
     def _save(self, training: Training, position: dict[str, Any] | None = None) -> None:
         """Write the checkpoint; inside an epoch with the position in its stream."""
-        save_checkpoint(self.checkpoints, training.tensors(), training.state(position) | self._identity())
+        save_checkpoint(
+            self.checkpoints, training.tensors(), training.state(position) | self.bound | {"log": self.lines}
+        )
 
     def _stopped(self, training: Training, judged: bool) -> bool:
         if not judged or self.settings.training.epochs is not None or training.epoch == 0:
             return False
         return training.epoch - 1 - max(training.best_epoch) >= self.settings.training.patience
 
-    def _identity(self) -> dict[str, Any]:
-        return {"plan": self.data.plan.digest, "files": self.data.plan.files()}
-
-    def _resume(self, training: Training) -> None:
+    def _resume(self, training: Training) -> Iterator[Progress]:
+        """Go on from the last checkpoint of this stage that is whole, and give the log the lines that it knows."""
         found = load_checkpoint(self.checkpoints) if self.resume else None
         if found is None:
             return
-        tensors, state = found
-        if state.get("plan") != self.data.plan.digest:
-            raise ConfigError(
-                f"the data has changed since the checkpoint was written: {self.data.plan.difference(state['files'])}; "
-                "put it back, or start again with --overwrite"
-            )
-        training.restore(tensors, state)
+        for problem in found.problems:
+            goes_on = "the one before is taken" if found.state else "this stage starts again"
+            yield Progress.warning("training", f"{problem}; {goes_on}")
+        if found.state:
+            check_binding(found.state, self.bound, self.data, str(self.checkpoints))
+            training.restore(found.tensors, found.state)
+            self.lines = list(found.state["log"])
 
-    def _cut_logs(self, epochs: int, step: int) -> None:
-        """Leave what the first `epochs` epochs logged, and the next one up to a step: what comes is trained again."""
-        _cut_log(self.folder.file("log.jsonl"), lambda line: line["epoch"] < epochs)
-        _cut_log(
-            self.folder.file("steps.jsonl"),
-            lambda line: line["epoch"] < epochs or (line["epoch"] == epochs and line["step"] <= step),
-        )
+    def _cut_steps(self, epochs: int, step: int) -> None:
+        """Leave the steps of the first `epochs` epochs, and of the next one up to a step: the others come again."""
+        path = self.folder.file("steps.jsonl")
+        if not path.exists():
+            return
+        kept: dict[tuple[int, int], bytes] = {}
+        for line in path.read_bytes().split(b"\n"):  # lines that are torn or damaged are lost
+            try:
+                record = parsed_json(line)
+                place = int(record["epoch"]), int(record["step"])
+            except (ValueError, LookupError, TypeError):
+                continue
+            if place[0] < epochs or (place[0] == epochs and place[1] <= step):
+                kept.setdefault(place, line)
+        write_bytes(path, b"".join(line + b"\n" for line in kept.values()))
 
     def _log_step(self, record: StepRecord) -> None:
         line = {
@@ -304,13 +315,3 @@ def _pieces(batch: Batch, cells_per_row: int) -> Iterator[Batch]:
         return
     for start in range(0, len(batch), step):
         yield batch.slice(start, min(start + step, len(batch)))
-
-
-def _cut_log(path: Path, is_kept: Callable[[dict[str, Any]], bool]) -> None:
-    """Leave the lines that are kept, and end every one of them."""
-    if not path.exists():
-        return
-    lines = path.read_text(encoding="utf-8").splitlines()
-    whole = [line for line in lines if line.endswith("}")]  # a crash may have torn the last one
-    kept = [line for line in whole if is_kept(json.loads(line))]
-    write_text(path, "".join(line + "\n" for line in kept))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mlclf.config import Arguments, Settings
 from mlclf.data.batch import Batch
+from mlclf.data.content import Contents
 from mlclf.data.features.hinges import Hinges
 from mlclf.data.loader import BatchStream
 from mlclf.data.plain import with_plain_columns
@@ -25,7 +26,14 @@ from mlclf.data.schema import check_shards, drift, find_schema, names_and_globs
 from mlclf.data.selection import Selection
 from mlclf.data.shards import Plan, make_plan
 from mlclf.data.splits import CHOICE, DECISION, RowFolds, Split
-from mlclf.data.statistics import Statistics, count_rows, fit_statistics, time_cut, without_corrupt
+from mlclf.data.statistics import (
+    Statistics,
+    count_rows,
+    fit_statistics,
+    matching_units,
+    time_cut,
+    without_corrupt,
+)
 from mlclf.data.steps import Progress
 from mlclf.data.where import parse_where
 from mlclf.errors import ConfigError, CorruptDataError
@@ -222,6 +230,16 @@ class PreparedData:
             numbered=self.where is not None,
             group=self.schema.group or self.split.group,
         )
+
+    def contents(self) -> list[list[str]]:
+        """Digests of what was read of each file, of training and of validation data."""
+        if self._valid_contents is None and self.valid_plan is not None:
+            contents = Contents(self.valid_plan, self.encoder.columns)
+            contents.add_all(matching_units(self.valid_plan, self.where), self.threads)
+            self._valid_contents = contents.of_files()
+        return [self.statistics.contents, self._valid_contents or []]
+
+    _valid_contents: list[str] | None = None
 
     def stream(self, batch_rows: int, *, shuffle: bool = False, parts: Sequence[int] | None = None) -> BatchStream:
         """Batches of the rows of some parts, or of all."""

@@ -48,9 +48,11 @@ class Trained:
     certificate: dict[str, Any] | None = None
 
 
-def log_epoch(path: Path, epoch: int, step: int, rows: int, seconds: float, train: float, valid: float) -> None:
-    """Append the line of an epoch to `log.jsonl`."""
-    append_line(path, epoch_line(epoch, step, rows, seconds, train, valid))
+def log_epoch(path: Path, epoch: int, step: int, rows: int, seconds: float, train: float, valid: float) -> str:
+    """Append the line of an epoch to `log.jsonl`, and return it."""
+    line = epoch_line(epoch, step, rows, seconds, train, valid)
+    append_line(path, line)
+    return line
 
 
 def epoch_line(epoch: int, step: int, rows: int, seconds: float, train: float, valid: float) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mlclf.addresses import is_address, without_credentials
-from mlclf.config import Arguments, RunFile, Settings, load_run_file
+from mlclf.config import RunFile, Settings, load_run_file
 from mlclf.data.cache import remove_cache
 from mlclf.data.steps import Progress, drain
 from mlclf.errors import ConfigError, DataError
@@ -128,13 +128,13 @@ def resumed_run_file(folder: RunFolder, given: RunFile) -> RunFile:
     if not folder.started:
         raise ConfigError(f"{folder.path}: there is no run to resume here; fit without --resume")
     stored = load_run_file(folder.file("config.yaml"), [])
-    default = RunFile(Arguments(), Settings())
     problems = []
-    files = (given.without_secrets(), stored.without_secrets(), default)
-    for part, (new, old, plain) in enumerate(zip(*files, strict=True)):
-        for name, value in _flat(new.model_dump(mode="json")).items():
-            was, usual = (_flat(model.model_dump(mode="json")).get(name) for model in (old, plain))
-            if value != usual and value != was and name != "out":
+    safe = zip(given, given.without_secrets(), stored.without_secrets(), strict=True)
+    for part, (written, new, old) in enumerate(safe):
+        values, known = (_flat(model.model_dump(mode="json")) for model in (new, old))
+        for name in _flat(written.model_dump(mode="json", exclude_unset=True)):
+            value, was = values.get(name), known.get(name)
+            if value != was and name not in ("out", *Settings.model_fields):  # a section without keys is no setting
                 flag = f"--{name.replace('_', '-')}" if part == 0 else name
                 problems.append(f"{flag}: the run has {quoted(was)}, given is {quoted(value)}")
     if problems:

@@ -1,25 +1,46 @@
-"""Save and load of all that must survive a restart of mini-batch training: one safetensors file an epoch."""
+"""Save and load of all that must survive a restart of mini-batch training: one safetensors file an epoch.
+
+The file before the last is kept beside it, so that one which is damaged gives way to it. What cannot be told by reading
+is told by a hash of everything in the file.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from mlclf.errors import CheckpointError
-from mlclf.files import write_bytes
+from mlclf.files import parsed_json, write_bytes
+from mlclf.messages import first_line
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 NAME = "last.safetensors"
+BEFORE = "previous.safetensors"
+
+
+class Checkpoint(NamedTuple):
+    """What was saved.
+
+    Attributes:
+        tensors, state: as they were given to `save_checkpoint`.
+        problems: a line for each file that is newer, and why it is not taken.
+    """
+
+    tensors: dict[str, Tensor]
+    state: dict[str, Any]
+    problems: list[str]
 
 
 def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Write the checkpoint of an epoch in place of the one before, whole or not at all.
+    """Write the checkpoint of an epoch, whole or not at all; the one before is kept beside it.
 
     Args:
         tensors: by name; copied to the CPU.
@@ -27,32 +48,59 @@ def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[
     """
     document = json.dumps({"format_version": FORMAT_VERSION} | dict(state))
     contiguous = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    write_bytes(folder / NAME, save(contiguous, metadata={"mlclf": document}))
+    content = save(contiguous, metadata={"mlclf": document, "sha256": _digest(document, contiguous)})
+    if (folder / NAME).exists():
+        (folder / NAME).replace(folder / BEFORE)
+    write_bytes(folder / NAME, content)
 
 
-def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The tensors and state of the last checkpoint, or None where there is none.
+def load_checkpoint(folder: Path) -> Checkpoint | None:
+    """The last checkpoint that is whole, or None where there is none at all.
+
+    A state without tensors means that all of them are damaged.
 
     Raises:
-        CheckpointError: the file is damaged or of another format.
+        CheckpointError: a file is of another format.
     """
-    path = folder / NAME
-    if not path.exists():
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            state = json.loads(file.metadata()["mlclf"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: the checkpoint cannot be read ({error}); start again with --overwrite"
-        ) from error
-    if state.get("format_version") != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path}: checkpoint format {state.get('format_version')!r}, this release reads {FORMAT_VERSION}; "
-            "start again with --overwrite"
-        )
+    problems = []
+    for path in (folder / NAME, folder / BEFORE):
+        if not path.exists():
+            continue
+        try:
+            tensors, state = _read(path)
+        except (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError) as error:
+            problems.append(f"{path}: the checkpoint is damaged ({first_line(error)})")
+            continue
+        if state.get("format_version") != FORMAT_VERSION:
+            raise CheckpointError(
+                f"{path}: checkpoint format {state.get('format_version')!r}, this release reads {FORMAT_VERSION}; "
+                "start again with --overwrite"
+            )
+        return Checkpoint(tensors, state, problems)
+    return Checkpoint({}, {}, problems) if problems else None
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The content of a file, which is read once."""
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    described = parsed_json(content[8 : 8 + size])["__metadata__"]
+    document = described["mlclf"]
+    state: dict[str, Any] = parsed_json(document.encode())
+    if state["format_version"] != FORMAT_VERSION:
+        return {}, state
+    tensors = load(content)
+    if _digest(document, tensors) != described["sha256"]:
+        raise ValueError("its SHA-256 differs")
     return tensors, state
+
+
+def _digest(document: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(document.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def flat_optimizer(state: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from made_tables import lines_of, plain_table, with_column, write
 
@@ -165,13 +168,129 @@ def test_data_that_changed_since_is_refused(stopped: Path, data: str) -> None:
         mlclf.fit(data, "label_*", stopped, resume=True)
 
 
-def test_a_damaged_checkpoint_is_refused(stopped: Path, data: str) -> None:
-    path = next((stopped / "checkpoints").rglob("*.safetensors"))
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(
-        CheckpointError, match=rf"^{re.escape(str(path))}: the checkpoint cannot be read \(.*\); start again with"
-    ):
+@pytest.mark.parametrize("damaged", [["last"], ["last", "previous"]])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    stopped: Path, data: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, damaged: list[str]
+) -> None:
+    for name in damaged:
+        path = stopped / "checkpoints" / "final" / f"{name}.safetensors"
+        content = bytearray(path.read_bytes())
+        content[-9] ^= 1
+        path.write_bytes(content)
+    mlclf.fit(data, "label_*", stopped, resume=True)
+    goes_on = "the one before is taken" if len(damaged) == 1 else "this stage starts again"
+    for name in damaged:
+        path = stopped / "checkpoints" / "final" / f"{name}.safetensors"
+        assert f"{path}: the checkpoint is damaged (its SHA-256 differs); {goes_on}" in caplog.text
+    whole = tmp_path / "whole"
+    mlclf.fit(data, "label_*", whole, exclude="id", settings=SLOW, valid_fraction=0.3)
+    for name in SAME_FILES:
+        assert (whole / name).read_bytes() == (stopped / name).read_bytes(), name
+    assert logged(whole) == logged(stopped)
+
+
+@pytest.mark.parametrize("change", ["settings", "arguments", "config", "stage"])
+def test_a_checkpoint_of_another_fit_is_refused(
+    stopped: Path, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    other = tmp_path / "other"
+    options: dict[str, Any] = {"valid_fraction": 0.3, "exclude": "id", "settings": SLOW}
+    options |= {
+        "settings": {"settings": SLOW | {"optimizer.l2": 0.1}},
+        "arguments": {"exclude": ["id", "a"]},
+        "stage": {"valid_fraction": None, "folds": 2},
+    }.get(change, {})
+    found = "other arguments or settings"
+    if change == "config":  # the settings of the run, and not its checkpoint, become others
+        config = stopped / "config.yaml"
+        config.write_text(config.read_text().replace("l2: '0.001'", "l2: 0.5").replace("l2: 0.001", "l2: 0.5"))
+    else:
+        undo = killed_after(monkeypatch, "checkpoint", 1)
+        with pytest.raises(Killed):
+            mlclf.fit(data, "label_*", other, **options)
+        undo()
+        source = next((other / "checkpoints").iterdir())
+        (source / "last.safetensors").replace(stopped / "checkpoints" / "final" / "last.safetensors")
+    message = (
+        f"{stopped / 'checkpoints' / 'final'}: the checkpoint must be of this fit, found one of {found}; "
+        "put config.yaml and checkpoints/ back as the fit wrote them, or start again with --overwrite"
+    )
+    with pytest.raises(CheckpointError, match=exactly(message)):
         mlclf.fit(data, "label_*", stopped, resume=True)
+
+
+@pytest.mark.parametrize("validation", [False, True])
+def test_data_of_other_contents_and_the_same_footer_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, validation: bool
+) -> None:
+    """Labels of two rows change places: as many positives, the same size, footer and time of writing."""
+
+    def written(name: str, swap: bool) -> str:
+        labels = [row % 3 == 0 for row in range(300)]
+        if swap:
+            labels[0], labels[1] = labels[1], labels[0]
+        table = pa.table({"x": [float(row % 7) for row in range(300)], "label_a": labels})
+        pq.write_table(table, tmp_path / name, use_dictionary=False, write_statistics=False, compression="none")
+        return str(tmp_path / name)
+
+    train, valid, run = written("train.parquet", False), written("valid.parquet", False), tmp_path / "run"
+    undo = killed_after(monkeypatch, "checkpoint", 2)
+    with pytest.raises(Killed):
+        mlclf.fit(train, "label_a", run, valid=valid, settings=SLOW)
+    undo()
+    path = Path(valid if validation else train)
+    status = path.stat()
+    written(path.name, True)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    message = (
+        f"the data has changed since the checkpoint was written: {path.name!r} has other contents; "
+        "put it back, or start again with --overwrite"
+    )
+    with pytest.raises(ConfigError, match=exactly(message)):
+        mlclf.fit(train, "label_a", run, resume=True)
+    written(path.name, False)
+    assert mlclf.fit(train, "label_a", run, resume=True).metrics is not None
+
+
+LINES = [
+    b"", b"\0" * 50, b"\xff\xfe", b"null", b"[1]", b"{}", b'{"epoch": "a", "step": 1}', b'{"epoch": 1',
+    b'{"epoch": NaN}', b"[" * 100_000,
+    b'{"epoch": 0, "step": 1, "rows": 1, "seconds": 0, "train_loss": 0, "valid_loss": 0}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", ["before", "between", "after", "instead", "gone"])
+def test_damaged_logs_cost_nothing(stopped: Path, data: str, tmp_path: Path, place: str) -> None:
+    """One line an epoch, whatever became of the log meanwhile; steps that can be read are kept, each once."""
+    whole = tmp_path / "whole"
+    mlclf.fit(data, "label_*", whole, exclude="id", settings=SLOW, valid_fraction=0.3)
+    step = b'{"epoch": 0, "step": 7, "rows": 9, "loss": 0.5}'
+    for name, kept in (("log.jsonl", (stopped / "log.jsonl").read_bytes().splitlines()), ("steps.jsonl", [step] * 2)):
+        lines = {
+            "before": [*LINES, *kept], "between": [kept[0], *LINES, *kept[1:]], "after": [*kept, *LINES, b'{"torn'],
+            "instead": LINES, "gone": [],
+        }[place]  # fmt: skip
+        (stopped / name).write_bytes(b"\n".join(lines))
+    mlclf.fit(data, "label_*", stopped, resume=True)
+    assert logged(stopped) == logged(whole)
+    steps = (stopped / "steps.jsonl").read_bytes().splitlines()
+    assert steps.count(step) == (place in ("before", "between", "after"))
+    assert all(line.startswith(b'{"epoch"') for line in steps)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "was"),
+    [("optimizer.l2", "auto", "0.001"), ("training.epochs", None, "4"), ("training.shuffle", True, None)],
+)
+def test_a_default_that_is_given_must_match_too(stopped: Path, data: str, name: str, value: object, was: str) -> None:
+    if was is None:  # it is what the run has
+        assert mlclf.fit(data, "label_*", stopped, resume=True, settings={name: value}).metrics is not None
+        return
+    message = (
+        f"{name}: the run has {was}, given is {value!r}\na resumed run keeps its data and settings; leave these out"
+    )
+    with pytest.raises(ConfigError, match=exactly(message)):
+        mlclf.fit(data, "label_*", stopped, resume=True, settings={name: value})
 
 
 def test_a_stopped_run_is_not_overwritten_by_chance_but_may_be_on_purpose(stopped: Path, data: str) -> None:

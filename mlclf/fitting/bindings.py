@@ -1,0 +1,56 @@
+"""What a checkpoint is bound to: the data with its content, the arguments and settings, the stage of the fit."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from mlclf.config import RunFile, Settings
+from mlclf.errors import CheckpointError, ConfigError
+from mlclf.fitting.prepared import PreparedData
+
+
+def binding(data: PreparedData, settings: Settings, stage: str) -> dict[str, Any]:
+    """What a checkpoint of a stage says of the fit that it is of, JSON-able."""
+    elsewhere = {"out": None, "train": None, "valid": None}  # the data is known by its content, wherever it is
+    arguments = data.arguments.model_copy(update=elsewhere)
+    plans = [plan for plan in (data.plan, data.valid_plan) if plan is not None]
+    return {
+        "plan": [plan.digest for plan in plans],
+        "files": [plan.files() for plan in plans],
+        "contents": data.contents(),
+        "settings": hashlib.sha256(RunFile(arguments, settings).to_yaml().encode()).hexdigest(),
+        "stage": stage,
+    }
+
+
+def check_binding(state: Mapping[str, Any], own: Mapping[str, Any], data: PreparedData, place: str) -> None:
+    """Refuse a checkpoint of another fit.
+
+    Raises:
+        ConfigError: the data has changed since.
+        CheckpointError: it is of other arguments or settings, or of another stage.
+    """
+    wrong = [name for name in ("settings", "stage") if state[name] != own[name]]
+    if wrong:
+        what = {"settings": "other arguments or settings", "stage": f"the stage {state['stage']!r}"}[wrong[0]]
+        raise CheckpointError(
+            f"{place}: the checkpoint must be of this fit, found one of {what}; "
+            "put config.yaml and checkpoints/ back as the fit wrote them, or start again with --overwrite"
+        )
+    plans = [plan for plan in (data.plan, data.valid_plan) if plan is not None]
+    differences = []
+    for was, plan in zip(state["files"], plans, strict=False):
+        differences.append(plan.difference(was))
+    if not any(differences):
+        for plan, was, now in zip(plans, state["contents"], own["contents"], strict=False):
+            names = [shard.source.relative for shard in plan.shards]
+            changed = [f"{name!r} has other contents" for name, a, b in zip(names, was, now, strict=False) if a != b]
+            differences.append(", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else ""))
+    found = ", ".join(filter(None, differences))
+    if found or any(state[name] != own[name] for name in ("plan", "contents")):
+        raise ConfigError(
+            f"the data has changed since the checkpoint was written: {found or 'other files'}; "
+            "put it back, or start again with --overwrite"
+        )
