@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -120,20 +121,25 @@ def _folded_normal_mean(mean: Tensor, deviation: Tensor) -> Tensor:
     return spread + mean * torch.erf(ratio / 2**0.5)
 
 
-def recalibration(histogram: LabelHistogram) -> Recalibration:
-    """Fit a logistic regression of the labels on their logits, without a penalty.
+def recalibration(histogram: LabelHistogram, within: float = math.inf) -> Recalibration:
+    """Fit a logistic regression of the labels on their logits, without a penalty; those beyond ±`within` count as it.
 
     Logits count as the middle of the least and the greatest of their bin; above 1,024 occupied bins, neighbours share
     their mean, which changes the second derivatives alone at first order in the square of their width.
     """
-    return Recalibration(*over_labels(histogram, recalibration_measure)[0])
+    return Recalibration(*over_labels(histogram, recalibration_measure(within))[0])
 
 
-def recalibration_measure(bins: FilledBins, labels: slice) -> Tensor:
+def recalibration_measure(within: float = math.inf) -> Measure:
     """The numbers of `recalibration` in their order, [2, k] of k labels."""
-    if not bins.positives.shape[1]:
-        return bins.positives.new_full((2, len(bins.positives)), torch.nan)
-    return torch.stack(_logistic(bins.positives, bins.positives + bins.negatives, bins.middle(_same)))
+
+    def measure(bins: FilledBins, labels: slice) -> Tensor:
+        if not bins.positives.shape[1]:
+            return bins.positives.new_full((2, len(bins.positives)), torch.nan)
+        logits = bins.middle(lambda ends: ends.clamp(-within, within))
+        return torch.stack(_logistic(bins.positives, bins.positives + bins.negatives, logits))
+
+    return measure
 
 
 def _logistic(positives: Tensor, mass: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -222,7 +228,3 @@ def _merged(mass: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
     moments = mass * torch.nn.functional.pad(logits, (0, missing))
     merged, moments = (part.view(len(mass), -1, width).sum(2) for part in (mass, moments))
     return merged, (moments / merged).nan_to_num(0.0)
-
-
-def _same(logits: Tensor) -> Tensor:
-    return logits

@@ -24,6 +24,7 @@ class Cells:
         mask: [n, K] bool, True where the label is observed; None where all are.
         weights: [n] float64, row weights, 0 for padding; None where all are 1.
         label_weights: [n, K] float64, by which the row's weight is multiplied for a label; None where all are 1.
+        ranks: [n, K] float64, logits by which rows are told apart where those in float32 do not do it; None = `logits`.
     """
 
     logits: Tensor
@@ -32,6 +33,7 @@ class Cells:
     mask: Tensor | None = None
     weights: Tensor | None = None
     label_weights: Tensor | None = None
+    ranks: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -51,7 +53,12 @@ class Cells:
             None if self.mask is None else self.mask[kept],
             None if self.weights is None else self.weights[kept],
             None if self.label_weights is None else self.label_weights[kept],
+            None if self.ranks is None else self.ranks[kept],
         )
+
+    def ranked_by(self) -> Tensor:
+        """[n, K], the finest logits that are known."""
+        return self.logits if self.ranks is None else self.ranks
 
 
 def row_identities(rows: Tensor) -> Tensor:

@@ -35,8 +35,8 @@ class Bins(NamedTuple):
 
     counts: Tensor  # [K, 2, T] int32 or float64: negatives, positives
     squares: Tensor | None  # [K, 2, T] float64
-    least: Tensor  # [K, T] float32
-    greatest: Tensor  # [K, T] float32
+    least: Tensor  # [K, T] float32 or float64, as the logits are
+    greatest: Tensor  # [K, T]
     sets: int = 1  # V; each has T / V bins
     filled: Filled | None = None  # which ends have been set to those of empty bins; None = all
 
@@ -49,7 +49,7 @@ class Bins(NamedTuple):
 class Scored(NamedTuple):
     """n scored rows, label by label."""
 
-    logits: Tensor  # [K, n] float32
+    logits: Tensor  # [K, n] float32 or float64
     labels: Tensor  # [K, n] bool, or uint8 of 0 and 1
     seen: Tensor | None  # [K, n] bool, False where a cell does not count
     weights: Tensor | None  # [n] or [K, n] float64
@@ -90,8 +90,8 @@ def true_places(flags: Tensor) -> Tensor:
 
 
 def bin_of(logits: Tensor, num_bins: int) -> Tensor:
-    """The bin of each logit, int64 of their shape; it never falls as the logit rises. That of NaN is 0."""
-    places = (logits + LIMIT) * (num_bins / (2 * LIMIT))
+    """The bin of each logit, by its float32, int64 of their shape; it never falls as that rises. That of NaN is 0."""
+    places = (logits.float() + LIMIT) * (num_bins / (2 * LIMIT))
     return places.clamp_(0, num_bins - 1).nan_to_num_(nan=0.0).long()
 
 
@@ -158,7 +158,7 @@ class _BlockCounter:
         shape, cells = block.logits.shape, block.logits.numel()
         scaled, place, half = (part[:cells].view(shape) for part in (self.scaled, self.place, self.half))
         own_bins = self.num_bins // bins.sets
-        torch.add(block.logits, LIMIT, out=scaled)
+        torch.add(block.logits.float(), LIMIT, out=scaled)
         place.copy_(scaled.mul_(own_bins / (2 * LIMIT)).clamp_(0, own_bins - 1))
         if block.first_bins is not None:
             place.add_(block.first_bins)

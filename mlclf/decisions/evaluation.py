@@ -62,6 +62,8 @@ class Evaluation:
         decide: Callable[[Tensor], Tensor] | None = None,
         replicates: int = 0,
         interval_bytes: int = INTERVAL_BYTES,
+        ends_dtype: torch.dtype = torch.float32,
+        recalibrated_within: float = math.inf,
     ) -> None:
         """Start empty, on the device of the thresholds.
 
@@ -72,12 +74,15 @@ class Evaluation:
             decide: scores [n, K] float32 to decisions [n, K] bool, row by row; None = ``scores >= thresholds``.
             replicates: of the bootstrap that makes intervals, 200 say; 0 = no intervals.
             interval_bytes: budget of the bootstrap's sums, and again of its histograms.
+            ends_dtype: float64 where AUROC and average precision tell logits apart that float32 does not.
+            recalibrated_within: the largest logit that recalibration takes; one beyond counts as it.
         """
         num_labels, device = len(thresholds), thresholds.device
         self.thresholds = thresholds.to(torch.float32)
         self.scores_of = scores_of
         self.decide = decide if decide is not None else self._at_least
-        self.histogram = LabelHistogram(num_labels, num_bins).to(device)
+        self.histogram = LabelHistogram(num_labels, num_bins, ends_dtype=ends_dtype).to(device)
+        self.recalibrated_within = recalibrated_within
         self.losses = LossSums(num_labels).to(device)
         self.decisions = DecisionCounts(num_labels).to(device)
         self.rankings = RowRankings().to(device)
@@ -139,7 +144,7 @@ class Evaluation:
         width = 1 if self.replicates is None else self.replicates.num_replicates // 8
         parts = cell_slices(cells, scores, width)
         first = next(parts, None)  # all scores and weights are checked before it comes
-        self.histogram.update(cells.logits, cells.labels, cells.mask, cells.cell_weights())
+        self.histogram.update(cells.ranked_by(), cells.labels, cells.mask, cells.cell_weights())
         if first is None:
             return
         num_parts = -(-len(cells) // len(first.labels)) if scores.device.type == "cpu" else 1
@@ -244,7 +249,8 @@ class Evaluation:
     def _of_bins(self) -> tuple[Ranking, dict[str, Tensor]]:
         """How each label is ranked, unless `rank_by` has said so, and calibrated: what its histogram says."""
         histogram = self.histogram
-        measures = [errors_measure(self.scores_of, self.losses.effective_rows()), recalibration_measure]
+        recalibrated = recalibration_measure(self.recalibrated_within)
+        measures = [errors_measure(self.scores_of, self.losses.effective_rows()), recalibrated]
         if self._ranking is None:
             measures += [auroc_measure(histogram), average_precision_measure(histogram)]
         errors, (intercept, slope), *ranked = over_labels(histogram, *measures)
@@ -275,7 +281,7 @@ class Evaluation:
         return support @ values.nan_to_num() / support.sum()
 
     def _pooled_calibration(self, pooled: LabelHistogram, per_label: dict[str, Tensor]) -> dict[str, Any]:
-        logistic = recalibration(pooled)
+        logistic = recalibration(pooled, self.recalibrated_within)
         of_cells = {
             "slope": logistic.slope,
             "intercept": logistic.intercept,

@@ -19,8 +19,8 @@ class FilledBins(NamedTuple):
 
     positives: Tensor  # float64, sums of weights
     negatives: Tensor  # float64
-    least: Tensor  # float32, +inf where a bin of this label is empty
-    greatest: Tensor  # float32, -inf where a bin of this label is empty
+    least: Tensor  # float32 or float64, +inf where a bin of this label is empty
+    greatest: Tensor  # the same, -inf where a bin of this label is empty
 
     def spread(self) -> Tensor:
         """[k, t] bool, True for a bin of more than one value: the order of its rows is not known."""

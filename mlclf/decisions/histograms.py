@@ -23,7 +23,7 @@ from mlclf.errors import DataError
 __all__ = ["LIMIT", "Counts", "LabelHistogram", "bins_for", "check_finite", "middle_of", "row_slices", "take_bins"]
 
 BYTES_PER_BIN = 16
-"""Two int32 counts and two float32 ends. Weights other than 1 make it 24, with their squares 40."""
+"""Two int32 counts and two float32 ends. Weights other than 1 make it 24, with their squares 40; float64 ends add 8."""
 
 BUDGET_BYTES = 1000 * 65_536 * BYTES_PER_BIN
 SLICE_BYTES = 64 << 20
@@ -32,13 +32,13 @@ _FEW_ROWS = 64
 _MOST_ROWS = MOST_ROWS
 
 
-def bins_for(num_labels: int, budget_bytes: int = BUDGET_BYTES) -> int:
+def bins_for(num_labels: int, budget_bytes: int = BUDGET_BYTES, ends: torch.dtype = torch.float32) -> int:
     """Return how many bins a label gets: 65,536, halved until all labels fit the budget, never below 256.
 
     The default budget, 1.05 GB, gives 65,536 bins to 1,000 labels and 1,024 to 50,000.
     """
-    num_bins = 65_536
-    while num_bins > 256 and num_labels * num_bins * BYTES_PER_BIN > budget_bytes:
+    num_bins, bin_bytes = 65_536, BYTES_PER_BIN + 2 * (ends.itemsize - torch.float32.itemsize)
+    while num_bins > 256 and num_labels * num_bins * bin_bytes > budget_bytes:
         num_bins //= 2
     return num_bins
 
@@ -71,7 +71,8 @@ class LabelHistogram(Metric):
     probability put every rare label into the first one. ±30 is where nothing is left to tell apart in a float32 score:
     it is 1 above 17, and below -30 it is less than 1e-13.
 
-    Each bin keeps the least and the greatest logit that fell into it. Bins where the two are equal are exact ties, so
+    Each bin keeps the least and the greatest logit that fell into it, in float32 or, with `ends_dtype` float64, as they
+    are: then logits that float32 does not tell apart are no ties. Bins where the two are equal are exact ties, so
     what is computed from them is exact; bins with a spread are what error bounds are made of.
 
     A cell counts where its label is observed (`mask`) and its weight is above 0; a row of weight 0 is padding.
@@ -82,7 +83,7 @@ class LabelHistogram(Metric):
     States, merged over ranks by sum, min or max (`sync`, `merge`):
         counts: [K, 2, T], negatives and positives: int32 while every weight is 1, else float64.
         squares: the same of squared weights, float64; only of a weighted histogram that has seen weights other than 1.
-        least, greatest: [K, T] float32; +inf and -inf in an empty bin.
+        least, greatest: [K, T] of `ends_dtype`; +inf and -inf in an empty bin.
         positive_rows, rows: [K] int64, unweighted counts of the observed rows.
         least_weight, greatest_weight: [] float64, of the cells that count; +inf and 0 before the first.
     """
@@ -95,18 +96,26 @@ class LabelHistogram(Metric):
     least_weight: Tensor
     greatest_weight: Tensor
 
-    def __init__(self, num_labels: int, num_bins: int | None = None, weighted: bool = False) -> None:
+    def __init__(
+        self,
+        num_labels: int,
+        num_bins: int | None = None,
+        weighted: bool = False,
+        ends_dtype: torch.dtype = torch.float32,
+    ) -> None:
         """Start empty.
 
         Args:
             num_labels: K.
             num_bins: T; None = `bins_for(num_labels)`.
             weighted: keep squared weights too, from the first weight other than 1.
+            ends_dtype: float32 or float64, as which logits are told apart.
         """
         super().__init__(sync_on_compute=False, compute_with_cache=False)
         keep_freed_memory()
         self.num_labels = num_labels
-        self.num_bins = num_bins if num_bins is not None else bins_for(num_labels)
+        self.num_bins = num_bins if num_bins is not None else bins_for(num_labels, ends=ends_dtype)
+        self.ends_dtype = ends_dtype
         self.weighted = weighted
         self._filled: Filled | None = None
         # Placeholders: torchmetrics keeps a copy of every default, and the real states are as large as the budget.
@@ -124,12 +133,12 @@ class LabelHistogram(Metric):
         self._filled = None
         if is_lazy(shape, device):
             self.counts = lazy_zeros(both, torch.int32)
-            self._least, self._greatest = (lazy_zeros(shape, torch.float32) for _ in range(2))
+            self._least, self._greatest = (lazy_zeros(shape, self.ends_dtype) for _ in range(2))
             self._filled = Filled(np.zeros((self.num_labels, 2), np.int64))
         else:
             self.counts = torch.zeros(both, dtype=torch.int32, device=device)
-            self.least = torch.full(shape, torch.inf, dtype=torch.float32, device=device)
-            self.greatest = torch.full(shape, -torch.inf, dtype=torch.float32, device=device)
+            self.least = torch.full(shape, torch.inf, dtype=self.ends_dtype, device=device)
+            self.greatest = torch.full(shape, -torch.inf, dtype=self.ends_dtype, device=device)
         if self._keeps_squares:
             self.squares = torch.zeros(self.counts.shape, dtype=torch.float64, device=device)
 
@@ -139,7 +148,7 @@ class LabelHistogram(Metric):
 
     @property
     def least(self) -> Tensor:
-        """[K, T] float32, the least logit of each bin; takes its memory whole, unlike `ends`."""
+        """[K, T], the least logit of each bin; takes its memory whole, unlike `ends`."""
         self._fill()
         return self._least
 
@@ -150,7 +159,7 @@ class LabelHistogram(Metric):
 
     @property
     def greatest(self) -> Tensor:
-        """[K, T] float32, the greatest logit of each bin; takes its memory whole, unlike `ends`."""
+        """[K, T], the greatest logit of each bin; takes its memory whole, unlike `ends`."""
         self._fill()
         return self._greatest
 
@@ -181,7 +190,7 @@ class LabelHistogram(Metric):
         return slice(0, self.num_bins) if self._filled is None else self._filled.window(labels, self.num_bins)
 
     def ends(self, labels: slice, bins: slice | Tensor) -> tuple[Tensor, Tensor]:
-        """Return the least and the greatest logit of each of some bins, [k, t] float32, for a slice of labels.
+        """Return the least and the greatest logit of each of some bins, [k, t], for a slice of labels.
 
         The bins are a slice, or [t] int64 that rise.
         """
@@ -242,7 +251,7 @@ class LabelHistogram(Metric):
         Without weights, several threads may count at once, each labels of its own (`part`), up to 2³¹ rows.
 
         Args:
-            logits: [B, K] floating, counted as float32; finite wherever the cell counts.
+            logits: [B, K] floating, counted as `ends_dtype`; finite wherever the cell counts.
             labels: [B, K] bool or uint8 of 0 and 1.
             mask: [B, K] bool, True where the label is observed; None = everywhere.
             weights: [B] of rows or [B, K] of cells, floating, not negative; 0 does not count; None = 1 everywhere.
@@ -259,7 +268,7 @@ class LabelHistogram(Metric):
                 kept = weights > 0
                 logits, labels, weights = logits[kept], labels[kept], weights[kept]
                 mask = mask[kept] if mask is not None else None
-        logits = logits.float()
+        logits = logits.to(self.ends_dtype)
         check_finite(logits, mask)
         if logits.numel() == 0:
             return
@@ -422,7 +431,7 @@ class LabelHistogram(Metric):
 
     def _like(self, num_labels: int, num_bins: int) -> LabelHistogram:
         """An empty histogram as wide as this one, of the same range of weights."""
-        result = LabelHistogram(num_labels, num_bins, self.weighted).to(self.rows.device)
+        result = LabelHistogram(num_labels, num_bins, self.weighted, self.ends_dtype).to(self.rows.device)
         if self.counts.is_floating_point() or int(self.rows.sum()) > _MOST_ROWS:
             result._widen()
         result.least_weight, result.greatest_weight = self.least_weight.clone(), self.greatest_weight.clone()

@@ -19,13 +19,13 @@ PAGE_BINS = 1024
 
 
 def is_lazy(shape: tuple[int, ...], device: torch.device) -> bool:
-    """Whether an array of 4-byte numbers is worth being lazy, and can be."""
+    """Whether an array of numbers of 4 bytes or more is worth being lazy, and can be."""
     return device.type == "cpu" and sys.platform == "linux" and 4 * math.prod(shape) >= LEAST_BYTES
 
 
 def lazy_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Zeros of a 4-byte type whose pages are taken when they are written to."""
-    memory = mmap.mmap(-1, 4 * math.prod(shape), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    """Zeros whose pages are taken when they are written to."""
+    memory = mmap.mmap(-1, dtype.itemsize * math.prod(shape), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory.madvise(mmap.MADV_NOHUGEPAGE)  # a huge page would hold the bins of several labels, and so be taken whole
     return torch.frombuffer(memory, dtype=dtype).view(shape)
 

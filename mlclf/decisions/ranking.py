@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -129,7 +129,7 @@ def exact_ranking(logits: Tensor, labels: Tensor, weights: Tensor | None = None)
     The rows are sorted; equal logits are ties, and average precision is that of scikit-learn.
 
     Args:
-        logits: [n] floating, compared as float32; finite wherever the weight is above 0.
+        logits: [n] floating, compared as they are; finite wherever the weight is above 0.
         labels: [n] bool or uint8 of 0 and 1.
         weights: [n] floating, not negative; rows of weight 0 do not count; None = 1 for every row.
 
@@ -175,7 +175,7 @@ def _distinct_values(logits: Tensor, labels: Tensor, weights: Tensor | None) -> 
         weights = _checked_weights(weights)
         kept = weights > 0
         logits, labels, weights = logits[kept], labels[kept], weights[kept]
-    values = logits.float().cpu().numpy() + np.float32(0)  # so that -0 is 0
+    values = (logits if logits.dtype == torch.float64 else logits.float()).cpu().numpy() + np.float32(0)  # -0 is 0
     _check_finite(values)
     order = values.argsort()  # several times faster than torch's, and the order of ties does not matter
     values, positive = values[order], (labels != 0).cpu().numpy()[order]
@@ -200,7 +200,7 @@ def _checked_weights(weights: Tensor) -> Tensor:
     return weights
 
 
-def _check_finite(values: NDArray[np.float32]) -> None:
+def _check_finite(values: NDArray[np.floating[Any]]) -> None:
     bad = ~np.isfinite(values)
     if bad.any():
         row = int(bad.argmax())

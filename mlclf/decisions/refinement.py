@@ -32,8 +32,8 @@ class _Ranges(NamedTuple):
     """Bins that are split, by label and then by rising logit: R ranges with S parts together."""
 
     starts: Tensor  # [K + 1] int64, on the CPU: where the ranges of each label start
-    least: Tensor  # [R] float32, the ends of a range, both inside
-    greatest: Tensor  # [R] float32
+    least: Tensor  # [R] float32 or float64, as the histogram has it, the ends of a range, both inside
+    greatest: Tensor  # [R]
     positives: Tensor  # [R] float64, what the first pass counted there
     negatives: Tensor  # [R] float64
     parts: Tensor  # [R] int64, at least 2
@@ -52,7 +52,7 @@ class Refinement(Metric):
 
     States, merged over ranks by sum, min or max (`sync`); S parts, and what is in none:
         counts: [2, S + 1] float64, sums of weights of negatives and positives.
-        least, greatest: [S + 1] float32; +inf and -inf in an empty part.
+        least, greatest: [S + 1]; +inf and -inf in an empty part.
     """
 
     full_state_update = False
@@ -78,8 +78,8 @@ class Refinement(Metric):
     def _clear_parts(self) -> None:
         size, device = self.num_parts + 1, self.ranges.least.device
         self.counts = torch.zeros((2, size), dtype=torch.float64, device=device)
-        self.least = torch.full((size,), torch.inf, device=device)
-        self.greatest = torch.full((size,), -torch.inf, device=device)
+        self.least = torch.full((size,), torch.inf, dtype=self.histogram.ends_dtype, device=device)
+        self.greatest = torch.full((size,), -torch.inf, dtype=self.histogram.ends_dtype, device=device)
 
     @property
     def num_parts(self) -> int:
@@ -108,7 +108,7 @@ class Refinement(Metric):
         """
         if not tolerance > 0:
             raise ValueError(f"tolerance must be above 0, got {tolerance}")
-        wide = _labels_above(source, tolerance)
+        wide = labels_above(source, tolerance)
         if not wide:
             return None
         most_parts = max(2, (budget_bytes // _BYTES_PER_PART - 1) // len(wide))
@@ -132,7 +132,7 @@ class Refinement(Metric):
             for label in wide:
                 self._count(
                     label,
-                    logits[rows, label].float().contiguous(),
+                    logits[rows, label].to(self.histogram.ends_dtype).contiguous(),
                     labels[rows, label] != 0,
                     None if mask is None else mask[rows, label],
                     None if weights is None else weights[rows, label],
@@ -154,7 +154,7 @@ class Refinement(Metric):
             column.index_select(0, index)  # several times faster than column[index]
             for column in (self._origin, self._scale, self._last, self.ranges.first)
         )
-        part = logits.double().sub_(origin).mul_(scale).long()
+        part = (logits.double() - origin).mul_(scale).long()
         return torch.minimum(part.clamp_(min=0), last).add_(first)
 
     def _range_of(self, within: slice, logits: Tensor) -> Tensor:
@@ -287,7 +287,8 @@ def bins_of(counted: LabelHistogram | Refinement, label: int) -> FilledBins:
     return counted.filled(label) if isinstance(counted, Refinement) else filled_bins(counted, slice(label, label + 1))
 
 
-def _labels_above(source: LabelHistogram | Refinement, tolerance: float) -> list[int]:
+def labels_above(source: LabelHistogram | Refinement, tolerance: float = TOLERANCE) -> list[int]:
+    """Return the labels with an interval, of AUROC or of average precision, that is wider than the tolerance."""
     (_, areas), (_, precisions) = source.ranking() if isinstance(source, Refinement) else ranking(source)
     above = 2 * torch.maximum(areas, precisions) > tolerance  # NaN, of one class, is not above
     return [int(label) for label in above.nonzero()[:, 0]]

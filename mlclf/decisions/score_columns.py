@@ -24,6 +24,9 @@ LOSS_CLIP = 1e-7
 LARGEST_LOGIT = 1e4
 """Logits are held within it; a float32 probability is 0 or 1 long before."""
 
+LARGEST_RANKS = {PROBABILITY: 800.0, LOGIT: 8e307}
+"""What an infinite logit counts as, and that of a probability of 0 or 1; the least that is neither has -744."""
+
 LARGEST_FILE_LOGIT = 30.0
 """The logit that a probability of exactly 1 counts as; 0 counts as its negative."""
 
@@ -134,7 +137,11 @@ def read_scores(
     Raises:
         DataError: a score is null or NaN, or a probability is outside [0, 1].
     """
-    scores: NDArray[np.float32] = columns.floats(table, place, np.float32, memory)
+    return checked_scores(columns.floats(table, place, np.float32, memory), columns, kind, place)
+
+
+def checked_scores(scores: NDArray[np.float32], columns: CellColumns, kind: str, place: Place) -> NDArray[np.float32]:
+    """The scores [K, n], if they are ones; see `read_scores`."""
     if not scores.size:
         return scores
     low, high = scores.min(1), scores.max(1)  # NaN where there is one
@@ -154,7 +161,7 @@ def _score_problem(scores: NDArray[np.float32]) -> str:
 
 
 def file_logits(
-    scores: NDArray[np.float32], kind: str, limit: float = LARGEST_FILE_LOGIT, memory: Recycler | None = None
+    scores: NDArray[np.float32], kind: str, limit: float | None = None, memory: Recycler | None = None
 ) -> NDArray[np.float32]:
     """Finite logits of scores of either kind, element by element, not falling: float32 of any shape.
 
@@ -162,12 +169,13 @@ def file_logits(
 
     Args:
         scores: float32; probabilities within [0, 1], or logits.
-        limit: the largest logit of a probability.
+        limit: the largest logit; None is LARGEST_FILE_LOGIT for probabilities, LARGEST_LOGIT for logits.
         memory: where the logits of probabilities are to be.
     """
+    limit = (LARGEST_LOGIT if kind == LOGIT else LARGEST_FILE_LOGIT) if limit is None else limit
     if kind == LOGIT:
-        within = not scores.size or bool(scores.max() <= LARGEST_LOGIT and scores.min() >= -LARGEST_LOGIT)
-        return scores if within else np.clip(scores, -LARGEST_LOGIT, LARGEST_LOGIT)
+        within = not scores.size or bool(scores.max() <= limit and scores.min() >= -limit)
+        return scores if within else np.clip(scores, -limit, limit)
     logits: NDArray[np.float32] = (memory or Recycler(0)).array(scores.shape, np.float32)
     with np.errstate(divide="ignore", invalid="ignore"):
         for index in np.ndindex(scores.shape[:-1]):  # row by row, so that float64 stays in the processor's cache
@@ -176,3 +184,20 @@ def file_logits(
             np.log(odds, out=odds)
             logits[index] = np.clip(odds, -limit, limit, out=odds)
     return logits
+
+
+def rank_logits(scores: NDArray[np.floating[Any]], kind: str) -> NDArray[np.float64]:
+    """Finite logits of scores as they are, element by element, not falling: float64 of any shape.
+
+    Scores in float32 that differ have different ones, and so have logits in float64. Probabilities in float64 have from
+    a relative difference of 1e-14 on.
+
+    Args:
+        scores: float32 or float64; probabilities (beyond [0, 1] they count as its ends), or logits.
+    """
+    wide = scores.astype(np.float64)
+    if kind == PROBABILITY:
+        np.clip(wide, 0, 1, out=wide)
+        with np.errstate(divide="ignore"):
+            wide = np.log(wide) - np.log1p(-wide)
+    return np.clip(wide, -LARGEST_RANKS[kind], LARGEST_RANKS[kind], out=wide)

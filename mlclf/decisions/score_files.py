@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -20,12 +20,22 @@ from mlclf.data.shards import Plan
 from mlclf.decisions.cells import Cells, row_identities, value_identities
 from mlclf.decisions.label_join import JoinedLabels, placed
 from mlclf.decisions.label_rows import LabelReader, LabelRows, check_label_weights
-from mlclf.decisions.score_columns import LARGEST_FILE_LOGIT, CellColumns, Place, file_logits, read_scores
+from mlclf.decisions.score_columns import (
+    PROBABILITY,
+    CellColumns,
+    Place,
+    checked_scores,
+    file_logits,
+    is_list,
+    rank_logits,
+    read_scores,
+)
 
 T = TypeVar("T")
 
 PIECE_CELLS = 1 << 23
 PIECE_ROWS = 65_536
+_IN_FLOAT32 = {pa.float16(), pa.float32(), pa.int8(), pa.int16(), pa.uint8(), pa.uint16(), pa.bool_(), pa.null()}
 LARGE_UNIT_BYTES = 64 << 20
 """Of units larger than this one is decoded at a time: decoded, read and encoded it is there three times."""
 
@@ -106,6 +116,7 @@ class ScoreFiles(Scored):
         label_weights: where the weights of the cells are, in whichever files.
         identity: the column of the score files that tells what a row is; None where its number does.
         carry: a column of the score files whose values are handed on.
+        ranks: whether cells have their `ranks`.
         notes: what a person should know, in plain words.
     """
 
@@ -115,12 +126,20 @@ class ScoreFiles(Scored):
     identity: str | None = None
     notes: list[str] = field(default_factory=list)
     carry: str | None = None
+    ranks: bool = False
 
-    def cells(self, limit: float = LARGEST_FILE_LOGIT) -> Iterator[ScoredRows]:
+    def tells_more(self) -> bool:
+        """Whether scores, as the files have them, are told apart where their logits in float32 are not."""
+        if self.kind == PROBABILITY:
+            return True
+        kinds = {shard.schema.field(name).type for shard in self.plan.shards for name in self.scores.names}
+        return any((kind.value_type if is_list(kind) else kind) not in _IN_FLOAT32 for kind in kinds)
+
+    def cells(self, limit: float | None = None) -> Iterator[ScoredRows]:
         """All rows that have labels, in bounded pieces.
 
         Args:
-            limit: the largest logit of a probability.
+            limit: the largest logit; see `file_logits`.
 
         Raises:
             DataError: a score is missing, or a probability is outside [0, 1]; a label or a weight is not one; a key
@@ -138,19 +157,19 @@ class ScoreFiles(Scored):
                 yield rows
         self._note_unmatched()
 
-    def read(
-        self, table: pa.Table, place: Place, first_row: int, limit: float = LARGEST_FILE_LOGIT
-    ) -> tuple[Any, ScoredRows]:
+    def read(self, table: pa.Table, place: Place, first_row: int, limit: float | None = None) -> tuple[Any, ScoredRows]:
         """The rows of a table that have labels, after what was found by their keys; see `cells`."""
-        scores, known = (
-            read_scores(table, self.scores, self.kind, place, self.memory),
-            self.beside.read(table, place),
-        )
+        kind = np.float64 if self.ranks else np.float32
+        wide: NDArray[Any] = self.scores.floats(table, place, kind, self.memory)
+        with np.errstate(over="ignore"):
+            scores = checked_scores(wide.astype(np.float32, copy=False), self.scores, self.kind, place)
+        known = self.beside.read(table, place)
         numbers, found = np.arange(first_row, first_row + table.num_rows), None
         if self.joined is not None:
             keys = table.column(self.joined.key)
             kept, rows = self.joined.find(keys)
-            scores, numbers = (scores, numbers) if len(kept) == len(numbers) else (scores[:, kept], numbers[kept])
+            if len(kept) < len(numbers):
+                scores, wide, numbers = scores[:, kept], wide[:, kept], numbers[kept]
             known = known.take(kept).joined_with(self.joined.rows(rows))
             found = keys, kept, rows, place
         if self.label_weights is not None:
@@ -160,6 +179,8 @@ class ScoreFiles(Scored):
             carried = table.column(self.carry)
             carried = carried if len(carried) == len(numbers) else carried.take(pa.array(numbers - first_row))
         cells = self._cells(table, scores, known, numbers - first_row, first_row, limit)
+        if self.ranks:
+            cells = replace(cells, ranks=_t(rank_logits(wide, self.kind)))
         return found, ScoredRows(cells, _t(scores), carried)
 
     def _cells(
@@ -169,7 +190,7 @@ class ScoreFiles(Scored):
         known: LabelRows,
         rows: NDArray[np.int64],
         first_row: int,
-        limit: float,
+        limit: float | None,
     ) -> Cells:
         if known.groups is not None:
             identities = torch.from_numpy(known.groups)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -40,12 +41,14 @@ class SlicedEvaluation:
         decide: Callable[[Tensor], Tensor] | None = None,
         most_values: int = MOST_VALUES,
         budget_bytes: int = SLICE_BYTES,
+        ends_dtype: torch.dtype = torch.float32,
+        recalibrated_within: float = math.inf,
     ) -> None:
         """Start empty.
 
         Args:
             column: name of the column, for the document.
-            thresholds, scores_of, decide: see `Evaluation`.
+            thresholds, scores_of, decide, ends_dtype, recalibrated_within: see `Evaluation`.
             most_values: how many values have an evaluation of their own.
             budget_bytes: for the histograms of all values.
 
@@ -53,7 +56,8 @@ class SlicedEvaluation:
             DataError: The labels are so many that not even two values fit the budget.
         """
         self.column = column
-        label_bytes = len(thresholds) * _BYTES_PER_BIN
+        label_bytes = len(thresholds) * (_BYTES_PER_BIN + 2 * (ends_dtype.itemsize - torch.float32.itemsize))
+        self.more: dict[str, Any] = {"ends_dtype": ends_dtype, "recalibrated_within": recalibrated_within}
         fitting = budget_bytes // (label_bytes * _LEAST_BINS) - 2  # `missing` and `other` need theirs
         if fitting < 2:
             raise DataError(
@@ -71,7 +75,7 @@ class SlicedEvaluation:
         self.pooled = DistinctCount()
 
     def _empty(self) -> Evaluation:
-        return Evaluation(self.thresholds, self.scores_of, self.num_bins, decide=self.decide)
+        return Evaluation(self.thresholds, self.scores_of, self.num_bins, decide=self.decide, **self.more)
 
     def update(self, values: pa.Array | pa.ChunkedArray, cells: Cells, scores: Tensor) -> None:
         """Count a batch.

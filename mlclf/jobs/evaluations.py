@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+import math
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from mlclf.decisions.evaluation import Evaluation
 from mlclf.decisions.histograms import LabelHistogram
 from mlclf.decisions.intervals import LEAST_REPLICATES
 from mlclf.decisions.ranking import LabelRows, Ranking, exact_rankings
-from mlclf.decisions.refinement import MOST_PASSES, TOLERANCE, Refinement
+from mlclf.decisions.refinement import MOST_PASSES, TOLERANCE, Refinement, labels_above
 from mlclf.decisions.scores import scores_of
 from mlclf.decisions.slices import SlicedEvaluation
 from mlclf.errors import ConfigError
@@ -28,7 +29,10 @@ from mlclf.errors import ConfigError
 EXACT_BYTES = 256 << 20
 """Of the labels that `exact` holds at a time."""
 
-_CELL_BYTES = 16
+MOST_EXACT_BYTES = 4 * EXACT_BYTES
+"""Of one label whose scores are sorted where splitting bins does not tell them apart."""
+
+_CELL_BYTES = 20
 
 
 Counted = LabelHistogram | Refinement
@@ -70,11 +74,24 @@ class EvaluateOptions:
 
 @dataclass(frozen=True)
 class Judged:
-    """What is judged: thresholds [K] float32 of probabilities, the decisions of scores, and the names of the labels."""
+    """What is judged: thresholds [K] float32 of probabilities, the decisions of scores, and the names of the labels.
+
+    For `ends_dtype` and `recalibrated_within` see `Evaluation`.
+    """
 
     thresholds: Tensor
     decide: Callable[[Tensor], Tensor]
     label_names: list[str]
+    ends_dtype: torch.dtype = torch.float32
+    recalibrated_within: float = math.inf
+
+    def kept(self) -> dict[str, Any]:
+        """What an evaluation is told of the scores."""
+        return {
+            "decide": self.decide,
+            "ends_dtype": self.ends_dtype,
+            "recalibrated_within": self.recalibrated_within,
+        }
 
 
 def check_column(plan: Plan, name: str | None) -> None:
@@ -107,10 +124,10 @@ def evaluation_steps(
         judged, options: what is asked.
         total: rows, for the progress.
     """
-    evaluation = Evaluation(judged.thresholds, scores_of, decide=judged.decide, replicates=options.bootstrap)
+    evaluation = Evaluation(judged.thresholds, scores_of, replicates=options.bootstrap, **judged.kept())
     sliced = None
     if options.by is not None:
-        sliced = SlicedEvaluation(options.by, judged.thresholds, scores_of, decide=judged.decide)
+        sliced = SlicedEvaluation(options.by, judged.thresholds, scores_of, **judged.kept())
     done = 0
     for batch in passes():
         evaluation.update_cells(batch.cells, batch.scores)
@@ -119,7 +136,8 @@ def evaluation_steps(
             sliced.update(batch.values, batch.cells, batch.scores)
         done += len(batch.cells)
         yield Progress("evaluate", done, total)
-    exact = (yield from _exactly(passes, evaluation, done)) if options.exact else None
+    every = range(evaluation.histogram.num_labels)
+    exact = (yield from _exactly(passes, every, done, _columns_of)) if options.exact else None
     yield from _refined(passes, evaluation, exact, total)
     return evaluation, sliced
 
@@ -127,7 +145,11 @@ def evaluation_steps(
 def _refined(
     passes: Callable[[], Iterator[ScoredBatch]], evaluation: Evaluation, exact: Ranking | None, total: int
 ) -> Generator[Progress, None, None]:
-    """Refine bins until every interval is narrow: those of the labels, unless exact, and of all cells pooled."""
+    """Refine bins until every interval is narrow: those of the labels, unless exact, and of all cells pooled.
+
+    Where logits lie closer together, or further apart, than passes can split, the scores are sorted as far as they fit
+    into memory; an interval is wide only beyond that.
+    """
     labels: Counted = evaluation.histogram
     cells: Counted = evaluation.histogram.pooled()
     for _ in range(MOST_PASSES):
@@ -139,13 +161,28 @@ def _refined(
         for batch in passes():
             part, weights = batch.cells, batch.cells.cell_weights()
             if by_label is not None:
-                by_label.update(part.logits, part.labels, part.mask, weights)
+                by_label.update(part.ranked_by(), part.labels, part.mask, weights)
             if of_all is not None:
-                of_all.update(*_pooled(part.logits, part.labels, part.mask, weights))
+                of_all.update(*_pooled(part.ranked_by(), part.labels, part.mask, weights))
             done += len(part)
             yield Progress("refine", done, total)
         labels, cells = by_label or labels, of_all or cells
-    evaluation.rank_by(exact or _ranking_of(labels), _ranking_of(cells))
+    rows = int(evaluation.rows.rows)
+    ranked, pooled = exact or _ranking_of(labels), _ranking_of(cells)
+    wide = [] if exact else labels_above(labels)
+    if wide and rows * _CELL_BYTES <= MOST_EXACT_BYTES:
+        ranked = _replaced(ranked, wide, (yield from _exactly(passes, wide, rows, _columns_of)))
+    if labels_above(cells) and rows * evaluation.histogram.num_labels * _CELL_BYTES <= MOST_EXACT_BYTES:
+        pooled = yield from _exactly(passes, [0], rows, _pooled_columns_of)
+    evaluation.rank_by(ranked, pooled)
+
+
+def _replaced(ranking: Ranking | None, labels: Sequence[int], exact: Ranking) -> Ranking:
+    """A ranking with the exact one of some labels in it."""
+    assert ranking is not None  # wide intervals have been refined
+    for (values, bounds), (new_values, new_bounds) in zip(ranking, exact, strict=True):
+        values[list(labels)], bounds[list(labels)] = new_values, new_bounds
+    return ranking
 
 
 def _ranking_of(counted: Counted) -> Ranking | None:
@@ -166,32 +203,41 @@ def _pooled(
 
 
 def _exactly(
-    passes: Callable[[], Iterator[ScoredBatch]], evaluation: Evaluation, rows: int
+    passes: Callable[[], Iterator[ScoredBatch]],
+    labels: Sequence[int],
+    rows: int,
+    columns_of: Callable[[Cells, Sequence[int]], tuple[Any, ...]],
 ) -> Generator[Progress, None, Ranking]:
-    """Rank sorted scores, as many labels at a time as fit into EXACT_BYTES."""
-    num_labels = evaluation.histogram.num_labels
+    """Rank sorted scores of some labels, as many at a time as fit into EXACT_BYTES."""
     step = max(1, EXACT_BYTES // max(1, _CELL_BYTES * rows))
     values: list[tuple[Tensor, Tensor]] = []
-    for first in range(0, num_labels, step):
-        part = slice(first, min(first + step, num_labels))
-        kept = [_columns_of(batch.cells, part) for batch in passes()]
+    for first in range(0, len(labels), step):
+        part = labels[first : first + step]
+        kept = [columns_of(batch.cells, part) for batch in passes()]
         columns = [np.concatenate(column) for column in zip(*kept, strict=True)]
-        values.append(exact_rankings(part.stop - first, partial(_label_rows, columns)))
-        yield Progress("exact", part.stop, num_labels)
+        values.append(exact_rankings(len(part), partial(_label_rows, columns)))
+        yield Progress("exact", first + len(part), len(labels), unit="labels")
     areas, precisions = (torch.cat(column) for column in zip(*values, strict=True))
     return (areas, areas * 0), (precisions, precisions * 0)  # no error, or NaN
 
 
-def _columns_of(cells: Cells, labels: slice) -> tuple[Any, ...]:
+def _pooled_columns_of(cells: Cells, labels: Sequence[int]) -> tuple[Any, ...]:
+    """The same of all cells pooled: [n · K, 1] each."""
+    every = range(cells.logits.shape[1])
+    return tuple(column.reshape(-1, 1) for column in _columns_of(cells, every))
+
+
+def _columns_of(cells: Cells, labels: Sequence[int]) -> tuple[Any, ...]:
     """Logits, labels and weights (0 where a cell does not count) of some labels: [n, k] each."""
-    logits, truth = cells.logits[:, labels], cells.labels[:, labels]
+    part = slice(labels[0], labels[-1] + 1) if len(labels) == labels[-1] + 1 - labels[0] else list(labels)
+    logits, truth = cells.ranked_by()[:, part], cells.labels[:, part]
     weights = cells.cell_weights()
     if weights is None:
         mass = torch.ones(logits.shape)
     else:
-        mass = weights[:, None].expand(logits.shape) if weights.dim() == 1 else weights[:, labels]
+        mass = weights[:, None].expand(logits.shape) if weights.dim() == 1 else weights[:, part]
     if cells.mask is not None:
-        mass = mass * cells.mask[:, labels]
+        mass = mass * cells.mask[:, part]
     return logits.numpy().copy(), truth.numpy().copy(), mass.double().numpy().copy()
 
 

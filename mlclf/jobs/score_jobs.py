@@ -229,8 +229,9 @@ def evaluate_scores_steps(
 ) -> Generator[Progress, None, dict[str, Any]]:
     """Metrics of the scores of any model, yielding progress; returns the document of `metrics.json`.
 
-    The prevalences of training are not known, so `gain` compares with those of these rows, (P + ½)/(N + 1); the
-    document says so under `gain_baseline`. For the log-loss probabilities are clipped at 1e-7.
+    AUROC and average precision rank the scores as the files have them; for the log-loss probabilities are clipped at
+    1e-7. The prevalences of training are not known, so `gain` compares with those of these rows, (P + ½)/(N + 1); the
+    document says so under `gain_baseline`.
 
     Args:
         data: Parquet files with scores.
@@ -258,17 +259,19 @@ def evaluate_scores_steps(
             return decisions
         return decisions & is_top(scores, torch.ones_like(decisions), decided.per_row)
 
-    limit = float(np.log((1 - LOSS_CLIP) / LOSS_CLIP))
+    is_probability, ranks = files.kind == PROBABILITY, files.tells_more()
+    limit = float(np.log((1 - LOSS_CLIP) / LOSS_CLIP)) if is_probability else float(np.finfo(np.float32).max)
     latest = [files]
 
     def passes() -> Iterator[ScoredBatch]:
         latest[0] = opened(data, **columns)
-        latest[0].carry = options.by
+        latest[0].carry, latest[0].ranks = options.by, ranks
         for rows in latest[0].cells(limit):
-            scores = rows.scores if files.kind == PROBABILITY else _on_sides(rows.scores, cuts, half)
+            scores = rows.scores if is_probability else _on_sides(rows.scores, cuts, half)
             yield ScoredBatch(_row_major(rows.cells), scores.contiguous(), rows.carried)
 
-    judged = Judged(half, decide, list(files.label_names))
+    ends, within = torch.float64 if ranks else torch.float32, limit if is_probability else np.inf
+    judged = Judged(half, decide, list(files.label_names), ends, within)
     evaluation, sliced = yield from evaluation_steps(passes, judged, options, files.plan.rows)
     yield from _notes(latest[0], int(evaluation.rows.rows))
     losses = evaluation.losses
@@ -295,7 +298,8 @@ def _thresholds(files: Scored, path: str | Path | None) -> FileThresholds:
 def _row_major(cells: Cells) -> Cells:
     """The same cells with those of a row beside each other, as metrics across labels read them."""
     mask = None if cells.mask is None else cells.mask.contiguous()
-    return replace(cells, logits=cells.logits.contiguous(), labels=cells.labels.contiguous(), mask=mask)
+    ranks = None if cells.ranks is None else cells.ranks.contiguous()
+    return replace(cells, logits=cells.logits.contiguous(), labels=cells.labels.contiguous(), mask=mask, ranks=ranks)
 
 
 def _on_sides(logits: Tensor, cuts: Tensor, half: Tensor) -> Tensor:

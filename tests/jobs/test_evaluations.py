@@ -83,6 +83,110 @@ def test_bins_that_are_too_coarse_are_refined(tmp_path: Path, exact: bool) -> No
         assert abs(entry["auroc"] - area) <= entry["error_bound"]["auroc"] + 1e-9
 
 
+def hard_scores(kind: str, random: np.random.Generator, rows: int) -> tuple[np.ndarray, str]:
+    """Scores that float32, clipping or bins of the logit would tie, and what they are."""
+    z, mixed = random.normal(size=rows), 10.0 ** random.uniform(0, 300, rows) * random.choice([-1, 1], rows)
+    made = {
+        "probabilities of 1e-12 to 1e-8": (10.0 ** (z - 10), "probability"),
+        "the same in float32": (np.float32(10.0 ** (z - 10)), "probability"),
+        "probabilities near 1": (1 - 10.0 ** (z - 11), "probability"),
+        "subnormal probabilities": (np.float32(2.0 ** (4 * z - 140)), "probability"),
+        "neighbours in float32": (0.25 + np.float32(2**-24) * np.round(3 * z), "probability"),
+        "probabilities of 0 and 1": (np.where(np.abs(z) > 1, z > 0, 10.0 ** (5 * z - 20)), "probability"),
+        "a saturated network": (np.float32(1 / (1 + np.exp(-30 * z))), "probability"),
+        "few values in float64": (np.round(1 / (1 + np.exp(-z)), 1), "probability"),
+        "logits that differ in the 12th digit": (3 + 1e-11 * np.round(4 * z), "logit"),
+        "logits that differ in the last digit": (1 + 2.0**-52 * np.round(4 * z), "logit"),
+        "logits of 1e3": (1e3 * z, "logit"),
+        "float32 logits beyond 1e4": (np.float32(2e4 * z), "logit"),
+        "logits of many scales": (mixed, "logit"),
+        "infinite logits": (np.where(np.abs(z) > 1.5, np.sign(z) * np.inf, z), "logit"),
+        "whole numbers": (np.int64(2**40 + np.round(5 * z)), "logit"),
+    }
+    return made[kind]
+
+
+HARD = [
+    "probabilities of 1e-12 to 1e-8",
+    "the same in float32",
+    "probabilities near 1",
+    "subnormal probabilities",
+    "neighbours in float32",
+    "probabilities of 0 and 1",
+    "a saturated network",
+    "few values in float64",
+    "logits that differ in the 12th digit",
+    "logits that differ in the last digit",
+    "logits of 1e3",
+    "float32 logits beyond 1e4",
+    "logits of many scales",
+    "infinite logits",
+    "whole numbers",
+]
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("rate", [0.3, 0.005])
+@pytest.mark.parametrize("kind", HARD)
+def test_scores_are_ranked_as_they_are(tmp_path: Path, kind: str, rate: float, exact: bool) -> None:
+    """The values of scikit-learn lie within the stated error, for frequent and rare labels, and of all cells too."""
+    random = np.random.default_rng(3)
+    rows, table, columns = 3000, {}, []
+    for name in "ab":
+        scores, score_kind = hard_scores(kind, random, rows)
+        order = np.argsort(np.argsort(scores, kind="stable")) / rows
+        truth = random.random(rows) < rate * 2 * order
+        columns.append((scores, truth))
+        table |= {f"score_{name}": scores, name: truth}
+    pq.write_table(pa.table(table), tmp_path / "s.parquet")
+    report = mlclf.evaluate_scores(str(tmp_path / "s.parquet"), score_kind=score_kind, exact=exact)
+    cells = [np.concatenate(part) for part in zip(*columns, strict=True)]
+    judged = [(report["labels"][name], report["labels"][name]["error_bound"]) for name in "ab"]
+    judged.append((report["micro"], report["micro_error_bound"]))
+    for (scores, truth), (found, bound) in zip([*columns, cells], judged, strict=True):
+        ranks = np.unique(scores, return_inverse=True)[1]  # scikit-learn refuses infinite scores
+        for name, oracle in (("auroc", sk.roc_auc_score), ("average_precision", sk.average_precision_score)):
+            assert bound[name] <= 5e-5
+            assert abs(found[name] - oracle(truth, ranks)) <= bound[name] + 1e-12
+
+
+def test_values_of_a_column_are_ranked_as_they_are(tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    scores, places = 10.0 ** random.normal(-10, 1, 2000), np.arange(2000) % 2
+    truth = random.random(2000) < 0.3
+    path = tmp_path / "s.parquet"
+    pq.write_table(pa.table({"score_a": scores, "a": truth, "place": places}), path)
+    by = mlclf.evaluate_scores(str(path), score_kind="probability", by="place")["by"]["values"]
+    for value in (0, 1):
+        entry, chosen = by[str(value)]["labels"]["a"], places == value
+        wanted = sk.roc_auc_score(truth[chosen], scores[chosen])
+        assert abs(entry["auroc"] - wanted) <= entry["error_bound"]["auroc"] + 1e-12
+        assert entry["error_bound"]["auroc"] < 0.01
+
+
+def test_the_log_loss_of_logits_is_not_clipped(tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    logits = np.float32(random.normal(0, 20_000, 2000))
+    truth = random.random(2000) < 0.5
+    pq.write_table(pa.table({"score_a": logits, "a": truth}), tmp_path / "s.parquet")
+    found = mlclf.evaluate_scores(str(tmp_path / "s.parquet"), score_kind="logit")["labels"]["a"]["log_loss"]
+    assert found == pytest.approx(np.logaddexp(0, np.where(truth, -logits, logits).astype(float)).mean(), rel=1e-6)
+
+
+def test_losses_and_recalibration_of_probabilities_are_clipped_as_before(tmp_path: Path) -> None:
+    """A probability of 0 has no logit: at 1e-7 it counts for losses, slope and intercept alike."""
+    random = np.random.default_rng(3)
+    scores = np.where(random.random(2000) < 0.1, 0.0, random.random(2000))
+    truth = random.random(2000) < np.clip(scores, 0.02, 1)
+    files = [tmp_path / "whole.parquet", tmp_path / "clipped.parquet"]
+    for path, column in zip(files, (scores, np.clip(scores, 1e-7, 1 - 1e-7)), strict=True):
+        pq.write_table(pa.table({"score_a": column, "a": truth}), path)
+    found, wanted = (mlclf.evaluate_scores(str(path), score_kind="probability")["labels"]["a"] for path in files)
+    assert found["log_loss"] == pytest.approx(wanted["log_loss"], rel=1e-6)
+    for name in ("slope", "intercept"):
+        assert found["calibration"][name] == pytest.approx(wanted["calibration"][name], rel=1e-3)
+
+
 def test_the_micro_average_of_weighted_and_hidden_cells_is_refined(tmp_path: Path) -> None:
     random = np.random.default_rng(1)
     scores = (1 / (1 + np.exp(-random.normal(-1, 0.002, (3000, 2))))).astype(np.float32)
