@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mlclf.data.identities import joined_tables
+
 ON_HOST = ("rows", "groups")
 """Fields of a batch that no model needs."""
 
@@ -162,7 +164,7 @@ def joined(batches: Sequence[Batch]) -> Batch:
         weights=torch.cat([batch.weights for batch in batches]),
         parts=torch.cat([batch.parts for batch in batches]),
         rows=torch.cat([batch.rows for batch in batches]),
-        keys=pa.concat_tables(keys) if keys else None,
+        keys=joined_tables(keys) if keys else None,
         groups=torch.cat(groups) if groups else None,
     )
 

@@ -23,7 +23,7 @@ A timestamp without a zone is taken for UTC. A float32 is the float64 that it wi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Context, Decimal
 from typing import Any, NamedTuple
 
@@ -186,6 +186,24 @@ def _hashes(texts: pa.Array, seed: int) -> NDArray[np.uint64]:
     hashes = (high << np.uint64(32)) | low
     hashes[absent] ^= np.uint64(MISSING_HASH)
     return hashes
+
+
+def joined_tables(tables: Sequence[pa.Table]) -> pa.Table:
+    """The rows of all tables; a column that is of several types is written canonically."""
+    if all(table.schema.equals(tables[0].schema) for table in tables):
+        return pa.concat_tables(tables)
+    names = tables[0].column_names
+    return pa.table({name: _joined([table.column(name) for table in tables]) for name in names})
+
+
+def _joined(columns: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
+    chunks, kinds = [chunk for column in columns for chunk in column.chunks], {column.type for column in columns}
+    if len(kinds) == 1:
+        return pa.chunked_array(chunks, kinds.pop())
+    chunks = [canonical(chunk) for chunk in chunks]
+    if any(pa.types.is_binary(chunk.type) for chunk in chunks):
+        return pa.chunked_array([chunk.cast(pa.binary()) for chunk in chunks], pa.binary())
+    return pa.chunked_array(chunks, pa.string())
 
 
 # ── types that wrap others ──────────────────────────────────────────────────────────────────────────────────────────

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mlclf.data.arrays import Recycler
 from mlclf.data.batch import Batch, spans
+from mlclf.data.identities import joined_tables
 from mlclf.data.labels import UNOBSERVED
 from mlclf.data.schedule import SPAN_ROWS
 from mlclf.data.shards import Plan, Unit
@@ -322,7 +323,7 @@ class Pool:
             if layout.parted
             else torch.zeros(size, dtype=torch.int8),
             rows=torch.from_numpy(np.concatenate([NOTHING, *(slab.numbers(pick) for slab, pick in picks)])),
-            keys=pa.concat_tables(tables) if tables else None,
+            keys=joined_tables(tables) if tables else None,
             groups=torch.from_numpy(self._taken("groups", index)) if layout.grouped else None,
         )
 
