@@ -145,3 +145,116 @@ def test_messages(tmp_path: Path) -> None:
     for arguments, message in cases.items():
         with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
             find_sources(arguments)
+
+
+def warnings_of(*arguments: str | Path) -> list[str]:
+    return find_sources([str(argument) for argument in arguments])[1]
+
+
+def test_parquet_files_are_read_whatever_their_names_end_in(tmp_path: Path) -> None:
+    names = ["B.PARQUET", "a.parquet", "c.parquet.gzip", "d.Parq", "day=1/000000_0", "e.pq.zst"]
+    for name in names:
+        write(tmp_path / name)
+    for name in ("README", "empty", "day=1/marker"):
+        (tmp_path / name).write_text("no data at all" * (name != "empty"))
+    assert relatives(tmp_path) == names
+    assert warnings_of(tmp_path) == []
+
+
+def test_files_that_are_passed_over_are_named(tmp_path: Path) -> None:
+    for name in ("a.parquet", "_b.parquet", ".c.parquet", "_tmp/d.PARQUET", ".e/f.parquet"):
+        write(tmp_path / name)
+    for name in ("g.csv", "h.json.gz", "i.parquet.gz", "j.parquet.bak", "notes.md", "_SUCCESS", ".k.csv", "l.parquet~"):
+        (tmp_path / name).write_text("this is no Parquet file")
+    hidden = "4 files are passed over, hidden by names that begin with '.' or '_': '.c.parquet', '.e/f.parquet', "
+    others = "5 files are passed over, which are no Parquet files: 'g.csv', 'h.json.gz', 'i.parquet.gz' and 2 more; "
+    expected = [
+        f"{tmp_path}: {hidden}'_b.parquet' and 1 more; name such a file to read it",
+        f"{tmp_path}: {others}'mlclf convert' writes CSV, Arrow and more as Parquet",
+    ]
+    assert relatives(tmp_path) == ["a.parquet"]
+    assert warnings_of(tmp_path) == expected
+    write(tmp_path / "_b.parquet")
+    assert warnings_of(tmp_path / "*.parquet") == [
+        (
+            f"{tmp_path}/*.parquet: 1 file is passed over, hidden by names that begin with '.' or '_': '_b.parquet'; "
+            "name such a file to read it"
+        )
+    ]
+    (tmp_path / "a.parquet").unlink()
+    with pytest.raises(DataError) as error:
+        find_sources([str(tmp_path)])
+    assert str(error.value).startswith(
+        f"{tmp_path}: no Parquet file in this folder (looked for *.parquet, *.parq, *.pq, also in its folders); "
+        "4 files are passed over, hidden by names that begin with '.' or '_': "
+    )
+
+
+def test_files_that_are_passed_over_behind_a_uri(tmp_path: Path) -> None:
+    memory = fsspec.filesystem("memory")
+    content = write(tmp_path / "a.parquet").read_bytes()
+    for name in ("a.parquet", "B.PARQUET", "c.parquet.gzip", "_d.parquet", "000000_0"):
+        with memory.open(f"/mlclf-chosen/{name}", "wb") as file:
+            file.write(content)
+    with memory.open("/mlclf-chosen/e.csv", "wb") as file:
+        file.write(b"x\n1\n")
+    assert relatives("memory://mlclf-chosen") == ["000000_0", "B.PARQUET", "a.parquet", "c.parquet.gzip"]
+    assert [warning.partition(": ")[2] for warning in warnings_of("memory://mlclf-chosen")] == [
+        "1 file is passed over, hidden by names that begin with '.' or '_': '_d.parquet'; name such a file to read it",
+        (
+            "1 file is passed over, which are no Parquet files: 'e.csv'; 'mlclf convert' writes CSV, Arrow and more as "
+            "Parquet"
+        ),
+    ]
+    with memory.open("/mlclf-chosen/part/_delta_log/0.json", "wb") as file:
+        file.write(b"{}")
+    with pytest.raises(DataError, match=r"^memory://mlclf-chosen/part: .* is a Delta table, "):
+        find_sources(["memory://mlclf-chosen"])
+
+
+TABLE_FILES = {
+    "_delta_log/00000000000000000000.json": "a Delta table",
+    "metadata/v1.metadata.json": "an Iceberg table",
+    "metadata/00000-6a.gz.metadata.json": "an Iceberg table",
+    ".hoodie/hoodie.properties": "a Hudi table",
+}
+
+
+@pytest.mark.parametrize("log", TABLE_FILES)
+def test_tables_are_not_read_as_plain_files(tmp_path: Path, log: str) -> None:
+    table = tmp_path / "in" / "table"
+    path = write(table / "data" / "day=1" / "a.parquet")
+    write(tmp_path / "in" / "b.parquet")
+    (table / log).parent.mkdir()
+    (table / log).write_text("{}")
+    message = (
+        f"{table}: the folder must hold plain Parquet files, and is {TABLE_FILES[log]}, of whose files some may be "
+        "overwritten or deleted; read its rows with a library of that format, and write them as Parquet to a folder of "
+        "their own"
+    )
+    patterns = [tmp_path / "in" / "*", tmp_path / "in" / "*" / "*" / "*", table / "data" / "day=*" / "*.parquet"]
+    for argument in (tmp_path / "in", table, table / "data", path.parent, path, *patterns):
+        with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+            find_sources([str(argument)])
+    assert relatives(tmp_path / "in" / "b.parquet") == ["b.parquet"]
+
+
+def test_folders_that_are_no_tables(tmp_path: Path) -> None:
+    write(tmp_path / "metadata" / "a.parquet")
+    (tmp_path / "metadata" / "notes.json").write_text("{}")
+    assert relatives(tmp_path) == ["metadata/a.parquet"]
+
+
+def test_a_glob_is_a_glob_where_a_file_is_called_so(tmp_path: Path) -> None:
+    for name in ("a[12].parquet", "a1.parquet", "a2.parquet", "b*/x.parquet", "bc/y.parquet"):
+        write(tmp_path / name)
+    assert relatives(tmp_path / "a[12].parquet") == ["a1.parquet", "a2.parquet", "a[12].parquet"]
+    assert warnings_of(tmp_path / "a[12].parquet") == [
+        (
+            f"{tmp_path}/a[12].parquet is the name of a file, and a pattern that 'a1.parquet', 'a2.parquet' match(es): "
+            f"all of them are read; '{tmp_path}/a[[]12].parquet' is the file alone"
+        )
+    ]
+    assert relatives(tmp_path / "a[[]12].parquet") == ["a[12].parquet"]
+    assert relatives(tmp_path / "b*") == ["b*/x.parquet", "bc/y.parquet"]
+    assert warnings_of(tmp_path / "a[[]12].parquet") == []

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from glob import glob, has_magic
+from glob import escape, glob, has_magic
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -16,15 +16,18 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from mlclf.addresses import without_credentials
+from mlclf.data.chosen_files import ChosenFiles, is_hidden, refuse_table_around
 from mlclf.data.local_folders import entries_below
 from mlclf.data.ranges import chunk_ranges
 from mlclf.data.remote import RemoteError, RemoteFile, name_of, open_remote
 from mlclf.errors import ChangedDataError, DataError
 from mlclf.given_files import is_folder, problem_of
-from mlclf.messages import listed
+from mlclf.messages import listed, quoted, some_of
 from mlclf.outputs.output import settle_before_reading
 
-SUFFIXES = (".parquet", ".parq", ".pq")
+LEAST_BYTES = 12
+"""Of a Parquet file: four at its beginning, eight at its end."""
+
 READ_AHEAD_BYTES = 256 << 20
 """Of a unit of a remote file; no more is read ahead of decoding."""
 
@@ -176,10 +179,11 @@ def find_sources(arguments: Sequence[str]) -> tuple[list[Source], list[str]]:
     sources: list[Source] = []
     warnings: list[str] = []
     seen: set[tuple[str, str]] = set()
+    looked_at: set[Path] = set()
     problems: list[DataError] = []
     for argument in arguments:
         try:
-            resolved = _resolve(os.fspath(argument), warnings)
+            resolved = _resolve(os.fspath(argument), warnings, looked_at)
         except DataError as error:
             problems.append(error)
             continue
@@ -217,41 +221,62 @@ def _with_own_outputs(sources: Sequence[Source]) -> list[Source]:
     return result
 
 
-def _resolve(argument: str, warnings: list[str]) -> list[Source]:
+def _resolve(argument: str, warnings: list[str], seen: set[Path]) -> list[Source]:
+    """The files of one argument; `seen` are folders that are of no table format."""
     is_file_uri = argument.startswith("file://")
     if "://" in argument and not is_file_uri:
-        return _resolve_uri(argument)
+        return _resolve_uri(argument, warnings)
     path = unquote(argument.removeprefix("file://").removeprefix("localhost")) if is_file_uri else argument
     settle_before_reading(path)
+    others = [match for match in glob(path, recursive=True) if match != path] if has_magic(path) else []  # noqa: PTH207
+    if others or (has_magic(path) and not os.path.lexists(path)):
+        if os.path.lexists(path):
+            names = sorted(match[len(_without_magic(path)) :] for match in others)
+            warnings.append(
+                f"{path} is the name of a file, and a pattern that {some_of(names)} match(es): all of them are read; "
+                f"{quoted(escape(path))} is the file alone"
+            )
+            others.append(path)
+        return _resolve_glob(path, others, warnings, seen)
+    refuse_table_around(path, seen)
     if is_folder(path):
-        sources = _below(path, warnings)
+        chosen = ChosenFiles(argument)
+        sources = _below(path, chosen, warnings)
         if not sources:
-            raise DataError(_no_parquet(argument))
+            raise DataError(chosen.nothing())
+        warnings += chosen.warnings()
         return sources
-    if has_magic(path) and not os.path.lexists(path):
-        return _resolve_glob(path, warnings)
     problem = problem_of(path)
     if problem is not None:
         raise DataError(f"{argument}: {problem}")
     return [_local_file(path)]
 
 
-def _resolve_glob(pattern: str, warnings: list[str]) -> list[Source]:
+def _resolve_glob(pattern: str, matches: Sequence[str], warnings: list[str], seen: set[Path]) -> list[Source]:
     """Files that a pattern matches and those in the folders that it matches; hidden names only if it names them."""
     base = _without_magic(pattern)
-    asked = any(_is_hidden(part) for part in pattern[len(base) :].split("/"))
+    asked = any(is_hidden(part) for part in pattern[len(base) :].split("/"))
     found: dict[str, Source] = {}
     problems: list[str] = []
-    for match in glob(pattern, recursive=True):  # noqa: PTH207  # Path.glob refuses absolute patterns
+    passed_over = ChosenFiles(pattern)
+    for match in matches:
         problem = None if is_folder(match) else problem_of(match)
         if problem is not None:
             problems.append(f"{match}: {problem}")
             continue
-        for source in _below(match, warnings) if is_folder(match) else [_local_file(match)]:
+        below = match[len(base) :].strip("/")
+        if not asked and any(is_hidden(part) for part in below.split("/")):
+            passed_over.takes(below)
+            continue
+        refuse_table_around(match, seen)
+        chosen = ChosenFiles(match)
+        for source in _below(match, chosen, warnings) if is_folder(match) else [_local_file(match)]:
             relative = source.path[len(base) :].lstrip("/")
-            if asked or not any(_is_hidden(part) for part in relative.split("/")):
+            if asked or not any(is_hidden(part) for part in relative.split("/")):
                 partition = _partition_of(source.path, relative.count("/"))
                 found[source.path] = replace(source, relative=relative, partition=partition)
+        warnings += chosen.warnings()
+    warnings += passed_over.warnings()
     if problems:
         raise DataError(listed(sorted(problems)))
     if not found:
@@ -278,7 +303,7 @@ def _local_file(path: str) -> Source:
     return Source(path, path, Path(path).name, pafs.LocalFileSystem(), status.st_size, partition, version)
 
 
-def _resolve_uri(uri: str) -> list[Source]:
+def _resolve_uri(uri: str, warnings: list[str]) -> list[Source]:
     filesystem, path = open_remote(uri)
     name = without_credentials(uri)
     try:
@@ -286,9 +311,11 @@ def _resolve_uri(uri: str) -> list[Source]:
     except (PermissionError, FileNotFoundError) as error:
         raise DataError(str(error)) from None
     if info.type == pafs.FileType.Directory:
-        sources = _below_uri(path, filesystem)
+        chosen = ChosenFiles(name)
+        sources = _below_uri(path, filesystem, chosen)
         if not sources:
-            raise DataError(_no_parquet(name))
+            raise DataError(chosen.nothing())
+        warnings += chosen.warnings()
         return sources
     if info.type == pafs.FileType.File:
         inside = name if "://" in path else path  # the paths of HTTP are URIs, with their query
@@ -298,28 +325,26 @@ def _resolve_uri(uri: str) -> list[Source]:
     raise DataError(f"{name}: no such file{hint}")
 
 
-def _below(folder: str, warnings: list[str]) -> list[Source]:
-    """Parquet files below a folder of this machine; hidden names are passed over.
+def _below(folder: str, chosen: ChosenFiles, warnings: list[str]) -> list[Source]:
+    """Parquet files below a folder of this machine.
 
     Raises:
         DataError: it cannot be listed, or what is called like a Parquet file is no file: all of those are named.
     """
     local = pafs.LocalFileSystem()
-    sources, problems = [], []
+    sources: list[Source] = []
+    problems = []
     try:
         for entry in entries_below(folder, warnings):
-            if any(_is_hidden(part) for part in entry.relative.split("/")):
-                continue
-            is_parquet = entry.path.endswith(SUFFIXES)
+            is_parquet = chosen.takes(entry.relative)
             if entry.problem is not None and is_parquet:
                 problems.append(f"{entry.path}: {entry.problem}")
-            elif entry.problem is not None and os.path.islink(entry.path):  # noqa: PTH114
+            elif entry.problem is not None and os.path.islink(entry.path) and not chosen.hides(entry.relative):  # noqa: PTH114
                 warnings.append(f"{entry.path} is passed over: {entry.problem}")
-            elif is_parquet:
+            elif is_parquet is not False and entry.problem is None:
                 version, partition = str(entry.mtime_ns), _partition_of(entry.path, entry.relative.count("/"))
-                sources.append(
-                    Source(entry.path, entry.path, entry.relative, local, entry.size_bytes, partition, version)
-                )
+                source = Source(entry.path, entry.path, entry.relative, local, entry.size_bytes, partition, version)
+                _take(source, is_parquet, chosen, sources)
     except OSError as error:
         raise DataError(f"{folder}: the folder cannot be listed ({_plain(error)}); check who may read it") from None
     if problems:
@@ -327,8 +352,8 @@ def _below(folder: str, warnings: list[str]) -> list[Source]:
     return sorted(sources, key=lambda source: os.fsencode(source.path))
 
 
-def _below_uri(path: str, filesystem: Any) -> list[Source]:
-    """Parquet files below a folder of a storage service; hidden names are passed over."""
+def _below_uri(path: str, filesystem: Any, chosen: ChosenFiles) -> list[Source]:
+    """Parquet files below a folder of a storage service."""
     try:
         infos = filesystem.get_file_info(pafs.FileSelector(path, recursive=True))
     except RemoteError:
@@ -336,15 +361,24 @@ def _below_uri(path: str, filesystem: Any) -> list[Source]:
     except OSError as error:
         raise DataError(str(error)) from None
     root = path.rstrip("/")
-    sources = []
+    sources: list[Source] = []
     for info in infos:
         relative = info.path[len(root) :].lstrip("/") if info.path.startswith(root) else info.base_name
-        hidden = any(_is_hidden(part) for part in relative.split("/"))
-        if info.type == pafs.FileType.File and not hidden and info.path.endswith(SUFFIXES):
+        is_parquet = info.type == pafs.FileType.File and chosen.takes(relative)
+        if is_parquet is not False:
             size, partition = info.size or 0, _partition_of(info.path, relative.count("/"))
             name = name_of(filesystem, info.path)
-            sources.append(Source(name, info.path, relative, filesystem, size, partition, _version(info)))
+            source = Source(name, info.path, relative, filesystem, size, partition, _version(info))
+            _take(source, is_parquet, chosen, sources)
     return sorted(sources, key=lambda source: os.fsencode(source.path))
+
+
+def _take(source: Source, is_parquet: bool | None, chosen: ChosenFiles, sources: list[Source]) -> None:
+    """Add a file to those that are read, where its name or its first bytes say that it is Parquet."""
+    if is_parquet or (source.size_bytes >= LEAST_BYTES and b"PAR1" in source.magic()):
+        sources.append(source)
+    else:
+        chosen.passes_over(source.relative)
 
 
 def _plain(error: BaseException) -> str:
@@ -354,15 +388,6 @@ def _plain(error: BaseException) -> str:
 
 def _version(info: pafs.FileInfo) -> str:
     return "" if info.mtime_ns is None else str(info.mtime_ns)
-
-
-def _no_parquet(folder: str) -> str:
-    suffixes = ", ".join("*" + suffix for suffix in SUFFIXES)
-    return f"{folder}: no Parquet file in this folder (looked for {suffixes}, also in its folders); check the path"
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith((".", "_")) and "=" not in name
 
 
 def _partition_of(path: str, num_below: int = 0) -> tuple[tuple[str, str | None], ...]:
