@@ -18,6 +18,7 @@ from mlclf.data.convert.dialect import Dialect, Malformed, find_dialect
 from mlclf.data.convert.lines import Block
 from mlclf.data.convert.records import RecordFile, lines_in, not_utf8
 from mlclf.errors import DataError
+from mlclf.messages import cut, quoted, word
 
 _CONVERSION = re.compile(r"In CSV column #(\d+): .*?(?:CSV conversion error to (.+?): invalid value '(.*)')", re.DOTALL)
 _DELIMITER_LINE = re.compile(rb"sep=([^\w\r\n\"])(?:\r\n|\r|\n)", re.IGNORECASE)
@@ -138,8 +139,8 @@ def _header(file: RecordFile, data: bytes, dialect: Dialect, line: int) -> tuple
         names = dialect.values(data[start:end])
     except (StopIteration, Malformed):
         raise DataError(
-            f"{place}: must be column names whose quotes are closed, got {data[:40].decode('utf-8', 'replace')!r}; "
-            "mend the header, or give --no-quotes"
+            f"{place}: must be column names whose quotes are closed, got "
+            f"{quoted(data[:40].decode('utf-8', 'replace'))}; mend the header, or give --no-quotes"
         ) from None
     except UnicodeDecodeError as error:
         raise DataError(not_utf8(str(file.path), line, data, error)) from None
@@ -149,7 +150,9 @@ def _header(file: RecordFile, data: bytes, dialect: Dialect, line: int) -> tuple
         names[index] = f"unnamed_{index + 1}"
     twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     if twice:
-        raise DataError(f"{place}: column names must be distinct, got {twice[0]!r} more than once; rename one")
+        raise DataError(
+            f"{place}: column names must be distinct, got {quoted(twice[0], 60)} more than once; rename one"
+        )
     if unnamed:
         given = [names[index] for index in unnamed]
         notes.append(
@@ -157,7 +160,9 @@ def _header(file: RecordFile, data: bytes, dialect: Dialect, line: int) -> tuple
             f"so, which are no input: mlclf fit --exclude {given[0]}"
         )
     if len(names) > len(unnamed) and all(_NUMBER.fullmatch(name) for name in names):
-        notes.append(f"{place}: the header has numbers as names, such as {names[0]!r}; if it is a row, give --names")
+        notes.append(
+            f"{place}: the header has numbers as names, such as {quoted(names[0], 60)}; if it is a row, give --names"
+        )
     return tuple(names), tuple(notes), after
 
 
@@ -229,7 +234,8 @@ class CsvRows:
         if not codes:
             return []
         name, code = next(iter(codes.items()))
-        words = f"numbers would lose how {code[:60]!r} is written; --type {name}=float64 reads numbers"
+        option = f"--type {word(f'{name}=float64')}"
+        words = f"numbers would lose how {quoted(code, 60)} is written; {option} reads numbers"
         return [f"{self._path}: text in {columns(list(codes))}, since {words}"]
 
     def _evidence(self, block: Block) -> Evidence:
@@ -321,15 +327,15 @@ class CsvRows:
                 kind = "int64" if pa.types.is_integer(self._kinds[name]) else "float64"
                 raise DataError(
                     f"{self._place_of(block, self._names.index(name), code)}: {kind}, the type of the rows before, "
-                    f"would lose how {code[:60]!r} is written; keep it with --type {name}=string, or read numbers with "
-                    f"--type {name}={kind}"
+                    f"would lose how {quoted(code, 60)} is written; keep it with --type {word(f'{name}=string')}, "
+                    f"or read numbers with --type {word(f'{name}={kind}')}"
                 )
 
     def _place_of(self, block: Block, column: int, value: str) -> str:
         for line, values in self._records(block):
             if len(values) > column and values[column] == value:
-                return f"{self._path} line {line} column {self._names[column]!r}"
-        return f"{self._path} column {self._names[column]!r}"
+                return f"{self._path} line {line} column {quoted(self._names[column], 60)}"
+        return f"{self._path} column {quoted(self._names[column], 60)}"
 
     def _records(self, block: Block) -> Iterator[tuple[int, list[str]]]:
         """The number of the first line, and the values, of each record that is not blank."""
@@ -350,11 +356,10 @@ class CsvRows:
             if conversion and values[int(conversion[1])].strip() == conversion[3].strip():
                 column, kind, value = self._names[int(conversion[1])], conversion[2], conversion[3]
                 return (
-                    f"{place} column {column!r}: expected {kind}, the type of the rows before, got {value[:60]!r}; "
-                    f"mend it, or name another type with --type {column}=TYPE"
+                    f"{place} column {quoted(column, 60)}: expected {kind}, the type of the rows before, "
+                    f"got {quoted(value, 60)}; mend it, or name another type with --type {word(f'{column}=TYPE')}"
                 )
-        words = message.splitlines()[0][:200] if message else "damaged"
-        return f"{block.place(0)}: the records from this line on cannot be read ({words}); mend the file"
+        return f"{block.place(0)}: the records from this line on cannot be read ({cut(message)}); mend the file"
 
     def _say_blank(self, block: Block) -> None:
         """Say once what blank lines are; those inside quotes are none."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from shlex import quote
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from mlclf.messages import quoted, some_of
+from mlclf.messages import word as shell_word
 
 MISSING_WORDS = (
     "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL",
@@ -42,9 +44,7 @@ def columns(names: Sequence[str]) -> str:
     >>> columns(["zip"]), columns(["a", "b", "c", "d", "e"])
     ("column 'zip'", "columns 'a', 'b', 'c' and 2 more")
     """
-    shown = ", ".join(repr(name if len(name) <= 60 else name[:57] + "...") for name in names[:3])
-    more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
-    return f"column{'s' if len(names) > 1 else ''} {shown}{more}"
+    return f"column{'s' if len(names) > 1 else ''} {some_of(names)}"
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Evidence:
         found = [name for name in found if commas[name] is not None]
         if not found:
             return False, ()
-        words = f"{self.path}: {columns(found)}, such as {str(commas[found[0]])[:60]!r}"
+        words = f"{self.path}: {columns(found)}, such as {quoted(commas[found[0]], 60)}"
         if not any(_any(self._values(name), DECIMALS) for name in found):
             return False, (
                 f"{words}: text, since the comma may separate thousands or decimals; --decimal , reads decimals",
@@ -111,7 +111,7 @@ class Evidence:
                 (kept if is_text(kinds[name]) else missing).setdefault(word, []).append(name)
         lines = [f"{self.path}: {word!r} is missing in {columns(names)}" for word, names in missing.items()]
         lines += [
-            f"{self.path}: {word!r} is text in {columns(names)}; with --null {quote(word)} it is missing"
+            f"{self.path}: {word!r} is text in {columns(names)}; with --null {shell_word(word)} it is missing"
             for word, names in kept.items()
         ]
         return tuple(lines)

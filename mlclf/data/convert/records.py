@@ -12,7 +12,7 @@ import pyarrow as pa
 from mlclf.data.convert.dialect import Dialect, Malformed
 from mlclf.data.convert.lines import BLOCK_BYTES, FIRST_BYTES, Block, open_input
 from mlclf.errors import ConfigError, DataError
-from mlclf.messages import first_line
+from mlclf.messages import first_line, quoted
 
 MAX_RECORD_BYTES = 64 << 20
 """A quote that is never closed is noticed after so many bytes; no honest record is longer."""
@@ -139,7 +139,7 @@ class RecordFile:
             spans = dialect.records(data, True)
             start, end = next((start, end) for start, end, after in spans if after > error.start)
             index = dialect.column_at(data[start:end], error.start - start)
-            column = f" column {names[index]!r}" if index < len(names) else ""
+            column = f" column {quoted(names[index], 60)}" if index < len(names) else ""
             raise DataError(not_utf8(f"{self.path}", self.first_line, data, error, column)) from None
 
     def _text(self, size: int) -> bytes:
@@ -174,8 +174,8 @@ class RecordFile:
         line = self.first_line + lines_in(data[:place])
         shown = data[max(0, place - 20) : place + 20].decode("utf-8", "replace")
         return (
-            f"{self.path} line {line}: a delimiter or a line end must follow a closing quote, got {shown!r}; double "
-            "the quotes inside values, or give --escape '\\' or --no-quotes if they are written so"
+            f"{self.path} line {line}: a delimiter or a line end must follow a closing quote, got {quoted(shown)}; "
+            "double the quotes inside values, or give --escape '\\' or --no-quotes if they are written so"
         )
 
     def _open_quote(self, dialect: Dialect, end: str) -> str:
