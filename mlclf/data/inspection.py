@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mlclf.config import Settings
+from mlclf.data.fit_memory import FitSize
 from mlclf.data.footers import ColumnFooter, Footers, read_footers
 from mlclf.data.schema import EMBEDDING, NUMERIC, SPARSE, Schema, find_schema, matches, names_and_globs
 from mlclf.data.shards import Plan, make_plan
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from mlclf.data.features.table import Features
 
 FORMAT_VERSION = 1
-LIBRARY_BYTES = 400 << 20
-"""Resident memory of a process that has loaded the library and holds no data."""
+ID_BYTES = 8
+"""Of an id of a row with its value, or the place where its list ends."""
 
 ROW_BYTES = 40
 """Of an encoded row, beside its inputs and labels: where its ids begin, weight, row number, order."""
@@ -101,7 +102,7 @@ def inspect(
         report["warnings"] += [*found.warnings, *_mixing_warnings(mixing)]
     else:
         report["warnings"] += _footer_warnings(plan, schema, columns)
-    report["memory"] = _memory(plan, _row_bytes(plan, schema, columns, found), settings)
+    report["memory"] = _memory(plan, _fit_size(plan, schema, columns, found), settings)
     return report
 
 
@@ -114,6 +115,8 @@ class _Pass:
     warnings: list[str]
     row_bytes: float
     decoded_row_bytes: float
+    num_bendable: int
+    row_ids: float
 
 
 def _column(plan: Plan, name: str, footer: ColumnFooter, role: str) -> dict[str, Any]:
@@ -249,7 +252,11 @@ def _label_pass(plan: Plan, schema: Schema, settings: Settings) -> _Pass:
     }
     inputs = {"dense": found.features.num_dense, "vocabulary": found.features.vocabulary_size}
     warnings = [*found.warnings, *_identifiers(found.features, plan.rows), *_one_sided(labels)]
-    return _Pass(labels, inputs, warnings, found.row_bytes, found.decoded_row_bytes)
+    fixed = 4 * found.features.num_dense + len(labels) + ROW_BYTES
+    ids = found.features.num_tokens
+    row_ids = max(0.0, (found.row_bytes - fixed) / ID_BYTES) if ids is None else ids
+    bendable = sum(1 for _ in found.features.bendable())
+    return _Pass(labels, inputs, warnings, found.row_bytes, found.decoded_row_bytes, bendable, row_ids)
 
 
 def _mixing(plan: Plan, schema: Schema, found: _Pass, settings: Settings) -> dict[str, Any]:
@@ -327,19 +334,30 @@ def _row_bytes(plan: Plan, schema: Schema, columns: Mapping[str, ColumnFooter], 
         if column.role in (NUMERIC, EMBEDDING):
             total += 4 * max(1, column.width)
         else:
-            total += (12 if column.role == SPARSE else 8) * items
+            total += (12 if column.role == SPARSE else ID_BYTES) * items
     return total
 
 
-def _memory(plan: Plan, row_bytes: float, settings: Settings) -> dict[str, Any]:
-    """About what a fit holds: the library, and the data as far as the budget lets it."""
+def _fit_size(plan: Plan, schema: Schema, columns: Mapping[str, ColumnFooter], found: _Pass | None) -> FitSize:
+    """How large a fit would be: as the pass found it, else from the roles and the counts in the footers."""
+    row_bytes = _row_bytes(plan, schema, columns, found)
+    if found is not None:
+        dense, vocabulary = found.inputs["dense"], found.inputs["vocabulary"]
+        return FitSize(plan.rows, row_bytes, len(found.labels), dense, vocabulary, found.num_bendable, found.row_ids)
+    numeric = sum(column.role == NUMERIC for column in schema.features)
+    dense = sum(max(1, column.width) for column in schema.features if column.role in (NUMERIC, EMBEDDING))
+    ids = max(0.0, (row_bytes - ROW_BYTES - 4 * dense) / ID_BYTES)
+    return FitSize(plan.rows, row_bytes, len(schema.labels), dense, 0, numeric, ids)
+
+
+def _memory(plan: Plan, size: FitSize, settings: Settings) -> dict[str, Any]:
+    """What the rows take decoded and encoded, and about what a fit of them takes in all."""
     budget = settings.runtime.memory_budget
-    encoded = int(plan.rows * row_bytes)
     return {
         "decoded_bytes": int(plan.decoded_bytes),
-        "encoded_bytes": encoded,
+        "encoded_bytes": int(plan.rows * size.row_bytes),
         "budget_bytes": budget,
-        "fit_bytes": LIBRARY_BYTES + min(budget, encoded),
+        "fit_bytes": size.foretold_bytes(budget),
     }
 
 
