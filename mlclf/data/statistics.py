@@ -18,6 +18,7 @@ from mlclf.data.features.table import Features
 from mlclf.data.labels import ColumnCounter, LabelColumns, LabelCounts, Labels, TagCounter, TagList, make_labels
 from mlclf.data.pruning import matching_groups
 from mlclf.data.readers import decoded_pieces, located
+from mlclf.data.repeats import RepeatedRows
 from mlclf.data.rows import RowEncoder, row_weights
 from mlclf.data.schema import Schema
 from mlclf.data.selection import Census, Selection
@@ -83,11 +84,13 @@ def fit_statistics(
     lanes: int = 1,
     where: Where | None = None,
     skip_corrupt: bool = False,
+    looks_for_copies: bool = False,
 ) -> Iterator[tuple[int, Statistics | None]]:
     """Read every row once; yield (rows read so far, None) and at the end (rows, Statistics).
 
     Features are fitted on the rows that are trained on: all of them with folds, part TRAIN of a held-out split. Where
     something is damaged and `skip_corrupt`, all that is damaged is looked for and the pass starts again without it.
+    With `looks_for_copies` a warning says how many rows repeat another one.
     """
     one_pass = partial(
         _one_pass,
@@ -101,6 +104,7 @@ def fit_statistics(
         threads=threads,
         lanes=lanes,
         where=where,
+        looks_for_copies=looks_for_copies,
     )
     try:
         yield from one_pass(plan)
@@ -164,6 +168,7 @@ def _one_pass(
     threads: int,
     lanes: int,
     where: Where | None,
+    looks_for_copies: bool,
 ) -> Iterator[tuple[int, Statistics | None]]:
     if schema.tags and label_values:
         raise ConfigError(
@@ -179,6 +184,8 @@ def _one_pass(
     )
     features.folder_types = plan.folder_types
     found = _Pass(plan, schema, split, features, make_labels(schema, label_values), where)
+    if looks_for_copies:
+        found.copies = RepeatedRows(schema.feature_columns)
     columns = tuple(dict.fromkeys([*found.encoder.columns, *found.selection.columns]))
     contents = Contents(plan, columns)
     pieces = decoded_pieces(
@@ -217,6 +224,7 @@ class _Pass:
         self.census = None if split.by_number and where is None else Census(plan, split.num_parts)
         self.trained_weight = 0.0
         self.sample: tuple[pa.Table, str] | None = None
+        self.copies: RepeatedRows | None = None
 
     def add(self, first_row: int, table: pa.Table, place: str) -> None:
         """Add the rows of a table."""
@@ -231,6 +239,8 @@ class _Pass:
         trained = parts == TRAIN if self.split.kind == "held_out" else np.ones(len(parts), np.bool_)
         self.trained_weight += float(weights[trained].sum())
         self._fit(table, place, weights, trained)
+        if self.copies is not None:
+            self.copies.add(table)
         for part, number in zip(*np.unique(parts, return_counts=True), strict=True):
             self.rows[int(part)] += int(number)
         if self.sample is None or _heavier(table, self.sample[0]):
@@ -263,6 +273,8 @@ class _Pass:
             raise DataError(f"column {column!r} holds no tag in any row; name another column with --labels")
         if isinstance(self.labels, LabelColumns):
             warnings += self.labels.mappings() + self.labels.check_declared()
+        if self.copies is not None:
+            warnings += self.copies.warnings()
         encoded, decoded = self._row_bytes(len(names))
         self.features.counted()
         return Statistics(

@@ -163,6 +163,7 @@ class PreparedData:
             lanes=lanes_for(self.budget, self._reader()),
             where=self.where,
             skip_corrupt=self.skip_corrupt,
+            looks_for_copies=self.split.kind != "none" and self.split.group is None,
         )
         statistics: Statistics | None = None
         for rows, found in passes:
