@@ -323,8 +323,10 @@ def _dump(values: dict[str, Any]) -> str:
     return yaml.dump({"format_version": FORMAT_VERSION} | values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
-def load_run_file(path: Path | None, sets: Sequence[str] = ()) -> RunFile:
+def load_run_file(path: Path | None, sets: Sequence[str] = (), *, content: bytes | None = None) -> RunFile:
     """Return the defaults, overridden by the YAML file, overridden by each ``key=value`` in turn.
+
+    `content` are the bytes of the file, where they have been read.
 
     A value of `sets` is text as it stands, unless it begins with ``[``, ``{`` or a quote, which makes it YAML; empty,
     ``~`` and ``null`` are null. A longer key sets one entry of a mapping: ``features.roles.zip=categorical``. A
@@ -340,7 +342,7 @@ def load_run_file(path: Path | None, sets: Sequence[str] = ()) -> RunFile:
     """
     tree = _Tree()
     if path is not None:
-        tree.read(path)
+        tree.read(path, content)
     for text in sets:
         tree.set(text)
     return tree.run_file()
@@ -371,10 +373,10 @@ class _Tree:
         self.sources: dict[_Path, str] = {}
         self.problems: list[str] = []
 
-    def read(self, path: Path) -> None:
+    def read(self, path: Path, content: bytes | None = None) -> None:
         """Take the values of a YAML file."""
         try:
-            text = read_given(path, MOST_BYTES).decode("utf-8-sig")
+            text = (read_given(path, MOST_BYTES) if content is None else content).decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: must be a YAML file, found {reason_of(error)}; check the path") from None
         values = self._parse(text, (), lambda mark: f"{path}:{mark.line + 1}" if mark else f"{path}")

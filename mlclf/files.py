@@ -85,19 +85,22 @@ def json_bytes(value: object) -> bytes:
     return (json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n").encode("utf-8")
 
 
-def read_json(path: Path, format_version: int | tuple[int, ...], what: str) -> dict[str, Any]:
+def read_json(
+    path: Path, format_version: int | tuple[int, ...], what: str, content: bytes | None = None
+) -> dict[str, Any]:
     """Return the JSON object in `path`, whose `format_version` is the one given, or one of those given.
 
     Args:
         path: the file.
         format_version: the only version that the caller reads, or all of them.
         what: what the file holds, for messages: "thresholds".
+        content: the bytes of the file, where they have been read.
 
     Raises:
         RunError: the file is missing, unreadable, not a JSON object, or of another version.
     """
     try:
-        value = parsed_json(read_given(path))
+        value = parsed_json(read_given(path) if content is None else content)
     except FileNotFoundError:
         raise RunError(
             f"{str(path)!r} must hold {what}, found no such file; check the path or write it again"

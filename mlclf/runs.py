@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as pack_arrays
-from safetensors.torch import load_file as load_tensors
+from safetensors.torch import load as load_tensors
 from safetensors.torch import save as pack_tensors
 from torch import Tensor
 
+from mlclf.config import Settings, load_run_file
 from mlclf.data.features.table import Features
 from mlclf.data.schema import Schema
 from mlclf.decisions.calibration import LogitBounds
@@ -25,12 +30,13 @@ from mlclf.decisions.histograms import LabelHistogram
 from mlclf.decisions.thresholds import Thresholds
 from mlclf.errors import RunError
 from mlclf.files import committed, read_json, safe_relative, sha256_of, write_bytes, write_json, write_text
+from mlclf.given_files import read_given, reason_of
 from mlclf.outputs.output import settle_before_reading
 from mlclf.training.models import LinearHead
 
 FORMAT_VERSION = 1
 FEATURES_VERSIONS = (1, 2)
-RECORD = "run.json"
+RECORD, MODEL = "run.json", "model.safetensors"
 FITTED = (
     "config.yaml",
     "schema.json",
@@ -42,6 +48,9 @@ FITTED = (
     RECORD,
 )
 """Written once by `fit` and listed in the manifest with their SHA-256; the first runs have no record."""
+
+UNLISTED = ("thresholds.json", "metrics.json")
+"""Outside the manifest, since `calibrate` replaces them; checked by their content."""
 
 CACHE = "cache"
 WRITTEN = (
@@ -61,9 +70,14 @@ WRITTEN = (
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where the files of a run are, and how each is written and read."""
+    """Where the files of a run are, and how each is written and read.
+
+    Attributes:
+        held: the content of files that were read already: see `opened`.
+    """
 
     path: Path
+    held: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
     def file(self, name: str) -> Path:
         return self.path / name
@@ -92,7 +106,7 @@ class RunFolder:
 
     def read_schema(self) -> tuple[Schema, tuple[str, ...], Tensor]:
         """The schema, the label names [K], and the prevalences of training [K] float64."""
-        document = read_json(self.file("schema.json"), FORMAT_VERSION, "schema")
+        document = self._json("schema.json", FORMAT_VERSION, "schema")
         try:
             names = tuple(document.pop("label_names"))
             prevalences = torch.tensor(document.pop("train_prevalences"), dtype=torch.float64)
@@ -106,8 +120,8 @@ class RunFolder:
         write_bytes(self.file("features.safetensors"), pack_arrays(features.arrays()))
 
     def read_features(self) -> Features:
-        document = read_json(self.file("features.json"), FEATURES_VERSIONS, "features")
-        return Features.from_json(document, load_arrays(self.file("features.safetensors")))
+        document = self._json("features.json", FEATURES_VERSIONS, "features")
+        return Features.from_json(document, load_arrays(self._content("features.safetensors")))
 
     def write_model(self, head: LinearHead, bounds: LogitBounds) -> None:
         tensors = {name: value.detach().float().cpu().contiguous() for name, value in head.state_dict().items()}
@@ -120,7 +134,7 @@ class RunFolder:
     def read_model(self) -> tuple[LinearHead, LogitBounds]:
         path = self.file("model.safetensors")
         try:
-            tensors = load_tensors(path)
+            tensors = load_tensors(self._content("model.safetensors"))
             low, high = tensors.pop("calibration.low", None), tensors.pop("calibration.high", None)
             layers = sorted(name for name in tensors if name.startswith("layers.") and name.endswith("weight"))
             widths = [tensors["linear.weight"].shape[0], *(tensors[name].shape[0] for name in layers)]
@@ -141,7 +155,7 @@ class RunFolder:
 
     def read_histogram(self) -> LabelHistogram:
         """The held-out logits of the fit."""
-        return LabelHistogram.from_table(pq.read_table(self.file("histograms.parquet")))
+        return LabelHistogram.from_table(pq.read_table(pa.BufferReader(self._content("histograms.parquet"))))
 
     def write_folds(self, folds: FoldHistograms) -> None:
         with committed(self.file("folds.parquet")) as path:
@@ -149,21 +163,57 @@ class RunFolder:
 
     def read_folds(self) -> FoldHistograms:
         """The held-out logits of the fit in folds, by which thresholds are cross-validated."""
-        return FoldHistograms.from_table(pq.read_table(self.file("folds.parquet")))
+        return FoldHistograms.from_table(pq.read_table(pa.BufferReader(self._content("folds.parquet"))))
 
     def write_thresholds(self, thresholds: Thresholds, label_names: tuple[str, ...]) -> None:
-        write_json(self.file("thresholds.json"), thresholds.to_json(list(label_names)))
+        """Write the thresholds of the model, which has to be there already."""
+        model = {"model": sha256_of(self.file(MODEL))}
+        write_json(self.file("thresholds.json"), thresholds.to_json(list(label_names)) | model)
 
     def read_thresholds(self, label_names: tuple[str, ...]) -> Thresholds:
-        document = read_json(self.file("thresholds.json"), FORMAT_VERSION, "thresholds")
+        """The thresholds in force.
+
+        Raises:
+            RunError: they were tuned for the model of another run.
+        """
+        document = self._json("thresholds.json", FORMAT_VERSION, "thresholds")
+        model = document.get("model")
+        if model is not None and model != hashlib.sha256(self._content(MODEL)).hexdigest():
+            raise RunError(
+                f"{self.file('thresholds.json')}: must be of this run's model, found thresholds that were tuned for "
+                "another one; copy the run again, whole, or tune them anew with 'mlclf calibrate'"
+            )
         return Thresholds.from_json(document, list(label_names))
+
+    def read_metrics(self, label_names: tuple[str, ...]) -> dict[str, Any] | None:
+        """Metrics of the held-out rows of the fit; None where none were held out.
+
+        Raises:
+            RunError: they are not those of these labels.
+        """
+        name = "metrics.json"
+        if name not in self.held and not self.file(name).exists():
+            return None
+        document = self._json(name, FORMAT_VERSION, "metrics")
+        labels, parts = document.get("labels"), ("macro", "micro", "macro_all", "ranking", "calibration")
+        known = labels if isinstance(labels, dict) else {}
+        entries = [*known.values(), *map(document.get, parts)]
+        if known.keys() != set(label_names) or not all(isinstance(entry, dict) for entry in entries):
+            raise RunError(
+                f"{self.file(name)}: must hold metrics of this run's labels, found others; copy the run again, whole"
+            )
+        return document
+
+    def read_settings(self) -> Settings:
+        """The settings of the run."""
+        return load_run_file(self.file("config.yaml"), content=self.held.get("config.yaml")).settings
 
     def write_record(self, document: Mapping[str, Any]) -> None:
         write_json(self.file(RECORD), document)
 
     def read_record(self) -> dict[str, Any] | None:
         """What made the run; None for one of before this was written down."""
-        return read_json(self.file(RECORD), FORMAT_VERSION, "run") if self.file(RECORD).exists() else None
+        return self._json(RECORD, FORMAT_VERSION, "run") if self.file(RECORD).exists() else None
 
     def write_manifest(self, training: Mapping[str, Any]) -> None:
         """List the fitted files with their hashes; a run with a manifest is finished."""
@@ -171,8 +221,10 @@ class RunFolder:
         document = {"format_version": FORMAT_VERSION, "files": hashes, "training": dict(training)}
         write_json(self.file("manifest.json"), document)
 
-    def check(self) -> dict[str, Any]:
-        """Check every hash of the manifest and return it.
+    def opened(self) -> tuple[RunFolder, dict[str, Any]]:
+        """Read every file once, check its hash, and return the folder with what was read, and the manifest.
+
+        What is read of the result later comes from the same bytes, whatever becomes of the files.
 
         Raises:
             RunError: there is no run here, it is not finished, of another format, or a file was changed.
@@ -188,13 +240,32 @@ class RunFolder:
         files = manifest.get("files")
         if not isinstance(files, dict) or set(files) | {RECORD} != set(FITTED):
             raise RunError(f"{self.file('manifest.json')}: must list {', '.join(FITTED)}; fit the run again")
+        held = {}
         for name, expected in files.items():
             path = safe_relative(name, self.path)
-            if not path.is_file():
-                raise RunError(f"{path}: is missing though the manifest lists it; copy the run again, whole")
-            if sha256_of(path) != expected:
+            try:
+                held[name] = read_given(path, sys.maxsize)
+            except FileNotFoundError:
+                raise RunError(f"{path}: is missing though the manifest lists it; copy the run again, whole") from None
+            except OSError as error:
+                raise RunError(f"{path}: cannot be read ({reason_of(error)}); copy the run again, whole") from None
+            if hashlib.sha256(held[name]).hexdigest() != expected:
                 raise RunError(f"{path}: has changed since fit wrote it (its SHA-256 differs); copy the run again")
-        return manifest
+        for name in UNLISTED:
+            with suppress(FileNotFoundError):
+                held[name] = read_given(self.file(name), sys.maxsize)
+        return RunFolder(self.path, held), manifest
+
+    def without(self, *names: str) -> RunFolder:
+        """The same folder, holding less in memory."""
+        return RunFolder(self.path, {name: content for name, content in self.held.items() if name not in names})
+
+    def _content(self, name: str) -> bytes:
+        found = self.held.get(name)
+        return read_given(self.file(name), sys.maxsize) if found is None else found
+
+    def _json(self, name: str, format_version: int | tuple[int, ...], what: str) -> dict[str, Any]:
+        return read_json(self.file(name), format_version, what, self.held.get(name))
 
 
 def log_line(record: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from mlclf.config import Settings, load_run_file
+from mlclf.config import Settings
 from mlclf.data.batch import Batch
 from mlclf.data.features.table import Features
 from mlclf.data.labels import TagList, make_labels
@@ -32,7 +32,6 @@ from mlclf.decisions.scores import Scorer, scores_of
 from mlclf.decisions.thresholds import Thresholds
 from mlclf.decisions.tuner import Tuner
 from mlclf.errors import ConfigError
-from mlclf.files import read_json
 from mlclf.jobs.evaluations import EvaluateOptions, Judged, ScoredBatch, check_column, evaluation_steps
 from mlclf.jobs.kept_rows import KeptRows
 from mlclf.jobs.predictions import (
@@ -50,7 +49,7 @@ from mlclf.jobs.tuned import DEFAULT_CONFIDENCE, make_tuner
 from mlclf.names import Names, names_of
 from mlclf.outputs.documents import check_document, write_document
 from mlclf.outputs.output import claimed
-from mlclf.runs import RunFolder
+from mlclf.runs import MODEL, RunFolder
 
 ID_BYTES = 12
 """Of encoded ids for each byte of a decoded row, at most: an id of 4 bytes and its value, an end of 4."""
@@ -73,6 +72,7 @@ class Run:
         label_names: [K], in the order of every array.
         thresholds: of the run; `calibrate` replaces them.
         hashes: SHA-256 of the files that were opened, by their names.
+        folder: the files as they were read when the run was opened.
     """
 
     path: Path
@@ -85,6 +85,7 @@ class Run:
     scorer: Scorer
     training: Mapping[str, Any]
     hashes: Mapping[str, str]
+    folder: RunFolder
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
@@ -93,14 +94,12 @@ class Run:
         Raises:
             RunError: there is no finished run, a file has changed, or the format is unknown.
         """
-        folder = RunFolder(Path(path))
-        manifest = folder.check()
-        settings = load_run_file(folder.file("config.yaml"), []).settings
+        folder, manifest = RunFolder(Path(path)).opened()
         schema, names, prevalences = folder.read_schema()
         head, bounds = folder.read_model()
         return cls(
             Path(path),
-            settings,
+            folder.read_settings(),
             schema,
             folder.read_features(),
             names,
@@ -109,6 +108,7 @@ class Run:
             Scorer(head, bounds, torch.device("cpu")),
             manifest.get("training", {}),
             manifest["files"],
+            folder.without(MODEL, "features.safetensors"),
         )
 
     @property
@@ -117,11 +117,10 @@ class Run:
 
         `calibrate` counts the decisions again from the histograms of the fit: see `rejudged`.
         """
-        path = self.path / "metrics.json"
-        document = read_json(path, 1, "metrics") if path.exists() else None
+        document = self.folder.read_metrics(self.label_names)
         if document is None or _are_at(document, self.thresholds):
             return document
-        return rejudged(document, RunFolder(self.path).read_histogram(), self.thresholds)
+        return rejudged(document, self.folder.read_histogram(), self.thresholds)
 
     # ── evaluate ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -284,7 +283,7 @@ class Run:
         with nullcontext() if out is not None else claimed(self.path, "calibrate", adds=True) as output:
             tuned = self._tuned(names_of(data), objective, confidence, across_labels, prior, unlabelled, prevalence)
             thresholds = yield from tuned
-            document = thresholds.to_json(list(self.label_names))
+            document = thresholds.to_json(list(self.label_names)) | {"model": self.hashes[MODEL]}
             if output is None:
                 write_document(out or "", document, "objective")
             else:
@@ -328,7 +327,7 @@ class Run:
         self, objective: Objective, confidence: float | None, options: Mapping[str, Any]
     ) -> Generator[Progress, None, Tuner]:
         """A tuner with the histograms of the fit, without scoring."""
-        folder = RunFolder(self.path)
+        folder = self.folder
         tuner = make_tuner(objective, len(self.label_names), confidence=None, **options)
         tuner.count_again(folder.read_histogram(), folder.read_folds())
         if not bool((tuner.histogram.rows > 0).any()):

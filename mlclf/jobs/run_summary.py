@@ -6,9 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlclf.config import load_run_file
 from mlclf.errors import ConfigError
-from mlclf.files import read_json
 from mlclf.names import Names, names_of
 from mlclf.runs import FORMAT_VERSION, RunFolder
 
@@ -29,16 +27,16 @@ def inspect_run(path: str | Path, labels: Names = ()) -> dict[str, Any]:
     """
     if names_of(labels, "labels"):
         raise ConfigError(f"--labels goes with data, and {path} is a run, whose labels are known; leave it out")
-    folder = RunFolder(Path(path))
-    training = folder.check().get("training", {})
+    folder, manifest = RunFolder(Path(path)).opened()
+    training = manifest.get("training", {})
     record = folder.read_record() or _record_of_before(folder, training)
-    thresholds = read_json(folder.file("thresholds.json"), FORMAT_VERSION, "thresholds")
-    metrics = folder.file("metrics.json")
+    names = folder.read_schema()[1]
+    thresholds = folder.read_thresholds(names)
     return {
         **record,
         "run": str(path),
-        "thresholds": {name: thresholds.get(name) for name in ("objective", "method", "confidence")},
-        "metrics": read_json(metrics, FORMAT_VERSION, "metrics") if metrics.exists() else None,
+        "thresholds": {name: getattr(thresholds, name) for name in ("objective", "method", "confidence")},
+        "metrics": folder.read_metrics(names),
     }
 
 
@@ -52,7 +50,7 @@ def _record_of_before(folder: RunFolder, training: Mapping[str, Any]) -> dict[st
         "rows": training.get("rows"),
         "labels": list(folder.read_schema()[1]),
         "solver": training.get("algorithm"),
-        "settings": load_run_file(folder.file("config.yaml")).settings.model_dump(mode="json"),
+        "settings": folder.read_settings().model_dump(mode="json"),
     }
 
 
