@@ -183,3 +183,61 @@ def test_names_that_do_not_fit_are_refused(tmp_path: Path, names: list[str], wor
     data(tmp_path / "in", 5)
     with pytest.raises(ConfigError, match=f"^{words}$"):
         split(str(tmp_path / "in"), tmp_path / "out", [0.8, 0.2], names=names)
+
+
+def made(folder: Path, **columns: Any) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), folder / "a.parquet")
+    return str(folder / "a.parquet")
+
+
+@pytest.mark.parametrize("by", ["group:g", "key:g"])
+def test_rows_without_a_group_are_each_their_own(tmp_path: Path, by: str) -> None:
+    rng = np.random.default_rng(0)
+    values = [None if rng.random() < 0.5 else f"c{rng.integers(0, 100)}" for _ in range(2000)]
+    path = made(tmp_path / "in", g=values, id=range(2000))
+    for seed in range(3):
+        done = split(path, tmp_path / f"{seed}", [0.8, 0.2], by, seed=seed)
+        assert done.rows["test"] == pytest.approx(400, rel=0.35)
+        parts = {name: read(tmp_path / f"{seed}", name).column("g").to_pylist() for name in ("train", "test")}
+        assert set(filter(None, parts["train"])).isdisjoint(filter(None, parts["test"]))
+        assert parts["test"].count(None) == pytest.approx(0.2 * values.count(None), rel=0.35)
+
+
+@pytest.mark.parametrize("names", [["site0", "site1", "site4"], ["a", "b", "c"], [1, 2, 3]])
+def test_few_groups_fill_all_parts(tmp_path: Path, names: list[Any], caplog: pytest.LogCaptureFixture) -> None:
+    path = made(tmp_path / "in", g=[names[row % 3] for row in range(300)])
+    done = split(path, tmp_path / "out", [0.34, 0.33, 0.33], "group:g")
+    assert done.rows == {"train": 100, "valid": 100, "test": 100}
+    assert not caplog.records
+
+
+def test_parts_far_from_what_was_asked_for_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cases: dict[str, tuple[dict[str, Any], str, str]] = {
+        "one": ({"g": ["a"] * 100}, "group:g",
+                "train has 100 (100%, for 80%), test has 0 (0%, for 20%); groups stay together"),
+        "two": ({"g": ["a"] * 50 + ["b"] * 50}, "group:g",
+                "train has 50 (50%, for 80%), test has 50 (50%, for 20%); groups stay together"),
+        "day": ({"t": [1] * 300 + [2] * 300}, "time:t",
+                "train has 300 (50%, for 80%), test has 300 (50%, for 20%); equal times too"),
+        "row": ({"x": [1]}, "hash", "train has 1 (100%, for 80%), test has 0 (0%, for 20%)"),
+    }  # fmt: skip
+    for name, (columns, by, words) in cases.items():
+        caplog.clear()
+        split(made(tmp_path / name, **columns), tmp_path / f"out {name}", [0.8, 0.2], by)
+        assert [record.message for record in caplog.records] == [f"the parts are not those asked for: {words}"]
+
+
+def test_labels_alone_are_stratified(tmp_path: Path) -> None:
+    image = pa.array([{"bytes": b"\x89PNG", "path": f"{number}.png"} for number in range(100)])
+    cases: dict[str, tuple[list[Any], Any]] = {
+        "tags": ([["cat"], ["dog"], ["cat", "dog"], []] * 25, lambda row: "cat" in row),
+        "elements": ([[1, 0], [0, 1], [1, 1], [0, 0]] * 25, lambda row: row[0] == 1),
+        "column": (["yes", "no"] * 50, lambda row: row == "yes"),
+    }
+    for name, (labels, is_positive) in cases.items():
+        for columns in ({"image": image, "y": labels}, {"y": labels}):
+            out = tmp_path / f"{name} {len(columns)}"
+            done = split(made(tmp_path / name, **columns), out, [0.8, 0.2], "stratified", labels=["y"])
+            assert done.rows == {"train": 80, "test": 20}
+            assert sum(map(is_positive, read(out, "test").column("y").to_pylist())) == 10

@@ -13,7 +13,7 @@ from mlclf.data.features.table import Features
 from mlclf.data.labels import UNOBSERVED, Labels
 from mlclf.data.pool import Pool, RowLayout, Slab
 from mlclf.data.schema import Schema
-from mlclf.data.splits import TRAIN, Split, group_hashes
+from mlclf.data.splits import TRAIN, Split, identities_of
 from mlclf.data.tally import CountedOnce
 from mlclf.errors import DataError
 
@@ -80,7 +80,7 @@ class RowEncoder:
         if "weights" in arrays:
             arrays["weights"][:rows] = row_weights(table, self.weight, place)
         if self.group is not None:
-            arrays["groups"][:rows] = group_hashes(table.column(self.group), 0).view(np.int64)
+            arrays["groups"][:rows] = identities_of(table.column(self.group), numbers)
         if "parts" in arrays:
             arrays["parts"][:rows] = self.split.parts(numbers, table)
         slab.keys = table.select(list(self.key_columns)) if self.key_columns else None

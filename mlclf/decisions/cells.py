@@ -9,7 +9,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from mlclf.data.splits import group_hashes, row_hashes
+from mlclf.data.splits import group_hashes, is_missing, row_hashes
 
 
 @dataclass
@@ -69,3 +69,9 @@ def row_identities(rows: Tensor) -> Tensor:
 def value_identities(column: pa.ChunkedArray) -> Tensor:
     """Identities of the values of a key or a group: [n] int64; equal values, and nulls, have the same."""
     return torch.from_numpy(group_hashes(column, 0).view(np.int64))
+
+
+def with_rows_alone(identities: Tensor, rows: Tensor) -> Tensor:
+    """Identities of values in which each row without one is its own, by its number: [n] int64 of [n] and [n] int64."""
+    missing = torch.from_numpy(is_missing(identities.numpy().view(np.uint64), 0))
+    return torch.where(missing, row_identities(rows), identities) if bool(missing.any()) else identities

@@ -25,7 +25,7 @@ class Columns:
 
 
 def columns_of(values: Any, what: str) -> Columns:
-    """The numbers of an array, a tensor, a list, or a frame of Arrow, polars or pandas, and its names.
+    """The numbers of an array, a tensor, a list, or a frame of Arrow, polars or pandas, and its names; NaN for missing.
 
     Raises:
         DataError: it has more than two dimensions, or NumPy makes no array of it.
@@ -34,7 +34,7 @@ def columns_of(values: Any, what: str) -> Columns:
         return Columns(np.asarray(values.detach().cpu().numpy()), None)
     if isinstance(values, pa.Table):
         found = [values.column(name).to_numpy() for name in values.column_names]
-        return Columns(np.column_stack(found), tuple(values.column_names))
+        return Columns(_with_nan(np.column_stack(found)), tuple(values.column_names))
     names = getattr(values, "columns", None)
     try:
         numbers = np.asarray(values.to_numpy() if hasattr(values, "to_numpy") else values)
@@ -42,7 +42,21 @@ def columns_of(values: Any, what: str) -> Columns:
         raise DataError(f"{what} must be numbers in rows and columns ({error})") from error
     if numbers.ndim not in (1, 2):
         raise DataError(f"{what} must have one or two dimensions, got {numbers.ndim}")
-    return Columns(numbers, None if names is None else tuple(map(str, names)))
+    return Columns(_with_nan(numbers), None if names is None else tuple(map(str, names)))
+
+
+def _with_nan(values: NDArray[Any]) -> NDArray[Any]:
+    """Values with NaN for None and for what stands for a missing value in columns of Python objects."""
+    if values.dtype != np.object_:
+        return values
+    return np.array([np.nan if _is_missing(value) else value for value in values.flat], object).reshape(values.shape)
+
+
+def _is_missing(value: object) -> bool:
+    try:
+        return value is None or bool(value != value)
+    except (TypeError, ValueError):  # pandas' NA equals nothing, and does not say so
+        return True
 
 
 def in_order(found: Columns, wanted: Sequence[str] | None, what: str) -> NDArray[Any]:

@@ -17,7 +17,7 @@ from mlclf.data.labels import UNOBSERVED
 from mlclf.data.plain import LEAST_BUDGET_BYTES, with_plain_columns
 from mlclf.data.readers import decoded_pieces
 from mlclf.data.shards import Plan
-from mlclf.decisions.cells import Cells, row_identities, value_identities
+from mlclf.decisions.cells import Cells, row_identities, value_identities, with_rows_alone
 from mlclf.decisions.label_join import JoinedLabels, placed
 from mlclf.decisions.label_rows import LabelReader, LabelRows, check_label_weights
 from mlclf.decisions.score_columns import (
@@ -192,12 +192,14 @@ class ScoreFiles(Scored):
         first_row: int,
         limit: float | None,
     ) -> Cells:
+        numbers = torch.from_numpy(rows + first_row)
         if known.groups is not None:
-            identities = torch.from_numpy(known.groups)
+            identities = with_rows_alone(torch.from_numpy(known.groups), numbers)
         elif self.identity is not None:
-            identities = value_identities(table.column(self.identity))[torch.from_numpy(rows)]
+            found = value_identities(table.column(self.identity))[torch.from_numpy(rows)]
+            identities = with_rows_alone(found, numbers)
         else:
-            identities = row_identities(torch.from_numpy(rows + first_row))
+            identities = row_identities(numbers)
         codes = known.codes
         assert codes is not None
         complete = bool(codes.max(initial=0) < UNOBSERVED)

@@ -16,6 +16,7 @@ from mlclf.config import Arguments, Settings
 from mlclf.data.batch import Batch
 from mlclf.data.content import Contents
 from mlclf.data.features.hinges import Hinges
+from mlclf.data.group_parts import FAR, even_folds, group_sizes, held_out
 from mlclf.data.loader import BatchStream
 from mlclf.data.plain import with_plain_columns
 from mlclf.data.pool import ReaderBytes, lanes_for, pool_shape, reader_bytes
@@ -25,7 +26,7 @@ from mlclf.data.rows import RowEncoder
 from mlclf.data.schema import check_shards, drift, find_schema, names_and_globs
 from mlclf.data.selection import Selection
 from mlclf.data.shards import Plan, make_plan
-from mlclf.data.splits import CHOICE, DECISION, RowFolds, Split
+from mlclf.data.splits import CHOICE, DECISION, TRAIN, GroupParts, RowFolds, Split, held_out_parts
 from mlclf.data.statistics import (
     Statistics,
     count_rows,
@@ -36,7 +37,7 @@ from mlclf.data.statistics import (
 )
 from mlclf.data.steps import Progress
 from mlclf.data.where import parse_where
-from mlclf.errors import ConfigError, CorruptDataError
+from mlclf.errors import ConfigError, CorruptDataError, DataError
 from mlclf.fitting.model_size import check_buckets, check_model_size
 from mlclf.training.candidates import HoldOut, LabelTotals
 from mlclf.training.device_pool import HOST_ROW_BYTES, DevicePool, room_on
@@ -119,6 +120,7 @@ class PreparedData:
         if self.split.time is not None:
             cut = time_cut(self.plan, self.split.time, self.split.fraction, self.threads, self.where)
             self.split = replace(self.split, cut=cut)
+        yield from self._give_parts_to_groups()
         self.hold_out = self._hold_out()
         self.valid_census = None
         if self.valid_plan is not None and self.where is not None:
@@ -139,6 +141,46 @@ class PreparedData:
                 raise
             self.plan = sound
             return row_folds(self.plan, self.schema, self.split, self.settings.data.label_values, self.where)
+
+    def _give_parts_to_groups(self) -> Iterator[Progress]:
+        """Share groups out evenly by rows, and say where they are too few or too large for that."""
+        split = self.split
+        if split.group is None or split.kind == "none" or split.time is not None:
+            return
+        sizes = group_sizes(self.plan, split.group, split.seed, self.where)
+        if sizes is None or not sizes.total:
+            return
+        if sizes.count < 2:
+            raise DataError(
+                f"--group: column {split.group!r} must have two groups or more to hold rows out by, and all "
+                f"{sizes.total:,} rows are of one; name another column, or give --valid DATA or --valid-fraction 0"
+            )
+        if split.kind == "folds":
+            folds = min(split.num_folds, sizes.count)
+            parts: GroupParts | None = even_folds(sizes, folds)
+            if folds < split.num_folds:
+                yield Progress.warning(
+                    "data", f"--group: column {split.group!r} has {folds} groups, so there are {folds} folds, "
+                    f"not {split.num_folds}"
+                )  # fmt: skip
+            largest = int(sizes.rows.max(initial=0)) / sizes.total
+            if largest > 2 / folds:
+                yield Progress.warning(
+                    "data", f"--group: one group of column {split.group!r} has {largest:.0%} of the rows, and groups "
+                    "stay together: its rows are scored by a model of few rows"
+                )  # fmt: skip
+            self.split = replace(split, num_folds=folds, group_parts=parts)
+            return
+        by_hash = held_out_parts(sizes.hashes, split.fraction)
+        parts = held_out(sizes, split.fraction, by_hash)
+        self.split = replace(split, group_parts=parts)
+        held = float(sizes.rows[(by_hash if parts is None else parts.parts) != TRAIN].sum())
+        share = held / sizes.total + split.fraction * sizes.alone / sizes.total
+        if abs(share - split.fraction) > FAR * split.fraction:
+            yield Progress.warning(
+                "data", f"--group: the held-out groups of column {split.group!r} have {share:.0%} of the rows, "
+                f"{split.fraction:.0%} were asked for: groups stay together, and are few or large"
+            )  # fmt: skip
 
     def _hold_out(self) -> HoldOut:
         if self.valid_plan is not None:

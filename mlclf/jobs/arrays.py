@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from mlclf.decisions.cells import Cells, row_identities, value_identities
+from mlclf.decisions.cells import Cells, row_identities, value_identities, with_rows_alone
 from mlclf.decisions.file_thresholds import in_file_scale
 from mlclf.decisions.in_memory import columns_of, in_order
 from mlclf.decisions.objectives import parse_objective
@@ -50,7 +50,7 @@ def tune_thresholds(
         score_kind: "probability" or "logit"; never guessed.
         weights: [n], weights of the rows.
         label_weights: [n, K], by which those of the rows are multiplied for a label.
-        groups: [n], names of clusters; rows of one are one observation.
+        groups: [n], names of clusters; rows of one are one observation, a row without a name is its own.
         confidence: what constraints (precision, recall, fpr) hold with, if the rows were used for nothing else; None
             makes no claim.
         across_labels: "fdr" controls a set of labels, None each on its own.
@@ -175,7 +175,7 @@ def _as_probabilities(prior: NDArray[np.float64] | None, kind: str) -> torch.Ten
 
 def _identities(groups: Sequence[Any]) -> torch.Tensor:
     try:
-        column = pa.array(groups)
+        column = pa.array(groups, from_pandas=True)
     except pa.ArrowException as error:
         raise DataError(f"groups must be values of one type ({error})") from error
-    return value_identities(pa.chunked_array([column]))
+    return with_rows_alone(value_identities(pa.chunked_array([column])), torch.arange(len(column)))

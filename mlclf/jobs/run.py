@@ -23,7 +23,7 @@ from mlclf.data.rows import RowEncoder
 from mlclf.data.schema import Schema, check_shards, drift
 from mlclf.data.shards import Plan, make_plan
 from mlclf.data.steps import Progress, drain
-from mlclf.decisions.cells import Cells, row_identities, value_identities
+from mlclf.decisions.cells import Cells, row_identities, value_identities, with_rows_alone
 from mlclf.decisions.file_thresholds import read_prior
 from mlclf.decisions.histograms import LabelHistogram
 from mlclf.decisions.objectives import Objective, parse_objective
@@ -398,10 +398,11 @@ class Run:
         return next((name for name in (self.schema.group, self.schema.key) if name in names), None)
 
     def _cells(self, batch: Batch, first_row: int, identity: str | None) -> Cells:
+        rows = torch.arange(first_row, first_row + len(batch))
         if identity is not None and batch.keys is not None:
-            identities = value_identities(batch.keys.column(identity))
+            identities = with_rows_alone(value_identities(batch.keys.column(identity)), rows)
         else:
-            identities = row_identities(torch.arange(first_row, first_row + len(batch)))
+            identities = row_identities(rows)
         return Cells(self.scorer.logits(batch), batch.labels, identities, batch.label_mask, batch.weights)
 
     def _used(self, plan: Plan, key: str) -> bool:

@@ -238,3 +238,38 @@ def test_decide_refuses_other_shapes_and_names() -> None:
         tuned.decide(pl.DataFrame(scores, schema=["a", "b", "x"]))
     with pytest.raises(DataError, match="scores must be numbers"):
         tuned.decide([["high", "low", "low"]])
+
+
+@pytest.mark.parametrize("kind", ["Int64", "boolean", "Float64", "object", "bool[pyarrow]", "int8[pyarrow]"])
+def test_missing_labels_of_pandas_are_not_observed(kind: str) -> None:
+    pd = pytest.importorskip("pandas")
+    rng = np.random.default_rng(0)
+    scores = rng.random((200, 2))
+    labels = (rng.random((200, 2)) < scores).astype(float)
+    gaps = rng.random((200, 2)) < 0.1
+    labels[gaps] = np.nan
+    frame = pd.DataFrame(labels, columns=["y", "z"])
+    frame = (
+        frame.astype(object).mask(gaps, pd.NA).astype(kind) if kind == "object" else frame.astype("Int64").astype(kind)
+    )
+    expected = mlclf.tune_thresholds(scores, labels)
+    found = mlclf.tune_thresholds(scores, frame)
+    assert found.status == expected.status
+    np.testing.assert_array_equal(found.thresholds, expected.thresholds)
+    one = mlclf.tune_thresholds(scores[:, 0], frame["y"])
+    np.testing.assert_array_equal(one.thresholds, mlclf.tune_thresholds(scores[:, 0], labels[:, 0]).thresholds)
+    lists = [[None if np.isnan(value) else int(value) for value in row] for row in labels]
+    np.testing.assert_array_equal(mlclf.tune_thresholds(scores, lists).thresholds, expected.thresholds)
+
+
+def test_rows_without_a_group_are_clusters_of_their_own() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.random(2000)
+    labels = rng.random(2000) < scores
+    own = [str(row) for row in range(2000)]
+    options = {"objective": "precision:0.8", "confidence": 0.9}
+    expected = mlclf.tune_thresholds(scores, labels, groups=own, **options)  # type: ignore[arg-type]
+    for missing in (None, float("nan")):
+        found = mlclf.tune_thresholds(scores, labels, groups=[missing] * 1999 + ["a"], **options)  # type: ignore[arg-type]
+        assert found.status == expected.status == ["tuned"]
+        np.testing.assert_array_equal(found.thresholds, expected.thresholds)

@@ -18,10 +18,11 @@ from mlclf.data.convert.numbers import check_numbers
 from mlclf.data.convert.rows_written import RowsWritten, rows_written
 from mlclf.data.convert.unified import aligned, unified_schema
 from mlclf.data.decode import decode_unit
+from mlclf.data.group_parts import GroupSizes, dealt, group_sizes, is_far
 from mlclf.data.labels import LabelColumns, make_labels, tag_texts
 from mlclf.data.schema import find_schema
 from mlclf.data.shards import Plan, make_plan
-from mlclf.data.splits import group_hashes, row_hashes
+from mlclf.data.splits import GroupParts, group_hashes, is_missing, row_hashes
 from mlclf.data.statistics import time_cut
 from mlclf.data.steps import Progress, drain
 from mlclf.data.stratification import Stratifier
@@ -68,9 +69,10 @@ def split(
         data: files, folders, globs or URIs.
         out: the folder to write, on local disk.
         fractions: two or more, positive, of sum 1: the share of rows of each part.
-        by: `hash` of the row's number; `key:COL` or `group:COL`, hash of a column's value, so that equal values stay
-            together; `time:COL`, the earliest rows in the first part (rows without a time too); `stratified`,
-            so that each of `labels` has its share in each part.
+        by: `hash` of the row's number; `key:COL` or `group:COL`, hash of a column's value, or the rows of few groups,
+            so that equal values stay together (a row without a value is a group of its own); `time:COL`, the earliest
+            rows in the first part (rows without a time too); `stratified`, so that each of `labels` has its share in
+            each part.
         labels: label columns or globs, or one list column of tags, for `stratified`.
         names: of the folders, one for each fraction.
         seed: 0 or more; decides the hash and the stratification.
@@ -119,7 +121,7 @@ def split_steps(
             room = budget // len(names)
             writers = [stack.enter_context(rows_written(new / name, schema, room)) for name in names]
             yield from _dealt(plan, schema, parts_of, writers)
-        for note in output.said():
+        for note in [*output.said(), *_far_parts(by, names, [writer.rows for writer in writers], fractions)]:
             yield Progress.warning("data", note)
     return SplitData(folder, {name: writer.rows for name, writer in zip(names, writers, strict=True)})
 
@@ -136,6 +138,17 @@ def _dealt(plan: Plan, schema: pa.Schema, parts_of: Parts, writers: Sequence[Row
                 writer.add(table.take(pa.array(np.flatnonzero(parts == part))))
             done += table.num_rows
             yield Progress("split", done, plan.rows)
+
+
+def _far_parts(by: str, names: Sequence[str], rows: Sequence[int], fractions: Sequence[float]) -> Iterator[str]:
+    """A line where parts have other shares of the rows than was asked for."""
+    if is_far(rows, fractions):
+        found = ", ".join(
+            f"{name} has {count:,} ({count / max(1, sum(rows)):.0%}, for {fraction:.0%})"
+            for name, count, fraction in zip(names[:10], rows, fractions, strict=False)
+        )
+        kept = {"group": "; groups stay together", "key": "; equal keys stay together", "time": "; equal times too"}
+        yield f"the parts are not those asked for: {found}{kept.get(by.partition(':')[0], '')}"
 
 
 def part_names(count: int) -> list[str]:
@@ -188,7 +201,23 @@ def _parts_by(by: str, plan: Plan, fractions: NDArray[np.float64], labels: Seque
         return lambda _, table: np.searchsorted(cuts, time_values(table.column(column), column)).astype(np.int8)
     with _flags_of_fit_as_by():
         find_schema(plan, (), **{way: column})  # type: ignore[arg-type]  # `group` and `key` are two of its names
-    return lambda _, table: _by_hash(group_hashes(table.column(column), seed), bounds)
+    known = _group_parts(group_sizes(plan, column, seed), fractions, bounds)
+
+    def parts(first_row: int, table: pa.Table) -> NDArray[np.int8]:
+        groups, rows = group_hashes(table.column(column), seed), row_hashes(first_row + np.arange(table.num_rows), seed)
+        hashes = np.where(is_missing(groups, seed), rows, groups)
+        return known.of(groups, _by_hash(hashes, bounds))
+
+    return parts
+
+
+def _group_parts(sizes: GroupSizes | None, fractions: NDArray[np.float64], bounds: NDArray[np.float64]) -> GroupParts:
+    """Parts of groups where their hashes share the rows out unevenly; of no group where they do not."""
+    if sizes is None or not len(sizes.hashes):
+        return GroupParts(np.zeros(0, np.uint64), np.zeros(0, np.int8))
+    rows = np.bincount(_by_hash(sizes.hashes, bounds), sizes.rows, len(fractions)) + fractions * sizes.alone
+    uneven = is_far(rows.tolist(), fractions.tolist())
+    return GroupParts(sizes.hashes, dealt(sizes, fractions) if uneven else _by_hash(sizes.hashes, bounds))
 
 
 @contextmanager
