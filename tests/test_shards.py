@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import fsspec
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -147,3 +148,14 @@ def test_names_are_distinct(tmp_path: Path) -> None:
 
 def test_long_lists_of_problems_are_cut() -> None:
     assert listed([str(number) for number in range(15)]).splitlines()[11:] == ["11", "… and 3 more"]
+
+
+def test_a_type_that_cannot_be_read_is_no_damage(tmp_path: Path) -> None:
+    table = pl.DataFrame({"big": pl.Series([1, 2, 3], dtype=pl.Int128), "x": [1.0, 2.0, 3.0]})
+    table.write_parquet(tmp_path / "a.parquet")
+    for skips in (False, True):
+        with refused(
+            f"{tmp_path}/a.parquet: a column has a type that cannot be read (Integers with more than 64 bits not "
+            "implemented); convert the column, or leave it out, where the file is written"
+        ):
+            make_plan(str(tmp_path), skip_corrupt=skips)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from itertools import repeat
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlclf.data.arrays import is_text
+from mlclf.data.expansion import check_expansion
 from mlclf.data.layouts import laid_out_column
 from mlclf.data.ranges import chunks_by_column
 from mlclf.data.remote import RemoteError
@@ -74,6 +75,8 @@ def _pieces(
     known = set(shard.schema.names).difference(shard.partition)
     stored = [name for name in columns if name in known]
     row = unit.first_row
+    with suppress(*DECODE_ERRORS):  # decoding says what is wrong
+        check_expansion(shard, unit, stored, piece_rows)
     if file is None and unit.rows <= piece_rows and shard.plain.issuperset(stored) and stored:
         plain = _polars_table(shard, unit, stored)
         if plain is not None:

@@ -421,6 +421,12 @@ def _read_footer(source: Source) -> Shard | Unreadable:
         return Unreadable(source.name, f"{source.name}: permission denied; check who may read the file")
     except RemoteError as error:
         return Unreadable(source.name, str(error))
+    except pa.ArrowNotImplementedError as error:
+        return Unreadable(
+            source.name,
+            f"{source.name}: a column has a type that cannot be read ({first_line(error)}); "
+            "convert the column, or leave it out, where the file is written",
+        )
     except DECODE_ERRORS as error:
         return Unreadable(source.name, f"{source.name}: {_footer_problem(source, error)}", is_damage=True)
     doubled = sorted({name for name in schema.names if schema.names.count(name) > 1})
