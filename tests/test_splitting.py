@@ -241,3 +241,15 @@ def test_labels_alone_are_stratified(tmp_path: Path) -> None:
             done = split(made(tmp_path / name, **columns), out, [0.8, 0.2], "stratified", labels=["y"])
             assert done.rows == {"train": 80, "test": 20}
             assert sum(map(is_positive, read(out, "test").column("y").to_pylist())) == 10
+
+
+def test_a_label_that_is_called_like_the_glob_is_said(tmp_path: Path) -> None:
+    table = data(tmp_path / "in", 60, files=1)
+    pq.write_table(table.append_column("label_*", table["label_0"]), tmp_path / "in" / "0.parquet")
+    steps = split_steps(str(tmp_path / "in"), tmp_path / "out", [0.5, 0.5], "stratified", labels=["label_*"])
+    assert [step.note for step in steps if step.note] == [
+        (
+            "--labels: 'label_*' is the name of a column, and a pattern that 'label_0' and 2 more match(es): all of "
+            "them are taken; 'label_[*]' is the column alone"
+        )
+    ]

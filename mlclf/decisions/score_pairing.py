@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from mlclf.data.decode import decode_unit
-from mlclf.data.schema import family, matches
+from mlclf.data.schema import family, matches, names_and_globs
 from mlclf.data.shards import Plan
 from mlclf.decisions.label_join import JoinedLabels, check_key_kinds
 from mlclf.decisions.label_rows import COLUMNS, TAGS, VALUES, LabelReader
@@ -74,7 +74,7 @@ def open_score_files(
     kind = score_kind(plan, kind)
     truth = label_plan or plan
     found = score_columns(plan, scores)
-    notes: list[str] = []
+    notes = [*names_and_globs(plan, "--scores", scores), *names_and_globs(truth, "--labels", labels or ())]
     style, columns = _label_columns(truth, found, labels, notes)
     names, found = _paired(plan, found, style, columns, label_names)
     label_files = [truth] if label_plan is None else [plan, truth]

@@ -109,10 +109,10 @@ class PreparedData:
         self.schema = self.schema.without({self.split.group})
         if self.valid_plan is not None:
             check_shards(self.valid_plan, self.schema, filter(None, [self.schema.group]))
-        for flag in ("labels", "columns", "exclude"):
-            option = "--features" if flag == "columns" else f"--{flag}"
-            for note in names_and_globs(self.plan, option, getattr(arguments, flag) or ()):
-                yield Progress("data", note=note)
+        given = {"--labels": arguments.labels, "--features": arguments.columns, "--exclude": arguments.exclude}
+        for option, patterns in (given | {"features.roles": settings.features.roles}).items():
+            for note in names_and_globs(self.plan, option, patterns or ()):
+                yield Progress.warning("data", note)
         for name, reason in self.schema.ignored:
             yield Progress.warning("data", f"column {name!r} is left out: {reason}")
         unused = tuple((name, "excluded, or not among the features") for name in drift(self.plan, self.schema))

@@ -220,7 +220,7 @@ def _said(source: Source, path: Path, said: set[str]) -> Iterator[Progress]:
         words = note.removeprefix(str(path))
         if words not in said:
             said.add(words)
-            yield Progress("convert", note=note)
+            yield Progress.warning("convert", note)
 
 
 def _format(paths: Sequence[Path], given: str | None) -> str:

@@ -20,7 +20,7 @@ from mlclf.data.convert.unified import aligned, unified_schema
 from mlclf.data.decode import decode_unit
 from mlclf.data.group_parts import GroupSizes, dealt, group_sizes, is_far
 from mlclf.data.labels import LabelColumns, make_labels, tag_texts
-from mlclf.data.schema import find_schema
+from mlclf.data.schema import find_schema, names_and_globs
 from mlclf.data.shards import Plan, make_plan
 from mlclf.data.splits import GroupParts, group_hashes, is_missing, row_hashes
 from mlclf.data.statistics import time_cut
@@ -114,7 +114,7 @@ def split_steps(
         output.keep_apart(plan.local_files())
         schema = unified_schema(plan)
         parts_of = _parts_by(by, plan, np.asarray(fractions, np.float64) / sum(fractions), labels, seed)
-        for note in [*output.said(), *plan.warnings]:
+        for note in [*output.said(), *plan.warnings, *names_and_globs(plan, "--labels", labels)]:
             yield Progress.warning("data", note)
         output.needs_bytes = sum(shard.source.size_bytes for shard in plan.shards)
         with output.opened() as new, ExitStack() as stack:
