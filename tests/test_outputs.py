@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from mlclf.errors import ConfigError, FullDiskError
+from mlclf.errors import ConfigError, FullDiskError, RunError
 from mlclf.files import write_bytes
 from mlclf.outputs import exchange, output
 from mlclf.outputs.claims import beside
@@ -599,3 +599,20 @@ def test_whoever_reads_an_output_finds_it_whole(out: Path, monkeypatch: pytest.M
     assert contents(out) == whole(NEW)
     assert list(out.parent.iterdir()) == [out]
     output.settle_before_reading("no\0path")
+
+
+@pytest.mark.parametrize("change", [{"inode": 1}, {"remove": ["../mine.txt"]}, {"remove": None}, {"format_version": 2}])
+def test_a_journal_that_came_from_elsewhere_changes_nothing(out: Path, change: dict[str, Any]) -> None:
+    """Such as in a copy, or in an archive that somebody else made."""
+    work = out / ".mlclf"
+    write_bytes(work / "new" / "a.bin", b"new a")
+    (out.parent / "mine.txt").write_text("mine")
+    journal = {"format_version": 1, "inode": work.stat().st_ino, "remove": ["gone.bin"]} | change
+    (work / "ready.json").write_text(json.dumps(journal))
+    before = contents(out.parent)
+    for _ in range(2):
+        with pytest.raises(RunError):
+            output.settle_before_reading(out)
+        with pytest.raises(RunError):
+            run_job(out, NEW, overwrite=True)
+    assert contents(out.parent) == before

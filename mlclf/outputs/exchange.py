@@ -40,7 +40,7 @@ def take_place(work: Path, place: Path) -> None:
 
 
 def _take_place_by_journal(work: Path, place: Path) -> None:
-    write_json(work / JOURNAL, {"format_version": FORMAT_VERSION, "remove": []})
+    _write_journal(work, [])
     place.rename(work / OLD)
     (work / NEW).rename(place)
     fsync_path(place.parent)
@@ -57,19 +57,30 @@ def take_files(work: Path, place: Path, remove: Sequence[str]) -> None:
     """
     coming = set(_files_in(work / NEW))
     gone = [name for name in remove if name not in coming]
-    write_json(work / JOURNAL, {"format_version": FORMAT_VERSION, "remove": gone})
+    _write_journal(work, gone)
     settle(work, place)
+
+
+def _write_journal(work: Path, remove: Sequence[str]) -> None:
+    """Say that the new output is whole; what is said holds in this folder alone, in no copy of it."""
+    inode = work.stat().st_ino
+    write_json(work / JOURNAL, {"format_version": FORMAT_VERSION, "inode": inode, "remove": list(remove)})
 
 
 def settle(work: Path, place: Path) -> bool:
     """Bring what a journal says to its end, and return whether there was one.
 
     Raises:
-        RunError: the journal is damaged.
+        RunError: the journal is damaged, or of another folder, of which this one is a copy.
     """
     if not (work / JOURNAL).is_file():
         return False
     journal = read_json(work / JOURNAL, FORMAT_VERSION, "the journal of an output")
+    if journal.get("inode") != work.stat().st_ino:
+        raise RunError(
+            f"{work / JOURNAL}: was written in another folder, of which this one must be a copy; copy the whole output "
+            f"again, or remove {work} yourself"
+        )
     if work.parent == place:
         _move_files(work, place, journal.get("remove"))
     elif not place.exists() and (work / NEW).is_dir():
