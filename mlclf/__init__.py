@@ -7,6 +7,7 @@ The map, in the order in which a row travels; imports only point up it:
     given_files         what a user names: looked at before it is opened
     yaml_text           YAML, read as text within bounds
     errors              what can go wrong, as a user meets it
+    stops               signals as a flag that is looked at between batches
     memory              what is free
     files               the commit primitive: temporary file, hash, fsync, rename
     names               how data and columns are named from Python

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, TypeVar
 
+from mlclf.stops import Stopped, look
+
 T = TypeVar("T")
 
 PLAIN_SECONDS = 5.0
@@ -27,6 +29,7 @@ def shown(steps: Generator[Any, None, T], safe: Callable[[str], str]) -> T:
         while True:
             try:
                 step = next(steps)
+                _look(steps)
             except StopIteration as stop:
                 result: T = stop.value
                 return result
@@ -36,6 +39,14 @@ def shown(steps: Generator[Any, None, T], safe: Callable[[str], str]) -> T:
                 display.show(safe(step.stage), step.done, step.total, step.unit)
     finally:
         display.close()
+
+
+def _look(steps: Generator[Any, None, T]) -> None:
+    """Where a stop was asked for, let the job make an end where it stands."""
+    try:
+        look()
+    except Stopped as stop:
+        steps.throw(stop)
 
 
 class _Clock:

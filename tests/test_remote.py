@@ -516,7 +516,7 @@ def test_waits_grow_at_random_up_to_their_limit(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(remote, "BACKOFF_SECONDS", 0.2)
     monkeypatch.setattr(remote._jitter, "uniform", drawn)
-    monkeypatch.setattr(time, "sleep", waits.append)
+    monkeypatch.setattr(remote, "wait_for", waits.append)
     with pytest.raises(KeyboardInterrupt):
         persist(fail, "x", deadline_seconds=60)
     assert bounds == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10, 10, 10]

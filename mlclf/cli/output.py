@@ -16,10 +16,6 @@ from mlclf.messages import command, safe, shortened
 T = TypeVar("T")
 
 
-class Terminated(BaseException):
-    """SIGTERM arrived: unwinds the stack so that temporary files are removed."""
-
-
 def safe_text(text: str) -> str:
     """Text without secrets, control characters but line breaks escaped, so that data cannot steer the terminal."""
     return safe(hidden(text))

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, NamedTuple
 import pyarrow as pa
 
 from mlclf.data.shards import Shard
+from mlclf.stops import look
 
 THREADS = 16
 CHILD_BYTES = 64 << 20
@@ -92,6 +93,7 @@ def in_child(task: str, shards: Sequence[Shard], arguments: Sequence[Sequence[An
             child.kill()
             raise
         text = answers.result()
+    look()  # a signal to all processes of a terminal ends the child too
     if child.returncode != 0:
         return None
     found: list[Any] = [json.loads(line) for line in text.splitlines()]

@@ -17,6 +17,7 @@ from mlclf.data.remote import RemoteError
 from mlclf.data.shards import DECODE_ERRORS, Plan, Shard, Unit
 from mlclf.errors import ChangedDataError, CorruptDataError, DataError
 from mlclf.messages import first_line
+from mlclf.stops import looked
 
 __all__ = ["DECODE_ERRORS", "check_values", "decode_unit"]
 
@@ -133,7 +134,7 @@ def _exactly(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]
     """The same rows in tables of `rows` rows, the last one shorter."""
     held: list[pa.RecordBatch] = []
     missing = rows
-    for batch in batches:
+    for batch in looked(batches):
         while batch.num_rows >= missing:
             yield pa.Table.from_batches([*held, batch.slice(0, missing)])
             held, batch, missing = [], batch.slice(missing), rows

@@ -26,6 +26,7 @@ from mlclf.data.schedule import Draw, Load, Round, Schedule, Span, interleaved, 
 from mlclf.data.selection import Selection
 from mlclf.data.shards import Plan
 from mlclf.errors import CheckpointError, ConfigError, CorruptDataError
+from mlclf.stops import look
 
 BATCHES_AHEAD = 2
 """Batches that are gathered while the one before is used."""
@@ -327,6 +328,7 @@ class _Epoch:
         for slab in self._resumed:
             self._live[slab] = self._loaded(slab)
         while True:
+            look()
             if self._is_closed:
                 raise ConfigError("a newer iteration of this loader has ended this one; make a loader for each of them")
             while len(self._coming) <= BATCHES_AHEAD and (rounds := self._next_rounds()):

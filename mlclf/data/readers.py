@@ -17,6 +17,7 @@ from mlclf.data.decode import check_values, decode_unit
 from mlclf.data.schedule import SPAN_ROWS, Span, interleaved
 from mlclf.data.shards import Plan, Unit
 from mlclf.errors import DataError
+from mlclf.stops import look
 
 ALIKE = 1.25
 """Units whose rows are larger than those of the others by no more are read in pieces of as many rows."""
@@ -125,6 +126,7 @@ def decoded_pieces(
     try:
         waiting = deque(readers.submit(span, work) for span in islice(spans, lanes))
         while waiting:
+            look()
             result = waiting.popleft().result()
             waiting.extend(readers.submit(span, work) for span in islice(spans, 1))
             yield result

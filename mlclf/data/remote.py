@@ -24,6 +24,8 @@ import pyarrow.fs as pafs
 
 from mlclf.addresses import S3_FLAGS, S3_TEXTS, parts_of, secrets_of, without_credentials
 from mlclf.errors import DataError
+from mlclf.stops import pause as wait_for
+from mlclf.stops import result_of
 
 ATTEMPT_SECONDS = 30.0
 """A request without an answer for so long is given up and made again; it asks for at most PART_BYTES."""
@@ -151,7 +153,7 @@ def persist(
                 f"{what}: must succeed within {allowed:g} seconds, {count} did not, the last with: {said}; "
                 "check the network and the storage service, then start again"
             )
-        time.sleep(pause)
+        wait_for(pause)
 
 
 def _within(seconds: float, function: Callable[[], T]) -> T:
@@ -160,7 +162,7 @@ def _within(seconds: float, function: Callable[[], T]) -> T:
     _under_way.add(future)
     future.add_done_callback(_under_way.discard)
     try:
-        return future.result(timeout=max(0.0, seconds))
+        return result_of(future, seconds)
     except TimeoutError:
         if future.done():
             raise

@@ -25,6 +25,7 @@ from mlclf.data.sources import INT96_UNIT, STEADY, Source, Stamp, check_stamp, f
 from mlclf.errors import ChangedDataError, DataError
 from mlclf.messages import first_line, listed
 from mlclf.names import Names, names_of
+from mlclf.stops import looked
 
 UNIT_ROWS = 16_384
 """Consecutive row groups of a file are read as one unit until it has this many rows."""
@@ -331,7 +332,7 @@ def make_plan(data: Names, *, skip_corrupt: bool = False) -> Plan:
 def _lightened(results: Iterable[Shard | Unreadable]) -> Iterator[Shard | Unreadable]:
     """The shards with parsed footers as far as they take little memory; those of the others are parsed when opened."""
     size = 0
-    for result in results:
+    for result in looked(results):
         if isinstance(result, Shard):
             size += result.footer_bytes
             yield result if size <= KEPT_FOOTER_BYTES else replace(result, metadata=None)

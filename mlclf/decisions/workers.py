@@ -13,6 +13,7 @@ from typing import TypeVar
 import torch
 
 from mlclf.data.cores import hand_on_threads
+from mlclf.stops import looked
 
 MAX_THREADS = 8
 
@@ -33,12 +34,12 @@ def in_order(
     """
     threads = min(most_threads, torch.get_num_threads())
     if threads <= 1 or num_pieces <= 1:
-        yield from map(work, pieces)
+        yield from map(work, looked(pieces))
         return
     pool = _pool(threads)
     coming: deque[Future[Result]] = deque()
     try:
-        for piece in pieces:
+        for piece in looked(pieces):
             coming.append(pool.submit(work, piece))
             if len(coming) > 2 * threads:
                 yield coming.popleft().result()

@@ -19,6 +19,7 @@ from mlclf.files import write_text
 from mlclf.fitting.certificate import certificate_lines, certificate_of
 from mlclf.fitting.prepared import PreparedData
 from mlclf.fitting.trained import Knots, Trained, epoch_line, log_epoch
+from mlclf.stops import looked
 from mlclf.training.candidates import Fit, FullBatchFit, l2_grid
 from mlclf.training.chunks import Chunk
 from mlclf.training.models import head_from_columns
@@ -168,7 +169,7 @@ def _chunks(data: PreparedData, used: Tensor, vocabulary: int) -> Callable[[], I
     if data.resident is None:
         return lambda: map(chunk, data.batches())
     held = [chunk(batch) for batch in data.resident]
-    return lambda: held
+    return lambda: looked(held)
 
 
 def _l2s(data: PreparedData, settings: Settings) -> float | list[float]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from mlclf.errors import DataError
 from mlclf.given_files import problem_of
 from mlclf.messages import first_line
+from mlclf.stops import look
 
 FIRST_BYTES = 8 << 20
 """What is found out before rows are read, is found in the first so many bytes."""
@@ -78,6 +79,7 @@ def blocks(path: Path, block_bytes: int | None = None) -> Iterator[Block]:
     size, number, rest = block_bytes or FIRST_BYTES, 1, b""
     with stored, contents:
         while True:
+            look()
             read = _read(contents, size, path)
             data = rest + read
             if not read:
