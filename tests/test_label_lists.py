@@ -73,11 +73,27 @@ def test_elements_are_read_as_columns_are(tmp_path: Path) -> None:
     assert declared.codes(pa.table({"y": [[-100, 5], [0, 1]]}), "p").tolist() == [[_, 1], [0, 1]]
 
 
+def test_what_stands_for_missing_is_to_be_declared(tmp_path: Path) -> None:
+    lists = [[0, -100], [1, 0], [0, 1]]
+    schema = find_schema(plan_of(tmp_path, lists), ["y"])
+    assert schema.elements == 2
+    message = (
+        "p: label 'y[1]' must be 0, 1 or null, found '-100'; say what the values mean, such as "
+        "--set 'data.label_values={\"-100\": null}' (0, 1, or null for not observed)"
+    )
+    with refused(DataError, message):
+        make_labels(schema, {}).encode(pa.table({"y": lists}), "p", np.empty((3, 2), np.uint8))
+    declared = make_labels(schema, {"-100": None})
+    assert isinstance(declared, LabelColumns)
+    assert declared.codes(pa.table({"y": lists}), "p").tolist() == [[0, _], [1, 0], [0, 1]]
+
+
 TAGS: dict[str, list[Any]] = {
     "other numbers": [[0, 1], [2, 3]],
     "one of them late": [[0], [1]] * 1500 + [[7]],
     "several lengths": [[0, 1], [1], [0], []],
     "empty": [[], None],
+    "sentiments": [[-1], [0], [1]],
 }
 
 

@@ -16,6 +16,9 @@ from mlclf.errors import ConfigError, DataError
 AUTO, TAGS, ELEMENTS = "auto", "tags", "elements"
 """What lists hold: found from their values, tags, or a 0 or 1 for each label."""
 
+SPECIAL = (-1, -100)
+"""Beside 0 and 1: negative, or not observed; what they mean is to be declared where lists hold both."""
+
 SETTING = "data.label_lists"
 
 
@@ -23,7 +26,8 @@ def num_elements(plan: Plan, name: str, kind: str, how: str) -> int:
     """Labels of a list column of which each list has an element for each; 0 where its lists are of tags.
 
     Lists of booleans, of floats and of a fixed size hold no tags. Lists of integers do, unless all have one length and
-    hold 0 and 1 alone, or −1 and 1: the whole column is looked at, up to the first list that is otherwise.
+    hold 0 and 1 alone, or −1 and 1, or −1 and −100 beside 0 and 1: the whole column is looked at, up to the first list
+    that is otherwise.
 
     Args:
         kind: the family of the column.
@@ -65,7 +69,7 @@ def _common_length(plan: Plan, name: str) -> int:
             array = array.drop_null()
             elements = array.flatten()
             found |= {value for value in pc.unique(elements)[:5].to_pylist() if value is not None}
-            if not (found <= {0, 1} or found <= {-1, 1}):
+            if not found <= {0, 1, *SPECIAL}:
                 return 0
             sizes = pc.value_counts(pc.list_value_length(array))
             lengths |= set(sizes.field("values").to_pylist())
@@ -78,7 +82,9 @@ def _common_length(plan: Plan, name: str) -> int:
                     "elements: elements that are labels must be as many in each list, and tags are in a list once; "
                     f"write one column a label, or say that these are tags with --set {SETTING}=tags"
                 )
-    return lengths.pop() if lengths and found else 0
+    width = lengths.pop() if lengths and found else 0
+    is_plain = found <= {0, 1} or found <= {-1, 1}
+    return width if is_plain or ({0, 1} <= found and width > 1) else 0
 
 
 def element_names(name: str, width: int) -> tuple[str, ...]:
