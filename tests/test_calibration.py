@@ -170,3 +170,48 @@ def test_held_out_loss_is_that_of_the_calibrated_logits_and_nan_without_rows() -
     losses = calibrated_loss(parts, torch.zeros(2).double())
     assert float(losses[0]) == pytest.approx(log_loss(logits, labels), rel=1e-5)
     assert math.isnan(float(losses[1]))
+
+
+# ── weights ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def weighted(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> LabelHistogram:
+    histogram = LabelHistogram(logits.shape[1], CALIBRATION_BINS)
+    histogram.update(logits, labels, None, weights.double())
+    return histogram
+
+
+def contaminated() -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits of a model that claims too much far out: one row in fifty there is positive."""
+    logits, labels = true_model(4000)
+    far = torch.full((400, 1), -9.0)
+    return torch.cat([logits.float(), far]), torch.cat([labels.bool(), (torch.arange(400) % 50 == 0)[:, None]])
+
+
+def test_a_unit_of_weights_changes_no_bound_and_no_slope() -> None:
+    logits, labels = contaminated()
+    random = torch.rand(len(logits), generator=torch.Generator().manual_seed(0))
+    ones, zeros = torch.ones(1).double(), torch.zeros(1).double()
+    plain = counted(logits, labels)
+    bounds, slopes = fit_bounds(plain, ones, zeros), fit_slopes(plain, zeros)
+    for unit in (1e-6, 7.0, 1e6):
+        same = weighted(logits, labels, torch.full((len(logits),), unit))
+        assert torch.equal(fit_bounds(same, ones, zeros).low, bounds.low)
+        torch.testing.assert_close(torch.cat(fit_slopes(same, zeros)), torch.cat(slopes), rtol=1e-6, atol=1e-6)
+        one, other = weighted(logits, labels, random), weighted(logits, labels, random.double() * unit)
+        assert torch.equal(fit_bounds(one, ones, zeros).low, fit_bounds(other, ones, zeros).low)
+        torch.testing.assert_close(
+            torch.cat(fit_slopes(one, zeros)), torch.cat(fit_slopes(other, zeros)), rtol=1e-6, atol=1e-6
+        )
+
+
+def test_one_heavy_row_is_no_evidence_for_a_bound() -> None:
+    """It says what one row says, whatever it weighs: 8 nats where 10 are needed."""
+    logits, labels = contaminated()
+    ones, zeros = torch.ones(1).double(), torch.zeros(1).double()
+    assert float(fit_bounds(counted(logits, labels), ones, zeros).low) > -math.inf
+    weights = torch.ones(len(logits))
+    weights[-400] = 1e8
+    heavy = weighted(logits, labels, weights)
+    assert float(heavy.effective_rows()) < 1.1
+    assert float(fit_bounds(heavy, ones, zeros).low) == -math.inf

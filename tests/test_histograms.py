@@ -20,7 +20,8 @@ from mlclf.decisions import counting, histograms
 from mlclf.decisions.histograms import LabelHistogram, bins_for
 from mlclf.errors import DataError, RunError
 
-STATES = ("counts", "least", "greatest", "positive_rows", "rows", "least_weight", "greatest_weight")
+SUMS = ("counts", "least", "greatest", "positive_rows", "rows", "weighted_squares", "weighted_rows")
+STATES = (*SUMS, "least_weight", "greatest_weight")
 
 
 def batch(seed: int, rows: int, labels: int) -> dict[str, Tensor]:
@@ -97,7 +98,7 @@ def test_weights_of_cells_count_cell_by_cell() -> None:
         alone, part = LabelHistogram(1, 256), slice(label, label + 1)
         columns = (data[name][:, part] for name in ("logits", "labels", "mask"))
         alone.update(*columns, weights=cells[:, label])
-        for name in STATES[:-2]:
+        for name in SUMS:
             torch.testing.assert_close(
                 getattr(whole, name)[part], getattr(alone, name), rtol=0, atol=0, check_dtype=False
             )
@@ -393,3 +394,73 @@ def test_histograms_of_other_shapes_do_not_merge() -> None:
     message = "histograms must have the same labels and bins to be merged, got (2, 256) and (2, 512)"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         LabelHistogram(2, 256).merge(LabelHistogram(2, 512))
+
+
+# ── effective rows ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def kish(weights: Tensor) -> float:
+    """(Σw)² / Σw² by its definition."""
+    return float(weights.sum() ** 2 / weights.square().sum()) if len(weights) else 0.0
+
+
+def assert_effective(histogram: LabelHistogram, data: dict[str, Tensor], weights: Tensor) -> None:
+    """The histogram has the effective rows of these, each label of those that it observes and that count."""
+    for label in range(histogram.num_labels):
+        seen = data["mask"][:, label] & (weights > 0)
+        positive = data["labels"][:, label] != 0
+        assert float(histogram.effective_rows()[label]) == pytest.approx(kish(weights[seen]))
+        wanted = [kish(weights[seen & ~positive]), kish(weights[seen & positive])]
+        assert histogram.effective_class_rows()[label].tolist() == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-9, 1e9])
+@pytest.mark.parametrize("by_cell", [False, True])
+def test_effective_rows_are_those_of_kish(unit: float, by_cell: bool) -> None:
+    data, random = batch(0, 150, 3), torch.Generator().manual_seed(0)
+    weights = torch.rand(150, generator=random, dtype=torch.float64) * unit
+    weights[:10] = 0
+    whole = LabelHistogram(3, 256)
+    given = weights[:, None].expand(150, 3) if by_cell else weights
+    whole.update(data["logits"], data["labels"], data["mask"], given)
+    assert_effective(whole, data, weights)
+    parts = [LabelHistogram(3, 256) for _ in range(2)]
+    for part, rows in zip(parts, (slice(0, 60), slice(60, 150)), strict=True):
+        part.update(data["logits"][rows], data["labels"][rows], data["mask"][rows], given[rows])
+    both = LabelHistogram(3, 256)
+    for part in parts:
+        both.merge(part)
+    assert_effective(both, data, weights)
+    assert_effective(both.coarsened(64), data, weights)
+    assert_effective(LabelHistogram.from_table(both.to_table()), data, weights)
+    rest = {name: values[60:] for name, values in data.items()}
+    assert_effective(both.without(parts[0]), rest, weights[60:])
+    scaled = both.scaled(torch.tensor([2.0, 1.0, 5.0]), torch.tensor([2.0, 1.0, 5.0]))
+    assert_effective(scaled, data, weights)
+    every = torch.cat([weights[data["mask"][:, label] & (weights > 0)] for label in range(3)])
+    assert float(whole.pooled().effective_rows()) == pytest.approx(kish(every))
+
+
+def test_rows_of_one_weight_are_effective_rows_exactly() -> None:
+    """Whatever the weight, and with rows of weight 1 before those of others."""
+    data = batch(1, 150, 2)
+    for weight in (1.0, 0.1, 3e7):
+        histogram = LabelHistogram(2, 256)
+        histogram.update(data["logits"], data["labels"], None, torch.full((150,), weight, dtype=torch.float64))
+        assert histogram.effective_rows().tolist() == [150.0, 150.0]
+    mixed = LabelHistogram(2, 256)
+    mixed.update(data["logits"], data["labels"])
+    mixed.update(data["logits"], data["labels"], None, torch.full((150,), 2.0, dtype=torch.float64))
+    wanted = kish(torch.cat([torch.ones(150), torch.full((150,), 2.0)]))
+    assert mixed.effective_rows().tolist() == pytest.approx([wanted] * 2)
+
+
+def test_a_table_of_before_counts_rows() -> None:
+    data = batch(2, 100, 2)
+    histogram = LabelHistogram(2, 256)
+    histogram.update(data["logits"], data["labels"], None, torch.full((100,), 2.0, dtype=torch.float64))
+    table = histogram.to_table()
+    document = json.loads(table.schema.metadata[b"mlclf_histogram"])
+    old = {name: value for name, value in document.items() if not name.startswith("weighted_")}
+    read = LabelHistogram.from_table(table.replace_schema_metadata({b"mlclf_histogram": json.dumps(old).encode()}))
+    assert read.effective_rows().tolist() == [100.0, 100.0]

@@ -40,13 +40,17 @@ def test_few_bins_are_groups_themselves() -> None:
     torch.testing.assert_close(groups.positives[0], histogram.positives[:])
 
 
-def test_weights_are_scaled_to_rows() -> None:
+def test_weights_are_scaled_to_effective_rows() -> None:
     logits, labels = true_logits(1000)
     weights = np.random.default_rng(1).uniform(0.1, 5, 1000)
     one, other = (LogitGroups.of(folds_of(logits, labels, weights * unit)) for unit in (1, 1e6))
-    assert float((one.positives + one.negatives).sum()) == pytest.approx(1000)
+    assert float((one.positives + one.negatives).sum()) == pytest.approx(weights.sum() ** 2 / (weights**2).sum())
     torch.testing.assert_close(one.positives, other.positives, rtol=1e-9, atol=1e-9)
-    assert one.rows_of_rarer_class().tolist() == [min(labels.sum(), 1000 - labels.sum())]
+    of_class = [weights[labels[:, 0] == value] for value in (0, 1)]
+    rarer = min(mass.sum() ** 2 / (mass**2).sum() for mass in of_class)
+    assert one.rows_of_rarer_class().tolist() == other.rows_of_rarer_class().tolist() == [pytest.approx(rarer)]
+    same = LogitGroups.of(folds_of(logits, labels, np.full(1000, 3e-9)))
+    assert same.rows_of_rarer_class().tolist() == [min(labels.sum(), 1000 - labels.sum())]
 
 
 def test_logits_beyond_the_bins_count_at_their_end() -> None:

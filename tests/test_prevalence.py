@@ -38,6 +38,25 @@ def test_the_new_prevalence_is_found_within_its_error(old: float, new: float, di
     assert float(found.values.mean()) == pytest.approx(new, rel=0.15)
 
 
+def test_errors_are_honest_where_weights_are_unequal() -> None:
+    """Those of as many rows of equal weight would be a third too small; the unit of the weights does not matter."""
+    rng = np.random.default_rng(5)
+    spread = [np.exp(1.1 * rng.normal(size=rows)) for rows in (4000, 6000)]
+    assert all(mass.sum() ** 2 / (mass**2).sum() < 0.4 * len(mass) for mass in spread)
+    z, y = drawn(4000, 0.2, 40, 2.0, 0)
+    u, _ = drawn(6000, 0.35, 40, 2.0, 1)
+    found, again = (
+        estimate_prevalence(histogram_of(z, y, spread[0] * unit), histogram_of(u, u * 0, spread[1] / unit))
+        for unit in (1.0, 1e6)
+    )
+    assert bool(found.identifiable.all())
+    deviations = (found.values - 0.35) / found.standard_errors
+    assert 0.7 < float(deviations.square().mean().sqrt()) < 1.3
+    torch.testing.assert_close(again.standard_errors, found.standard_errors, rtol=1e-6, atol=0)
+    equal = estimate_prevalence(histogram_of(z, y), histogram_of(u, u * 0))
+    assert bool((found.standard_errors > 1.3 * equal.standard_errors).all())
+
+
 def test_the_estimate_is_the_fixed_point_of_em() -> None:
     """Plain EM on the rows themselves, from scikit-learn's calibration."""
     linear = pytest.importorskip("sklearn.linear_model")

@@ -61,7 +61,9 @@ def slow_best_cut(objective: str, scores: Tensor, labels: Tensor, weights: Tenso
     """Try every distinct score from the highest down, and keep the first of the best; NaN = never positive."""
     name, _, rest = objective.partition(":")
     numbers = [float(number) for number in rest.split(",")] if rest else [1.0]
-    trust = float(labels.sum()) / (float(labels.sum()) + prior)
+    mass = weights[labels != 0].double()
+    positives = float(mass.sum() ** 2 / mass.square().sum()) if len(mass) else 0.0
+    trust = positives / (positives + prior) if prior else 1.0
     shrunk = trust * labels.double() + (1 - trust) * scores.double()
     truth = shrunk if name in ("f1", "fbeta", "macro_f1") else labels.double()
     total, rows = float(weights @ truth), float(weights.sum())

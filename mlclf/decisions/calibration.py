@@ -121,14 +121,15 @@ def fit_bounds(histogram: LabelHistogram, slope: Tensor, intercept: Tensor) -> L
 
 
 def _label_parts(histogram: LabelHistogram) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
-    """Labels in slices, with [k, T] bin centres and counts scaled so that a label's weights sum to its rows."""
+    """Labels in slices, with [k, T] bin centres and counts scaled so that a label's weights sum to effective rows."""
+    rows = histogram.effective_rows()
     for part in histogram.label_slices(64):
         positives, negatives = histogram.positives[part].double(), histogram.negatives[part].double()
         least, greatest = histogram.least[part].double(), histogram.greatest[part].double()
         filled = positives + negatives > 0
         centres = torch.where(filled, (least + greatest) / 2, 0.0)
         total = (positives + negatives).sum(1, keepdim=True)
-        scale = histogram.rows[part, None].double() / total.clamp_min(1e-300)
+        scale = rows[part, None] / total.clamp_min(1e-300)
         kept = filled.any(0)
         yield part, centres[:, kept], (positives * scale)[:, kept], (negatives * scale)[:, kept]
 
@@ -171,7 +172,7 @@ def fit_slopes(histogram: LabelHistogram, start: Tensor) -> tuple[Tensor, Tensor
 def calibrated_loss(rows: Sequence[HeldOutCells], log_weights: Tensor) -> Tensor:
     """Mean log-loss of each label over held-out rows, calibrated on these rows: [K] float64, NaN where unobserved.
 
-    Each bound is charged MIN_GAIN_NATS, spread over the rows, for having been chosen on them.
+    Each bound is charged MIN_GAIN_NATS, spread over the effective rows, for having been chosen on them.
     """
     num_labels = len(log_weights)
     histogram = LabelHistogram(num_labels, CALIBRATION_BINS)
@@ -185,5 +186,5 @@ def calibrated_loss(rows: Sequence[HeldOutCells], log_weights: Tensor) -> Tensor
         loss += (cell_loss * part.cells).sum(0)
         total += part.cells.sum(0)
     bounds = (calibration.bounds.low > -torch.inf).double() + (calibration.bounds.high < torch.inf).double()
-    charge = MIN_GAIN_NATS * bounds / histogram.rows.clamp_min(1)
+    charge = MIN_GAIN_NATS * bounds / histogram.effective_rows().clamp_min(1)
     return torch.where(total > 0, loss / total + charge, torch.nan)

@@ -29,6 +29,7 @@ BUDGET_BYTES = 1000 * 65_536 * BYTES_PER_BIN
 SLICE_BYTES = 64 << 20
 SLICE_CELLS = 1 << 22
 _FEW_ROWS = 64
+_EXACTLY = 1e6
 _MOST_ROWS = MOST_ROWS
 
 
@@ -85,6 +86,8 @@ class LabelHistogram(Metric):
         squares: the same of squared weights, float64; only of a weighted histogram that has seen weights other than 1.
         least, greatest: [K, T] of `ends_dtype`; +inf and -inf in an empty bin.
         positive_rows, rows: [K] int64, unweighted counts of the observed rows.
+        weighted_squares, weighted_rows: [K, 2] float64, sums of squared weights and counts of the negative and positive
+            rows of batches in which some weight was not 1.
         least_weight, greatest_weight: [] float64, of the cells that count; +inf and 0 before the first.
     """
 
@@ -93,6 +96,8 @@ class LabelHistogram(Metric):
     squares: Tensor
     positive_rows: Tensor
     rows: Tensor
+    weighted_squares: Tensor
+    weighted_rows: Tensor
     least_weight: Tensor
     greatest_weight: Tensor
 
@@ -123,6 +128,8 @@ class LabelHistogram(Metric):
             self.add_state(name, torch.empty(0), dist_reduce_fx=reduction)
         for name in ("positive_rows", "rows"):
             self.add_state(name, torch.zeros(num_labels, dtype=torch.int64), dist_reduce_fx="sum")
+        for name in ("weighted_squares", "weighted_rows"):
+            self.add_state(name, torch.zeros(num_labels, 2, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("least_weight", torch.tensor(torch.inf, dtype=torch.float64), dist_reduce_fx="min")
         self.add_state("greatest_weight", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="max")
         self._clear_bins()
@@ -276,6 +283,8 @@ class LabelHistogram(Metric):
             weights = None
         if weights is not None or int(self.rows.max()) + len(logits) > _MOST_ROWS:
             self._widen()
+        if weights is not None:
+            self._note_squares(labels, mask, weights, part or slice(0, self.num_labels))
         whole = [slice(0, len(logits))] if logits.t().is_contiguous() else row_slices(*logits.shape)
         for rows in whole:
             self._count(
@@ -297,6 +306,31 @@ class LabelHistogram(Metric):
         self.least_weight = torch.minimum(self.least_weight, least)
         self.greatest_weight = torch.maximum(self.greatest_weight, greatest)
         return bool(least == 1) and bool(greatest == 1)
+
+    def _note_squares(self, labels: Tensor, mask: Tensor | None, weights: Tensor, part: slice) -> None:
+        for rows in row_slices(*labels.shape):
+            positive = labels[rows] != 0
+            seen = torch.ones_like(positive) if mask is None else mask[rows] != 0
+            squares = weights[rows].reshape(len(positive), -1).square()
+            for half, cells in enumerate((seen & ~positive, seen & positive)):
+                self.weighted_squares[part, half] += (squares * cells).sum(0)
+                self.weighted_rows[part, half] += cells.sum(0)
+
+    def class_weights(self) -> tuple[Tensor, Tensor]:
+        """Return sums of the weights of the negative and positive rows, and of their squares, each [K, 2] float64."""
+        rows = torch.stack([self.rows - self.positive_rows, self.positive_rows], 1).double()
+        if not self.counts.is_floating_point() or self._all_ones():
+            return rows, rows
+        return self.counts.sum(2), self.weighted_squares + (rows - self.weighted_rows)
+
+    def effective_rows(self) -> Tensor:
+        """Return [K] float64, (Σw)² / Σw²: how many rows of equal weight say as much (Kish 1965)."""
+        sums, squares = self.class_weights()
+        return effective(sums.sum(1), squares.sum(1))
+
+    def effective_class_rows(self) -> Tensor:
+        """Return [K, 2] float64, the same of the negative rows and of the positive ones."""
+        return effective(*self.class_weights())
 
     def _widen(self) -> None:
         """Count in float64 from now on, and keep the squares of weights if they are asked for."""
@@ -338,6 +372,8 @@ class LabelHistogram(Metric):
         torch.maximum(self.greatest, other.greatest, out=self.greatest)
         self.positive_rows += other.positive_rows
         self.rows += other.rows
+        self.weighted_squares += other.weighted_squares
+        self.weighted_rows += other.weighted_rows
         self.least_weight = torch.minimum(self.least_weight, other.least_weight)
         self.greatest_weight = torch.maximum(self.greatest_weight, other.greatest_weight)
         self._update_count += other._update_count
@@ -385,6 +421,8 @@ class LabelHistogram(Metric):
             pool.greatest[0, bins] = torch.maximum(pool.greatest[0, bins], greatest.amax(0))
         pool.positive_rows = self.positive_rows.sum(0, keepdim=True)
         pool.rows = self.rows.sum(0, keepdim=True)
+        pool.weighted_squares = self.weighted_squares.sum(0, keepdim=True)
+        pool.weighted_rows = self.weighted_rows.sum(0, keepdim=True)
         return pool
 
     def coarsened(self, num_bins: int) -> LabelHistogram:
@@ -399,6 +437,7 @@ class LabelHistogram(Metric):
             coarse.squares = self.squares.view(both).sum(3)
         coarse._set_ends(self.least.view(shape).amin(2), self.greatest.view(shape).amax(2))
         coarse.positive_rows, coarse.rows = self.positive_rows.clone(), self.rows.clone()
+        coarse.weighted_squares, coarse.weighted_rows = self.weighted_squares.clone(), self.weighted_rows.clone()
         return coarse
 
     def scaled(self, positives: Tensor, negatives: Tensor) -> LabelHistogram:
@@ -415,6 +454,8 @@ class LabelHistogram(Metric):
             result.squares = self._squared() * factors**2
         result._set_ends(self.least.clone(), self.greatest.clone())
         result.positive_rows, result.rows = self.positive_rows.clone(), self.rows.clone()
+        result.weighted_squares = self.class_weights()[1] * factors[:, :, 0] ** 2
+        result.weighted_rows = torch.stack([self.rows - self.positive_rows, self.positive_rows], 1).double()
         result.least_weight = self.least_weight * factors.min()
         result.greatest_weight = self.greatest_weight * factors.max()
         return result
@@ -427,6 +468,8 @@ class LabelHistogram(Metric):
             rest.squares = (self.squares - part._squared()).clamp_(min=0)
         rest._set_ends(self._least, self._greatest, self._filled)
         rest.positive_rows, rest.rows = self.positive_rows - part.positive_rows, self.rows - part.rows
+        rest.weighted_squares = (self.weighted_squares - part.weighted_squares).clamp_(min=0)
+        rest.weighted_rows = self.weighted_rows - part.weighted_rows
         return rest
 
     def _like(self, num_labels: int, num_bins: int) -> LabelHistogram:
@@ -460,6 +503,9 @@ class LabelHistogram(Metric):
             "least_weight": least if math.isfinite(least) else None,
             "greatest_weight": float(self.greatest_weight),
         }
+        if bool(self.weighted_rows.any()):
+            document["weighted_squares"] = self.weighted_squares.tolist()
+            document["weighted_rows"] = self.weighted_rows.tolist()
         return table_of(columns, document)
 
     @classmethod
@@ -485,8 +531,20 @@ class LabelHistogram(Metric):
         for half, name in enumerate(SQUARES):
             if histogram._keeps_squares:
                 histogram.squares[label, 1 - half, bin_index] = columns[name]
+        if "weighted_squares" in document:
+            for name in ("weighted_squares", "weighted_rows"):
+                setattr(histogram, name, torch.tensor(document[name], dtype=torch.float64).view(-1, 2))
+        elif wide:  # of an earlier version: as if all weights of a class were the same
+            rows = torch.stack([histogram.rows - histogram.positive_rows, histogram.positive_rows], 1).double()
+            squares = (histogram.counts.double().sum(2).square() / rows).nan_to_num()
+            histogram.weighted_squares, histogram.weighted_rows = squares, rows
         histogram.least[label, bin_index], histogram.greatest[label, bin_index] = columns["least"], columns["greatest"]
         return histogram
+
+
+def effective(sums: Tensor, squares: Tensor) -> Tensor:
+    """(Σw)² / Σw² of sums of weights and of squared weights, 0 without any; whole where weights are all the same."""
+    return ((sums.square() / squares).nan_to_num(0.0, 0.0) * _EXACTLY).round() / _EXACTLY
 
 
 def middle_of(values_of: Callable[[Tensor], Tensor], least: Tensor, greatest: Tensor) -> Tensor:

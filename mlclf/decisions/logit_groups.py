@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mlclf.decisions.histograms import LIMIT, LabelHistogram
+from mlclf.decisions.histograms import LIMIT, LabelHistogram, effective
 
 GROUPS = 512
 """The most groups of a label: with many labels they are fewer, down to LEAST_GROUPS, so that all take GROUP_CELLS."""
@@ -23,20 +23,21 @@ _BYTES_PER_BIN = 120
 class LogitGroups:
     """Counts of K labels in C groups of neighbouring bins, for each of F disjoint sets of rows, on the CPU.
 
-    A label's weights are scaled so that they sum to its rows over all sets: its log-likelihood is in nats of rows, and
-    the unit of the weights does not matter.
+    A label's weights are scaled so that they sum to its effective rows over all sets, (Σw)² / Σw² (Kish 1965): its
+    log-likelihood is in nats of rows of equal weight, and the unit of the weights does not matter.
 
     Attributes:
         centres: [K, C] float64, the mean logit of a group, rising; within ±30, as the end bins hold all beyond. 0 in an
             empty group.
         positives, negatives: [F, K, C] float64.
-        positive_rows, rows: [K] int64, counts of rows over all sets.
+        positive_rows, negative_rows, rows: [K] float64, effective ones over all sets.
     """
 
     centres: Tensor
     positives: Tensor
     negatives: Tensor
     positive_rows: Tensor
+    negative_rows: Tensor
     rows: Tensor
 
     @classmethod
@@ -51,7 +52,9 @@ class LogitGroups:
         shape = (len(histograms), num_labels, num_groups)
         centres = torch.zeros(shape[1:], dtype=torch.float64)
         positives, negatives = (torch.zeros(shape, dtype=torch.float64) for _ in range(2))
-        rows = sum((h.rows.cpu() for h in histograms), torch.zeros(num_labels, dtype=torch.int64))
+        weights = [histogram.class_weights() for histogram in histograms]
+        sums, squares = (torch.stack(column).sum(0).cpu() for column in zip(*weights, strict=True))
+        rows, class_rows = effective(sums.sum(1), squares.sum(1)), effective(sums, squares)
         for part in histograms[0].label_slices(_BYTES_PER_BIN):
             p, n, middle = _summed(histograms, part)
             group = _group_of(p, n, num_groups)
@@ -62,12 +65,11 @@ class LogitGroups:
             for fold, histogram in enumerate(histograms):
                 for counts, bins in ((positives, histogram.positives[part]), (negatives, histogram.negatives[part])):
                     counts[fold, part] = _gathered(group, bins.double() * scale, num_groups).cpu()
-        positive_rows = sum((h.positive_rows.cpu() for h in histograms), torch.zeros_like(rows))
-        return cls(centres, positives, negatives, positive_rows, rows)
+        return cls(centres, positives, negatives, class_rows[:, 1], class_rows[:, 0], rows)
 
     def rows_of_rarer_class(self) -> Tensor:
-        """[K] int64: the positive rows or the negative ones, whichever are fewer."""
-        return torch.minimum(self.positive_rows, self.rows - self.positive_rows)
+        """[K] float64: the effective positive rows or negative ones, whichever are fewer."""
+        return torch.minimum(self.positive_rows, self.negative_rows)
 
     def training_counts(self, fold: int | None, part: slice) -> tuple[Tensor, Tensor]:
         """Positives and negatives [k, C] of all sets but `fold`; of all with None."""

@@ -171,15 +171,16 @@ def _density_ratios(source: LogitGroups) -> _DensityRatios:
         coefficients[part] = torch.stack([theta[:, 0], theta[:, 1] - torch.logit(old[part])], 1)
         covariance[part] = torch.linalg.inv(hessian)
         covariance[part, 1, 1] -= sampled
-        informative[part] = both & _above_chance(positives, negatives, source.positive_rows[part], source.rows[part])
+        informative[part] = both & _above_chance(
+            positives, negatives, source.positive_rows[part], source.negative_rows[part]
+        )
     return _DensityRatios(coefficients, covariance, old, informative)
 
 
-def _above_chance(positives: Tensor, negatives: Tensor, positive_rows: Tensor, rows: Tensor) -> Tensor:
-    """[k] bool: the AUROC is above ½ by INFORMATIVE_ERRORS × √((P + N + 1)/(12 P N)), P and N in rows."""
+def _above_chance(positives: Tensor, negatives: Tensor, p: Tensor, n: Tensor) -> Tensor:
+    """[k] bool: the AUROC is above ½ by INFORMATIVE_ERRORS × √((P + N + 1)/(12 P N)), P and N effective rows [k]."""
     below = negatives.cumsum(1) - negatives / 2
     area = (positives * below).sum(1) / (positives.sum(1) * negatives.sum(1))
-    p, n = positive_rows.double(), (rows - positive_rows).double()
     return area > 0.5 + INFORMATIVE_ERRORS * ((p + n + 1) / (12 * p * n)).sqrt()
 
 

@@ -54,10 +54,10 @@ def weigh_prior_positives(
     """
     sums = torch.zeros(len(PRIOR_POSITIVES), len(folds), 4, folds[0].num_labels, dtype=torch.float64)
     for fold, ((train, judge), promised) in enumerate(zip(_splits(folds), probabilities, strict=True)):
-        trained = _slices(train, scores_of, promised)
+        trained, positives = _slices(train, scores_of, promised), train.effective_class_rows()[:, 1]
         judged = _slices(judge, scores_of, None)
         for which, prior in enumerate(PRIOR_POSITIVES):
-            shrunk = [(part, cuts.blended(train.positive_rows[part], prior)) for part, cuts in trained]
+            shrunk = [(part, cuts.blended(positives[part], prior)) for part, cuts in trained]
             joint = solve_joint([cuts for _, cuts in shrunk], objective) if objective.is_joint else None
             for (part, cuts), (_, fresh) in zip(shrunk, judged, strict=True):
                 sums[which, fold, :, part] = _outcome(fresh, best_cuts(cuts, objective, joint))
@@ -84,9 +84,10 @@ def choose_trust(
     """
     sums = torch.zeros(len(TRUSTS), len(folds), 4, folds[0].num_labels, dtype=torch.float64)
     for fold, ((train, judge), tuned) in enumerate(zip(_splits(folds), tuned_without, strict=True)):
+        positives = train.effective_class_rows()[:, 1]
         for part, fresh in _slices(judge, scores_of, None):
             for which, trust in enumerate(TRUSTS):
-                drawn = drawn_to(tuned[part], prior[part], train.positive_rows[part], trust)
+                drawn = drawn_to(tuned[part], prior[part], positives[part], trust)
                 sums[which, fold, :, part] = _outcome(fresh, _bins_of(drawn, judge.num_bins))
     return TRUSTS[int(_values(sums.sum(1), objective).argmax())]
 

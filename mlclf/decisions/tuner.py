@@ -199,7 +199,7 @@ class Tuner:
             for fold in folds
         ]
         trust = choose_trust(folds, self.objective, scores_of, fresh, prior)
-        drawn = drawn_to(tuned.thresholds, prior, self.histogram.positive_rows, trust)
+        drawn = drawn_to(tuned.thresholds, prior, self.histogram.effective_class_rows()[:, 1], trust)
         return _redecided(tuned, drawn, self.histogram)
 
 

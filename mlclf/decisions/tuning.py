@@ -60,7 +60,7 @@ def tune_thresholds(
     - `f1`, `fbeta`, `macro_f1` (of each label on its own) and `micro_f1`, `micro_macro_f1` (of all together, see
       `joint`): the largest F. The cut that is best on few positives is best by luck (Lipton et al. 2014), so the true
       positives of a cut are shrunk toward what the probabilities promise: a · observed + (1 − a) · Σ probabilities
-      flagged, with a = P / (P + `prior_positives`) and P the number of positive rows; all positives are shrunk alike.
+      flagged, with a = P / (P + `prior_positives`) and P the effective positive rows; all positives are shrunk alike.
       0 turns it off. Inside the gap between two scores the cut lies where calibrated probabilities say that it is best
       (F/2 for F1). Where several prior positives have weights, the mean of the thresholds is taken, of their logits;
       inside a bin it moves to the bin's upper end. Where scores say nothing, flagging every row is best, and noise
@@ -93,11 +93,13 @@ def tune_thresholds(
     guarded = objective.is_f and not objective.is_joint
     says_nothing = ~_informative(histogram) if guarded else torch.zeros_like(histogram.rows, dtype=torch.bool)
 
+    positives = histogram.effective_class_rows()[:, 1]
+
     def chosen_of(labels: slice) -> tuple[Outcome, Tensor, Tensor]:
         cuts = cuts_of(histogram, labels, scores_of, probabilities, histogram.window(labels))
         choices = []
         for prior, joint in zip(weights, joints, strict=True):
-            shrunk = cuts.blended(histogram.positive_rows[labels], prior)
+            shrunk = cuts.blended(positives[labels], prior)
             found = _choice(shrunk, objective, joint, labels, probabilities, shrinks)
             choices.append(found._replace(useless=found.useless & says_nothing[labels]))
         outcome = cuts.outcome(_averaged(choices, list(weights.values())))
@@ -146,11 +148,11 @@ def _joints(
     if not objective.is_joint:
         return [None] * len(priors)
     coarse = histogram.coarsened(JOINT_BINS) if objective.name != "alert_budget" else histogram
-    parts = list(coarse.label_slices(CUT_BYTES))
+    parts, positives = list(coarse.label_slices(CUT_BYTES)), coarse.effective_class_rows()[:, 1]
     slices = [cuts_of(coarse, labels, scores_of, probabilities) for labels in parts]
     joints: list[Joint | None] = []
     for prior in priors:
-        shrunk = [cuts.blended(coarse.positive_rows[part], prior) for part, cuts in zip(parts, slices, strict=True)]
+        shrunk = [cuts.blended(positives[part], prior) for part, cuts in zip(parts, slices, strict=True)]
         with one_thread():
             joints.append(solve_joint(shrunk, objective))
     return joints
@@ -234,9 +236,8 @@ def _statuses(thresholds: Tensor, tunable: Tensor, shrunk: Tensor, objective: Ob
 def _informative(histogram: LabelHistogram) -> Tensor:
     """Return [K] bool, True where the AUROC is above ½ by 1.645 of the errors that it has for scores without meaning.
 
-    That standard error is √((P + N + 1) / (12 P N)) (Mann and Whitney 1947), P and N in rows.
+    That standard error is √((P + N + 1) / (12 P N)) (Mann and Whitney 1947), P and N effective rows.
     """
-    positives = histogram.positive_rows.double()
-    negatives = histogram.rows - positives
+    negatives, positives = histogram.effective_class_rows().unbind(1)
     error = ((positives + negatives + 1) / (12 * positives * negatives)).sqrt()
     return auroc(histogram)[0] > 0.5 + INFORMATIVE_DEVIATIONS * error
