@@ -335,6 +335,10 @@ REFUSALS: dict[str, tuple[bytes | str, dict[str, Any], str]] = {
         ("a.csv line 1: must be column names whose quotes are closed, got '\"a,b\\n1,2\\n'; mend the header, or give "
         "--no-quotes"),
     ),
+    "a header where names are given": (
+        "\nx,y\n1,2\n", {"names": ["x", "y"]},
+        "a.csv line 1: must be a row, as --names is given, and has these names; leave --names out",
+    ),
     "a declared type": (
         "a,b\n1,x\n", {"types": {"b": "int64"}},
         ("a.csv line 2 column 'b': expected int64, the type of the rows before, got 'x'; mend it, or name another type "
@@ -422,6 +426,18 @@ def test_words_and_empty_texts_beyond_the_first_block(tmp_path: Path, small_bloc
     found, notes = read("n,t\n" + rows + 'NA,NA\nnan,""\n"",\n1,y\n' + rows, tmp_path)
     assert found.slice(100, 4).to_pydict() == {"n": [None, None, None, 1], "t": ["NA", "", None, "y"]}
     assert (found.num_rows, notes) == (204, [])
+
+
+def test_bytes_that_are_no_text_far_into_a_file_are_named(tmp_path: Path, small_blocks: None) -> None:
+    text = ("name,n\r\n" + '"x\ny",1\r\n' * 200 + "Müller,2\r\n").encode("latin-1")
+    assert refusal(text, tmp_path) == (
+        "a.csv line 402 column 'name' byte 2: text must be UTF-8, got b'M\\xfcller,2'; give the encoding that it is "
+        "with --encoding, such as cp1252 or latin-1"
+    )
+    found, _ = read(text, tmp_path, encoding="latin-1")
+    assert (found.num_rows, found["name"][-1].as_py()) == (201, "Müller")
+    text = text.replace(b"\xfc", b"\x81")
+    assert refusal(text, tmp_path, encoding="cp1252").startswith("a.csv line 402 character 2: must be cp1252, got ")
 
 
 def test_a_mistake_far_into_a_compressed_file_is_named(tmp_path: Path, small_blocks: None) -> None:

@@ -6,6 +6,7 @@ import fnmatch
 import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,11 @@ def _opened(file: RecordFile, form: CsvFormat) -> CsvFile:
         names, more, after = _header(file, beginning, dialect, line)
         notes += more
         skip += after
+    elif _begins_with(names, beginning, dialect, file.is_all):
+        line = file.first_line + lines_in(file.first[:skip])
+        raise DataError(
+            f"{path} line {line}: must be a row, as --names is given, and has these names; leave --names out"
+        )
     blocks = file.blocks(dialect, names, skip)
     first = next(blocks, None)
     facts: dict[str, object] = {"encoding": file.encoding, "delimiter": dialect.delimiter}
@@ -164,6 +170,15 @@ def _header(file: RecordFile, data: bytes, dialect: Dialect, line: int) -> tuple
             f"{place}: the header has numbers as names, such as {quoted(names[0], 60)}; if it is a row, give --names"
         )
     return tuple(names), tuple(notes), after
+
+
+def _begins_with(names: Sequence[str], data: bytes, dialect: Dialect, is_all: bool) -> bool:
+    """Whether the first record that is not blank holds these names."""
+    try:
+        spans = ((start, end) for start, end, _ in dialect.records(data, is_all) if end > start)
+        return any(dialect.values(data[start:end]) == list(names) for start, end in islice(spans, 1))
+    except Malformed:
+        return False  # which is refused when the record is read
 
 
 def types_of_columns(types: Mapping[str, pa.DataType], names: Sequence[str]) -> dict[str, pa.DataType]:
