@@ -140,6 +140,8 @@ def metrics_table(report: dict[str, Any], what: str) -> list[str]:
     across = {"subset accuracy": report["subset_accuracy"], "hamming loss": report["hamming_loss"]}
     across |= {f"P@{k}": ranking[f"p_at_{k}"] for k in (1, 3, 5)}
     lines = [f"{report['rows']:,} rows ({what}), {report['scored_labels']} of {len(labels)} labels scored"]
+    if report.get("decisions") == "nested":
+        lines.append("  each tenth of the rows is decided by thresholds that were tuned on the others")
     for values in (summary, across) if len(labels) > 1 else (summary,):
         lines.append("  " + "   ".join(f"{name} {_number(value)}" for name, value in values.items()))
     rows = [("macro", report["macro"]), ("micro", report["micro"])] if len(labels) > 1 else []

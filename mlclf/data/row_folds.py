@@ -58,11 +58,24 @@ def row_folds(
         located(plan, first_row, table, labelled.add)
     numbers = labelled.numbers()
     rows, labels = labelled.rarer_cells()
-    order = np.argsort(row_hashes(numbers, split.seed), kind="stable")
     folds = np.zeros(int(numbers.max(initial=-1)) + 1, np.int8)
-    stratifier = Stratifier(np.full(split.num_folds, 1 / split.num_folds), split.seed)
-    folds[numbers] = stratifier.parts(rows, labels, len(numbers), order)
+    folds[numbers] = dealt_out(numbers, rows, labels, split)
     return RowFolds(folds)
+
+
+def dealt_out(
+    numbers: NDArray[np.int64], rows: NDArray[np.int64], labels: NDArray[np.int64], split: Split
+) -> NDArray[np.int8]:
+    """Fold of each row by its number [n], with the cells that each fold is to have its share of: [n] int8.
+
+    Args:
+        numbers: [n], the rows' numbers in the plan; rows are dealt out in the order of hash(seed, number).
+        rows, labels: [m], a pair for each cell: place of the row in `numbers`, label.
+        split: number of folds, and seed.
+    """
+    order = np.argsort(row_hashes(numbers, split.seed), kind="stable")
+    stratifier = Stratifier(np.full(split.num_folds, 1 / split.num_folds), split.seed)
+    return stratifier.parts(rows, labels, len(numbers), order)
 
 
 class _LabelledRows:

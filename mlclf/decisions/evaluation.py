@@ -60,6 +60,7 @@ class Evaluation:
         num_bins: int | None = None,
         *,
         decide: Callable[[Tensor], Tensor] | None = None,
+        decide_rows: Callable[[Tensor, Tensor], Tensor] | None = None,
         replicates: int = 0,
         interval_bytes: int = INTERVAL_BYTES,
         ends_dtype: torch.dtype = torch.float32,
@@ -72,6 +73,7 @@ class Evaluation:
             scores_of: float32 logits to float32 probabilities, element by element; for the calibration error.
             num_bins: of the histogram; None = as many as fit its budget.
             decide: scores [n, K] float32 to decisions [n, K] bool, row by row; None = ``scores >= thresholds``.
+            decide_rows: the same of scores and identities [n], in place of `decide`, where thresholds differ by row.
             replicates: of the bootstrap that makes intervals, 200 say; 0 = no intervals.
             interval_bytes: budget of the bootstrap's sums, and again of its histograms.
             ends_dtype: float64 where AUROC and average precision tell logits apart that float32 does not.
@@ -80,6 +82,7 @@ class Evaluation:
         num_labels, device = len(thresholds), thresholds.device
         self.thresholds = thresholds.to(torch.float32)
         self.scores_of = scores_of
+        self.decide_rows = decide_rows
         self.decide = decide if decide is not None else self._at_least
         self.histogram = LabelHistogram(num_labels, num_bins, ends_dtype=ends_dtype).to(device)
         self.recalibrated_within = recalibrated_within
@@ -152,7 +155,8 @@ class Evaluation:
             self._add(found)
 
     def _judged(self, part: CellSlice) -> _Judged:
-        decisions, rankings = self.decide(part.scores), row_rankings(part)
+        decide, rankings = self.decide_rows, row_rankings(part)
+        decisions = self.decide(part.scores) if decide is None else decide(part.scores, part.identities)
         return _Judged(
             part,
             decisions,

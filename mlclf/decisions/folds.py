@@ -24,6 +24,12 @@ _SALT = np.uint64(0xA24BAED4963EE407)
 """Folds must not follow the split of the rows, which hashes the same identities."""
 
 
+def fold_of(identities: Tensor, num_folds: int = NUM_FOLDS) -> Tensor:
+    """The fold of each row by what it is, see `Cells`: [n] int32 of [n] int64."""
+    numbers = identities.cpu().numpy().view(np.uint64)
+    return torch.from_numpy((mixed(numbers ^ _SALT) % np.uint64(num_folds)).astype(np.int32))
+
+
 class FoldHistograms:
     """One histogram for each of V folds; rows of one identity are in one fold.
 
@@ -59,14 +65,13 @@ class FoldHistograms:
 
     def update(self, cells: Cells, part: slice | None = None) -> None:
         """Count rows, each in its fold; see `LabelHistogram.update` for `part`."""
-        numbers = cells.identities.numpy().view(np.uint64)
-        fold = (mixed(numbers ^ _SALT) % np.uint64(len(self._apart))).astype(np.int32)
+        fold = fold_of(cells.identities, len(self._apart))
         weights = cells.cell_weights()
         if weights is None and not cells.logits.is_cuda:
-            self._count(cells, torch.from_numpy(fold), part or slice(0, cells.logits.shape[1]))
+            self._count(cells, fold, part or slice(0, cells.logits.shape[1]))
             return
         for index, histogram in enumerate(self._apart):
-            some = cells.where(torch.from_numpy(fold == index))
+            some = cells.where(fold == index)
             histogram.update(some.logits, some.labels, some.mask, some.cell_weights(), part)
 
     def _count(self, cells: Cells, fold: Tensor, part: slice) -> None:

@@ -84,7 +84,8 @@ def rejudged(document: Mapping[str, Any], histogram: LabelHistogram, thresholds:
         "undefined": document.get("undefined", {}) | undefined,
         "labels": labels,
     }
-    result.pop("intervals", None)
+    for name in ("intervals", "decisions"):
+        result.pop(name, None)
     return result
 
 

@@ -93,6 +93,7 @@ class Tuner:
                 greatest_weight=self.claim.greatest_weight if self.claim.greatest_weight is not None else 1.0,
             )
         self.shrinks = objective.is_f and method == "auto"
+        self._weighed: dict[float, float] | None = None
         self.histogram = LabelHistogram(num_labels, num_bins)
         folded = keeps_folds or self.shrinks or objective.name == "alert_budget" or prior is not None
         self.folds = FoldHistograms(num_labels) if folded else None
@@ -124,6 +125,7 @@ class Tuner:
         Raises:
             DataError: a logit that counts or a weight is not finite, or a weight is negative.
         """
+        self._weighed = None
         self.histogram.update(cells.logits, cells.labels, cells.mask, cells.cell_weights(), part)
         if self.folds is not None:
             self.folds.update(cells, part)
@@ -139,14 +141,36 @@ class Tuner:
         if self.claim is not None:
             return self._certified(self.claim)
         probabilities, without_folds = self._probabilities()
-        prior_positives = {0.0: 1.0}
-        if self.shrinks:
+        prior_positives = self._prior_positives(without_folds)
+        tuned = tune_thresholds(self.histogram, self.objective, scores_of, prior_positives, probabilities)
+        return tuned if self.prior is None else self._drawn_to_prior(tuned, self.prior, prior_positives, probabilities)
+
+    def thresholds_without_folds(self) -> Tensor | None:
+        """Thresholds for the rows of each fold, tuned on the rows of the others: [V, K] float32.
+
+        None where labels choose no thresholds, as with `top_k`, or no folds are kept. How far thresholds are shrunk,
+        one choice for all labels, is that of all rows.
+        """
+        if self.top is not None or self.folds is None:
+            return None
+        folds, (_, without_folds) = self.folds.histograms, self._probabilities()
+        total, prior_positives = summed(folds), self._prior_positives(without_folds)
+        tuned = [
+            tune_thresholds(total.without(fold), self.objective, scores_of, prior_positives, promised).thresholds
+            for fold, promised in zip(folds, without_folds, strict=True)
+        ]
+        return torch.stack(tuned)
+
+    def _prior_positives(self, without_folds: list[Probabilities]) -> dict[float, float]:
+        """How much the promise of the probabilities counts; found once, since rows are counted before."""
+        if not self.shrinks:
+            return {0.0: 1.0}
+        if self._weighed is None:
             assert self.folds is not None
             folds = self.folds.histograms
             with one_thread():
-                prior_positives = weigh_prior_positives(folds, self.objective, scores_of, without_folds)
-        tuned = tune_thresholds(self.histogram, self.objective, scores_of, prior_positives, probabilities)
-        return tuned if self.prior is None else self._drawn_to_prior(tuned, self.prior, prior_positives, probabilities)
+                self._weighed = weigh_prior_positives(folds, self.objective, scores_of, without_folds)
+        return self._weighed
 
     def thresholds_at(self, old: Tensor, new: Tensor) -> Thresholds:
         """Thresholds for rows of other prevalences, old → new [K] float64; nothing is claimed.
@@ -159,7 +183,7 @@ class Tuner:
                 f"the objective {self.objective} looks across the labels of a row; prevalences cannot shift"
             )
         rest = copy.copy(self)
-        rest.claim, rest.bets = None, None
+        rest.claim, rest.bets, rest._weighed = None, None, None
         rest.histogram = reweighted(self.histogram, old, new)
         if self.folds is not None:
             rest.folds = FoldHistograms.of([reweighted(fold, old, new) for fold in self.folds.histograms])

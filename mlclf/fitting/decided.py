@@ -17,7 +17,7 @@ from mlclf.decisions.calibration import CALIBRATION_BINS, Calibration, fit_calib
 from mlclf.decisions.calibrators import fit_calibrators
 from mlclf.decisions.cells import Cells, row_identities
 from mlclf.decisions.evaluation import Evaluation
-from mlclf.decisions.folds import FoldHistograms, summed
+from mlclf.decisions.folds import FoldHistograms, fold_of, summed
 from mlclf.decisions.histograms import bins_for
 from mlclf.decisions.objectives import parse_objective
 from mlclf.decisions.scores import scores_of
@@ -57,7 +57,7 @@ class Decided:
         final = data.totals.of(data.hold_out.final())
         prevalences = ((final.positives + 0.5) / (final.totals + 1))[0]
         if self.decides:
-            self._write_metrics(calibration, thresholds, prevalences)
+            self._write_metrics(calibration, thresholds, tuner.thresholds_without_folds(), prevalences)
             yield from self._last_rows(calibration, prevalences)
         head = self.trained.final
         head.rescale(calibration.slope.float(), calibration.intercept.float())
@@ -123,14 +123,29 @@ class Decided:
             self.data.num_labels, support, str(parse_objective(self.settings.thresholds.objective))
         )
 
-    def _write_metrics(self, calibration: Calibration, thresholds: Thresholds, prevalences: Tensor) -> None:
+    def _write_metrics(
+        self, calibration: Calibration, thresholds: Thresholds, without_folds: Tensor | None, prevalences: Tensor
+    ) -> None:
+        """Metrics of the held-out rows; those of each fold are decided by thresholds that other folds chose."""
         bins = bins_for(self.data.num_labels, HISTOGRAM_BYTES)
-        evaluation = Evaluation(thresholds.thresholds, scores_of, bins, decide=thresholds.decide)
+
+        def decide_rows(scores: Tensor, identities: Tensor) -> Tensor:
+            assert without_folds is not None
+            return scores >= without_folds[fold_of(identities, len(without_folds))]
+
+        evaluation = Evaluation(
+            thresholds.thresholds,
+            scores_of,
+            bins,
+            decide=thresholds.decide,
+            decide_rows=None if without_folds is None else decide_rows,
+        )
         for cells in self._held_out():
             logits = calibration.apply(cells.logits)
             evaluation.update_cells(replace(cells, logits=logits), scores_of(logits))
         report = evaluation.report(list(self.data.statistics.label_names), prevalences)
-        write_json(self.folder.file("metrics.json"), report | {"data": "validation"})
+        nested = {} if without_folds is None else {"decisions": "nested"}
+        write_json(self.folder.file("metrics.json"), report | {"data": "validation"} | nested)
 
     def _training_record(self) -> dict[str, Any]:
         plan, valid = self.data.plan, self.data.valid_plan

@@ -73,3 +73,34 @@ def test_pooled_scores_of_folds_rank_as_new_rows_are_ranked(tmp_path: Path) -> N
     assert run.metrics is not None
     # 60 AUROC of 15 positives each have a deviation of 0.08 and are hardly correlated: four standard errors.
     assert run.metrics["macro"]["auroc"] == pytest.approx(0.5, abs=0.04)
+
+
+def test_decisions_on_held_out_rows_are_by_thresholds_of_others(tmp_path: Path) -> None:
+    """60 labels of which little can be learnt: the best cuts of these rows seem to find some, those of others fewer."""
+    rng = np.random.default_rng(2)
+
+    def written(name: str, rows: int) -> str:
+        x = rng.normal(size=(rows, 3))
+        chance = 1 / (1 + np.exp(3 - 0.7 * x))
+        columns = {f"x{index}": x[:, index] for index in range(3)}
+        columns |= {f"label_{index:02d}": rng.random(rows) < chance[:, index % 3] for index in range(60)}
+        return write(tmp_path / name, pa.table(columns))
+
+    settings = {"thresholds.method": "plain", "optimizer.l2": 0.01}
+    run = mlclf.fit(written("a.parquet", 400), "label_*", tmp_path / "run", settings=settings)
+    assert run.metrics is not None
+    assert run.metrics["decisions"] == "nested"
+    on_new = run.evaluate(written("new.parquet", 20_000))["macro_all"]["f1"]
+    tuned = document(tmp_path / "run" / "thresholds.json")["labels"]
+    on_these = float(np.mean([entry["f1"] or 0.0 for entry in tuned.values()]))
+    assert on_these > on_new + 0.05
+    assert run.metrics["macro_all"]["f1"] == pytest.approx(on_new, abs=0.025)
+    assert run.metrics["labels"]["label_00"]["threshold"] == tuned["label_00"]["threshold"]
+
+
+def test_the_labels_of_most_score_are_not_tuned(tmp_path: Path) -> None:
+    settings = {"thresholds.objective": "top_k:1"}
+    data = write(tmp_path / "a.parquet", plain_table())
+    run = mlclf.fit(data, "label_*", tmp_path / "run", exclude="id", settings=settings)
+    assert run.metrics is not None
+    assert "decisions" not in run.metrics
