@@ -337,7 +337,7 @@ REFUSALS: dict[str, tuple[bytes | str, dict[str, Any], str]] = {
     ),
     "a header where names are given": (
         "\nx,y\n1,2\n", {"names": ["x", "y"]},
-        "a.csv line 1: must be a row, as --names is given, and has these names; leave --names out",
+        "a.csv: the first record must be a row where --names is given, and has these names; leave --names out",
     ),
     "a declared type": (
         "a,b\n1,x\n", {"types": {"b": "int64"}},

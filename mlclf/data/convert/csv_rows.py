@@ -109,9 +109,8 @@ def _opened(file: RecordFile, form: CsvFormat) -> CsvFile:
         notes += more
         skip += after
     elif _begins_with(names, beginning, dialect, file.is_all):
-        line = file.first_line + lines_in(file.first[:skip])
         raise DataError(
-            f"{path} line {line}: must be a row, as --names is given, and has these names; leave --names out"
+            f"{path}: the first record must be a row where --names is given, and has these names; leave --names out"
         )
     blocks = file.blocks(dialect, names, skip)
     first = next(blocks, None)
