@@ -13,6 +13,9 @@ from made_logits import folds_of, histogram_of, true_logits
 from torch import Tensor
 from torch.nn import functional
 
+from mlclf.decisions.calibration_error import recalibration
+from mlclf.decisions.filled_bins import filled_bins
+from mlclf.decisions.histograms import LabelHistogram
 from mlclf.decisions.logit_groups import LogitGroups
 from mlclf.decisions.slopes import (
     GREATEST_SLOPE,
@@ -239,3 +242,28 @@ def test_nothing_to_pool_gives_slope_one() -> None:
     prior = pooled_slope(LogitGroups.of([histogram_of(z, np.zeros((100, 1)))]), None, intercept=True)
     assert prior.centre == pytest.approx(1, abs=1e-3)
     assert math.isfinite(prior.deviation)
+
+
+def test_recalibration_ends_at_the_minimum_of_extreme_problems() -> None:
+    """The fall that a second-order step would still bring is next to nothing, on the bins as they were counted."""
+    problems = [extreme_problem(seed) for seed in range(600)]
+    z, positives, negatives = (torch.stack(column, 1) for column in zip(*problems, strict=True))
+    histogram = LabelHistogram(600, 1024)
+    for label, counts in ((1, positives), (0, negatives)):
+        histogram.update(z, torch.full(z.shape, label, dtype=torch.uint8), None, counts)
+    found = recalibration(histogram)
+    known = found.slope.isfinite()
+    assert int(known.sum()) > 150
+    bins = filled_bins(histogram, slice(0, 600))
+    hits, totals = bins.positives[known], (bins.positives + bins.negatives)[known]
+    logits, share = bins.middle(lambda ends: ends)[known], totals / totals.sum(1, keepdim=True)
+    centred = logits - (share * logits).sum(1, keepdim=True)
+    spread = (share * centred.square()).sum(1, keepdim=True).sqrt()
+    known_spread = spread[:, 0] > 0
+    features = torch.stack([torch.ones_like(centred), centred / spread])[:, known_spread]
+    hits, totals, logits = hits[known_spread], totals[known_spread], logits[known_spread]
+    p = torch.sigmoid(found.intercept[known][known_spread, None] + found.slope[known][known_spread, None] * logits)
+    gradient = torch.einsum("pkc,kc->kp", features, totals * p - hits)
+    hessian = torch.einsum("pkc,kc,qkc->kpq", features, totals * p * (1 - p), features)
+    falls = (gradient * torch.linalg.solve(hessian + 1e-12 * torch.eye(2), gradient)).sum(1) / 2
+    assert float(falls.abs().max()) < 1e-6

@@ -13,11 +13,14 @@ from torch.nn.functional import softplus
 
 from mlclf.decisions.filled_bins import FilledBins, Measure, over_labels
 from mlclf.decisions.histograms import LabelHistogram
+from mlclf.decisions.slopes import fit_logistic, slope_bounds
 
 _FINE_BINS = 1024
 _STEPS = 60
-_ENOUGH = 1e-8
-"""The length of a step on standardised logits after which no more are taken."""
+_ENOUGH, _NEARLY = 1e-8, 1e-6
+"""The length of a step on standardised logits after which no more are taken, and that of one which would be short."""
+
+_FREE = slope_bounds(-math.inf, math.inf)
 
 
 class CalibrationErrors(NamedTuple):
@@ -143,7 +146,10 @@ def recalibration_measure(within: float = math.inf) -> Measure:
 
 
 def _logistic(positives: Tensor, mass: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Intercept and slope [k] by damped Newton steps (Levenberg 1944) on standardised logits [k, t]."""
+    """Intercept and slope [k] by damped Newton steps (Levenberg 1944) on standardised logits [k, t].
+
+    They are fast and end nearly always; where the curvature is lost on the way, `fit_logistic` goes on.
+    """
     separated = _separated(positives, mass - positives)
     target, moment = positives.sum(1), (positives * logits).sum(1)
     mass, logits = _merged(mass, logits)
@@ -169,9 +175,23 @@ def _logistic(positives: Tensor, mass: Tensor, logits: Tensor) -> tuple[Tensor, 
         damping = torch.where(better, damping / 10, damping * 10)
         if bool((step.abs().amax(1) < _ENOUGH).logical_or(step.isnan().any(1)).all()):
             break
+    step = _newton_step(fitted, mass, powers, goal, torch.zeros_like(total))
+    unfinished = (~separated & ~(step.abs().amax(1) < _NEARLY)).nonzero()[:, 0]
+    if len(unfinished):
+        start = torch.stack([mean, scale], 1)[unfinished]
+        point[unfinished] = _finished(z[unfinished], mass[unfinished], goal[unfinished], start)
     slope = point[:, 1] / scale
     defined = ~separated & slope.isfinite()
     return (point[:, 0] - mean * slope).where(defined, torch.nan), slope.where(defined, torch.nan)
+
+
+def _finished(z: Tensor, mass: Tensor, goal: Tensor, start: Tensor) -> Tensor:
+    """Intercept and slope [k, 2] by `fit_logistic`; the loss knows the positives from their sums `goal` alone.
+
+    z has a mean of 0 and a variance of 1, so targets mass · (a + b z) have these sums.
+    """
+    targets = mass * ((goal[:, :1] + goal[:, 1:] * z) / mass.sum(1, keepdim=True))
+    return fit_logistic(torch.stack([torch.ones_like(z), z]), targets, mass, _FREE, start)
 
 
 def _separated(positives: Tensor, negatives: Tensor) -> Tensor:
