@@ -16,7 +16,7 @@ import pytest
 
 import mlclf
 from mlclf.config import load_run_file
-from mlclf.data.convert import shuffle_steps, split_steps
+from mlclf.data.convert import convert_steps, shuffle_steps, split_steps
 from mlclf.data.decode import decode_unit
 from mlclf.data.shards import make_plan
 from mlclf.data.sources import STEADY
@@ -179,3 +179,22 @@ def test_other_jobs_notice_it_too(tmp_path: Path, run: mlclf.Run, job: str) -> N
             list(jobs[job]())
     for name in ("scores/a.parquet", "scores/_SUCCESS", "thresholds.json", "shuffled", "parts"):
         assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_text_file_that_changes_ends_its_conversion(tmp_path: Path, gone: bool) -> None:
+    path, out = tmp_path / "a.csv", tmp_path / "out"
+    path.write_text("x,label_a\n" + "1.5,1\n" * 1000)
+
+    def change() -> None:
+        if gone:
+            path.unlink()
+        else:
+            os.utime(path, (1, 1))
+
+    what = (
+        rf"^{path}: is gone, it was there before; {STEADY}$" if gone else message(path, ".* now at 00:00:01.000000 UTC")
+    )
+    with pytest.raises(ChangedDataError, match=what):
+        stopped_between(convert_steps([path], out), change, "convert")
+    assert not out.exists()

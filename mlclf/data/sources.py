@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from glob import escape, glob, has_magic
@@ -161,6 +162,30 @@ def check_stamp(source: Source, now: Stamp) -> None:
     else:
         found = f"it was written at {_time(was.written)}, now at {_time(now.written)}"
     raise ChangedDataError(f"{source.name}: has changed while it was read: {found}; {STEADY}")
+
+
+@contextmanager
+def steady(path: Path) -> Iterator[None]:
+    """Refuse a local file that is another one, or gone, when the block ends, or fails for what it has read.
+
+    Raises:
+        ChangedDataError: its size or its time of writing is another one.
+    """
+    source = Source(str(path), str(path), path.name, pafs.LocalFileSystem(), 0)
+    source = replace(source, stamp=source.stamp_now())
+
+    def check() -> None:
+        try:
+            check_stamp(source, source.stamp_now())
+        except FileNotFoundError:
+            raise ChangedDataError(f"{path}: is gone, it was there before; {STEADY}") from None
+
+    try:
+        yield
+    except DataError:
+        check()
+        raise
+    check()
 
 
 def _time(nanoseconds: str) -> str:

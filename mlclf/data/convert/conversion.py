@@ -25,6 +25,7 @@ from mlclf.data.convert.records import encoding_of
 from mlclf.data.convert.rows_written import RowsWritten, rows_written
 from mlclf.data.convert.sparse_text import SparseText, has_several_labels, xmc_header
 from mlclf.data.convert.tables import TABLES, Piece, tables
+from mlclf.data.sources import steady
 from mlclf.data.steps import Progress, drain
 from mlclf.errors import ConfigError, DataError
 from mlclf.given_files import problem_of
@@ -198,7 +199,7 @@ def _converted(
         for path, size in zip(paths, sizes, strict=True):
             source = open_source(path, kept)
             yield from _said(source, path, said)
-            for table, read in source.pieces:
+            for table, read in _steadily(path, source.pieces):
                 if writer is None:
                     schema = _stated(table.schema, source.facts)
                     writer = stack.enter_context(rows_written(folder, schema, budget))
@@ -211,6 +212,12 @@ def _converted(
         if writer is None:
             raise DataError(f"{paths[0]}: the files must hold rows, and hold none; check what wrote them")
     return writer, facts
+
+
+def _steadily(path: Path, pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """The pieces of a file that stays as it is until its last."""
+    with steady(path):
+        yield from pieces
 
 
 def _said(source: Source, path: Path, said: set[str]) -> Iterator[Progress]:
