@@ -108,7 +108,7 @@ def _opened(file: RecordFile, form: CsvFormat) -> CsvFile:
         names, more, after = _header(file, beginning, dialect, line)
         notes += more
         skip += after
-    elif _begins_with(names, beginning, dialect, file.is_all):
+    elif len(names) > 1 and _begins_with(names, beginning, dialect, file.is_all):
         raise DataError(
             f"{path}: the first record must be a row where --names is given, and has these names; leave --names out"
         )
