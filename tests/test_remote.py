@@ -9,7 +9,9 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -25,8 +27,8 @@ from mlclf.data import remote, sources
 from mlclf.data.decode import decode_unit
 from mlclf.data.remote import RemoteError, open_remote, persist
 from mlclf.data.shards import Plan, make_plan
-from mlclf.data.sources import Source, find_sources
-from mlclf.errors import DataError
+from mlclf.data.sources import STEADY, Source, find_sources
+from mlclf.errors import ChangedDataError, DataError
 
 COLUMNS = [f"c{number:02d}" for number in range(50)]
 ROWS, GROUP_ROWS = 40_000, 20_000
@@ -377,6 +379,26 @@ def test_sources_travel_to_other_processes(source: Source) -> None:
     copy = pickle.loads(pickle.dumps(source))
     assert copy == source
     assert copy.magic() == (b"PAR1", b"PAR1")
+
+
+@pytest.mark.parametrize("pieces", [0, 1])
+def test_an_object_that_is_written_again_is_noticed_by_its_version(server: S3Server, pieces: int) -> None:
+    """Other values, in as many bytes and with the same footer."""
+    files = direct(server)
+    files.create_dir(f"bucket/changed{pieces}")
+    path = f"bucket/changed{pieces}/a.parquet"
+    columns = {"x": np.arange(2_000.0)}
+    options: dict[str, Any] = {"filesystem": files, "row_group_size": 1_000, "compression": "none"}
+    options |= {"use_dictionary": False, "write_statistics": False}
+    pq.write_table(pa.table(columns), path, **options)
+    plan = make_plan(uri(server.endpoint, path))
+    unit = replace(plan.units[0], groups=(0,), rows=1_000)
+    for _ in range(pieces):
+        assert sum(table.num_rows for _, table in decode_unit(plan, unit, ["x"], 500)) == 1_000
+    pq.write_table(pa.table({"x": columns["x"] + 1}), path, **options)
+    message = f"s3://{path}: has changed while it was read: the storage says that it was written again; {STEADY}"
+    with pytest.raises(ChangedDataError, match=f"^{re.escape(message)}$"):
+        list(decode_unit(plan, unit, ["x"], 500))
 
 
 def test_magic_does_not_hide_a_fault_of_the_network(proxy: FaultyProxy, source: Source) -> None:
