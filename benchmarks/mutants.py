@@ -24,7 +24,9 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +73,7 @@ def memory_folder() -> str | None:
 def run(arguments: argparse.Namespace, folder: Path) -> int:
     bases = [Base(name, data, "y") for name, data in made_files().items()]
     bases += list(odd_bases(arguments.oddfiles)) if arguments.oddfiles else []
-    warm()
+    warm(bases[0], folder)
     bases = [with_run(base, folder / f"base{number}") for number, base in enumerate(bases)]
     numbers = iter(range(arguments.first, arguments.first + arguments.count))
     outcomes: Counter[str] = Counter()
@@ -136,15 +138,25 @@ def label_of(path: Path) -> str | None:
 # ── jobs on one mutant ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def warm() -> None:
+def warm(base: Base, folder: Path) -> None:
     """Load all that a worker needs, and start no thread, since those are lost in a fork."""
     import torch
 
-    from mlclf.data import footers, plain, pruning
+    from mlclf.data import footers, plain, pruning, readers
 
     torch.set_num_threads(1)
+    readers.NICENESS = 0  # there is one thread at a time, which should not wait for other processes
     for module in (footers, plain, pruning):
         module.in_child = forked_answers  # as apart from this process, and warm
+    for name in in_fork(lambda: loaded(base, folder)) or ():
+        with suppress(Exception):
+            import_module(name)
+
+
+def loaded(base: Base, folder: Path) -> list[str]:
+    """The modules that the jobs have loaded when they are done, in that order."""
+    quietly(lambda: judged(with_run(base, folder / "first"), base.data, folder))
+    return list(sys.modules)
 
 
 def quietly(work: Callable[[], Any]) -> Any:
