@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from mlclf.data.arrays import is_text
 from mlclf.data.expansion import check_expansion
 from mlclf.data.layouts import laid_out_column
-from mlclf.data.ranges import chunks_by_column
+from mlclf.data.ranges import chunks_of_columns
 from mlclf.data.remote import RemoteError
 from mlclf.data.shards import DECODE_ERRORS, Plan, Shard, Unit
 from mlclf.errors import ChangedDataError, CorruptDataError, DataError
@@ -191,7 +191,7 @@ def _safe_rows(plan: Plan, unit: Unit, columns: Sequence[str], metadata: pq.File
     for index in unit.groups:
         group = metadata.row_group(index)
         if group.total_byte_size > LARGE_BYTES or group.total_byte_size > MAX_ROW_BYTES * group.num_rows:
-            chunks = chunks_by_column(group)
+            chunks = chunks_of_columns(metadata, index, columns)
             row_bytes = (
                 sum(_declared_bytes(plan, unit, group, index, name, chunks.get(name, ())) for name in columns)
                 / group.num_rows

@@ -18,7 +18,7 @@ def chunk_ranges(metadata: pq.FileMetaData, groups: Iterable[int], columns: Sequ
     """Where the chunks of top-level columns lie in a file of `size` bytes: rising, apart by more than GAP_BYTES."""
     found = []
     for index in groups:
-        chunks = chunks_by_column(metadata.row_group(index))
+        chunks = chunks_of_columns(metadata, index, columns)
         for chunk in chain.from_iterable(chunks.get(name, ()) for name in columns):
             start = min(chunk.data_page_offset, chunk.dictionary_page_offset or chunk.data_page_offset)
             start, end = max(0, start), min(size, start + chunk.total_compressed_size)
@@ -27,14 +27,20 @@ def chunk_ranges(metadata: pq.FileMetaData, groups: Iterable[int], columns: Sequ
     return joined_ranges(found)
 
 
-def chunks_by_column(group: pq.RowGroupMetaData) -> dict[str, list[pq.ColumnChunkMetaData]]:
-    """The chunks of a row group by every name that they may belong to: their path, and each part of it up to a dot."""
+def chunks_of_columns(
+    metadata: pq.FileMetaData, group: int, columns: Sequence[str]
+) -> dict[str, list[pq.ColumnChunkMetaData]]:
+    """The chunks of a row group that belong to each of some columns: those of its path, or whose path begins with it.
+
+    Where a footer is damaged, pyarrow may end the process while a chunk is described, which reading it refuses: so only
+    those of `columns` are, and callers have read them before where they can.
+    """
+    names, found = set(columns), metadata.row_group(group)
     chunks: dict[str, list[pq.ColumnChunkMetaData]] = {}
-    for number in range(group.num_columns):
-        chunk = group.column(number)
-        parts = chunk.path_in_schema.split(".")
-        for end in range(1, len(parts) + 1):
-            chunks.setdefault(".".join(parts[:end]), []).append(chunk)
+    for number in range(found.num_columns):
+        parts = metadata.schema.column(number).path.split(".")
+        for name in names.intersection(".".join(parts[:end]) for end in range(1, len(parts) + 1)):
+            chunks.setdefault(name, []).append(found.column(number))
     return chunks
 
 

@@ -77,14 +77,14 @@ class Readers(Generic[T]):
         with self._lock:
             tables = self._open.pop(span.unit, None)
         if tables is None:
-            if self._contents is not None:
-                self._contents.add(span.unit)
             tables = decode_unit(self._plan, unit, self._columns, self._rows_of(unit))
         table = next(table for first_row, table in tables if first_row == span.first_row)
         if span.first_row + span.rows < unit.first_row + unit.rows:
             self._keep(span.unit, tables)
         else:
             next(tables, None)  # lets the unit close, and be checked against its footer
+            if self._contents is not None:
+                self._contents.add(span.unit)  # its chunks have been read, so that they can be described
         return table
 
     def _keep(self, unit: int, tables: Iterator[tuple[int, pa.Table]]) -> None:
