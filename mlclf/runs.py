@@ -31,6 +31,7 @@ from mlclf.decisions.thresholds import Thresholds
 from mlclf.errors import RunError
 from mlclf.files import committed, read_json, safe_relative, sha256_of, write_bytes, write_json, write_text
 from mlclf.given_files import read_given, reason_of
+from mlclf.messages import command
 from mlclf.outputs.output import settle_before_reading
 from mlclf.training.models import LinearHead
 
@@ -234,7 +235,8 @@ class RunFolder:
             raise RunError(f"{self.path}: is not a run folder (it has no config.yaml); give the --out of a fit")
         if not self.finished:
             raise RunError(
-                f"{self.path}: the fit of this run has not finished; go on with 'mlclf fit --resume --out {self.path}'"
+                f"{self.path}: the fit of this run has not finished; go on with: "
+                f"{command('mlclf', 'fit', '--resume', '--out', self.path)}"
             )
         manifest = read_json(self.file("manifest.json"), FORMAT_VERSION, "manifest")
         files = manifest.get("files")

@@ -683,7 +683,7 @@ def stopped_fit(mlclf_command: Any, monkeypatch: pytest.MonkeyPatch, stop: Calla
         called = mlclf_command("fit", "ok.parquet", *FIT)
     assert not Path("run/manifest.json").exists()
     assert mlclf_command("evaluate", "run", "ok.parquet").err == (
-        "error: run: the fit of this run has not finished; go on with 'mlclf fit --resume --out run'\n"
+        "error: run: the fit of this run has not finished; go on with: mlclf fit --resume --out run\n"
     )
     assert mlclf_command("fit", "--resume", "--out", "run").code == 0
     assert mlclf_command("evaluate", "run", "ok.parquet").code == 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import doctest
+import shlex
 import subprocess
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,8 +13,9 @@ from hypothesis import settings as trying
 from hypothesis import strategies as st
 
 from mlclf import addresses, given_files, messages
-from mlclf.errors import DataError, MlclfError
+from mlclf.errors import DataError, MlclfError, RunError
 from mlclf.messages import LONGEST, command, cut, listed, quoted, safe, shortened, some_of, word
+from mlclf.runs import RunFolder
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=300) | st.sampled_from(
     [
@@ -90,3 +93,13 @@ def test_long_data_in_a_message_are_cut_and_its_own_words_are_not() -> None:
 def test_errors_are_safe_and_without_secrets() -> None:
     said = str(MlclfError("a\x1b[31m\u202e in s3://KEY:SECRET@bucket/a.parquet?secret_key=HIDDEN&region=eu-west-1\nb"))
     assert said == "a\\x1b[31m\\u202e in s3://bucket/a.parquet?region=eu-west-1\nb"
+
+
+def test_the_command_that_a_run_suggests_is_quoted(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "my run; rm -r x")
+    folder.path.mkdir()
+    folder.file("config.yaml").write_text("")
+    with pytest.raises(RunError) as caught:
+        folder.check()
+    line = str(caught.value).partition("go on with: ")[2]
+    assert shlex.split(line) == ["mlclf", "fit", "--resume", "--out", str(folder.path)]

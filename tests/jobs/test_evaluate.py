@@ -241,7 +241,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 
 def test_an_unfinished_run_is_refused(copy: Path) -> None:
     (copy / "manifest.json").unlink()
-    message = f"{copy}: the fit of this run has not finished; go on with 'mlclf fit --resume --out {copy}'"
+    message = f"{copy}: the fit of this run has not finished; go on with: mlclf fit --resume --out {copy}"
     with pytest.raises(RunError, match=exactly(message)):
         Run.open(copy)
 
