@@ -100,6 +100,6 @@ def test_the_command_that_a_run_suggests_is_quoted(tmp_path: Path) -> None:
     folder.path.mkdir()
     folder.file("config.yaml").write_text("")
     with pytest.raises(RunError) as caught:
-        folder.check()
+        folder.opened()
     line = str(caught.value).partition("go on with: ")[2]
     assert shlex.split(line) == ["mlclf", "fit", "--resume", "--out", str(folder.path)]
