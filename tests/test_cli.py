@@ -161,7 +161,7 @@ BAD_DATA: dict[str, tuple[Callable[[], Any], str, str]] = {
         (
             "error: infinite.parquet row group 2 column 'b': values must be finite, found 2 infinite; replace them by "
             "null "
-            "(missing) or by a number where the data is written, or leave the column out with --exclude\n"
+            "(missing) or by a number where the data is written, or leave the column out of a fit with --exclude\n"
         ),
     ),
     "duplicate column names": (

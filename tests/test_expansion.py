@@ -42,8 +42,8 @@ def test_a_dictionary_that_grows_is_refused(tmp_path: Path, kind: str, stores_ty
     plan = make_plan(str(path))
     message = (
         f"{path} row group 0 column 's': the values of {ROWS:,} rows must take at most 268,435,456 bytes, found "
-        "[0-9,]+ in [0-9,]+ rows, which the file holds once and refers to; leave the column out with --exclude, or "
-        "write row groups of fewer rows"
+        "[0-9,]+ in [0-9,]+ rows, which the file holds once and refers to; leave the column out of a fit with "
+        "--exclude, or write row groups of fewer rows"
     )
     for planned in (plan, with_plain_columns(plan, ["x", "s"], 1 << 31)):
         with pytest.raises(DataError, match=f"^{message}$"):

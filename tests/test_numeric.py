@@ -149,7 +149,7 @@ def test_embeddings_that_say_nothing() -> None:
 def test_messages() -> None:
     infinite = (
         f"{WHERE} column 'x': values must be finite, found 2 infinite; replace them by null (missing) or by a number "
-        "where the data is written, or leave the column out with --exclude"
+        "where the data is written, or leave the column out of a fit with --exclude"
     )
     for column, width in (
         (pa.array([1.0, float("inf"), float("-inf"), None, float("nan")]), 0),

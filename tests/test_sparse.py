@@ -122,7 +122,7 @@ REFUSED: list[tuple[list[Any], list[Any], str]] = [
         [[float("inf")]],
         (
             f"{WHERE} column 'values': values must be finite, found 1 infinite; replace them by null (missing) "
-            "or by a number where the data is written, or leave the column out with --exclude"
+            "or by a number where the data is written, or leave the column out of a fit with --exclude"
         ),
     ),
 ]

@@ -125,7 +125,7 @@ def test_dropped_columns_and_mapped_labels_are_said(tmp_path: Path) -> None:
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"x": [1.0] * 6 + [float("inf"), 2.0]},
      ("{path} row group 3 column 'x': values must be finite, found 1 infinite; replace them by null (missing) or by a "
-     "number where the data is written, or leave the column out with --exclude")),
+     "number where the data is written, or leave the column out of a fit with --exclude")),
     ({"y": [0, 1, 0, 1, 0, 7, 0, 1]},
      ("{path} row group 2: label 'y' must be 0, 1 or null, found '7'; say what the values mean, such as "
      "--set 'data.label_values={{\"7\": null}}' (0, 1, or null for not observed)")),

@@ -91,7 +91,7 @@ def _check_column(shard: Shard, file: pq.ParquetFile, group: int, name: str, pie
             raise DataError(
                 f"{shard.source.name} row group {group} column {quoted(name)}: the values of {piece_rows:,} rows must "
                 f"take at most {MOST_PIECE_BYTES:,} bytes, found {total:,} in {rows:,} rows, which the file holds once "
-                "and refers to; leave the column out with --exclude, or write row groups of fewer rows"
+                "and refers to; leave the column out of a fit with --exclude, or write row groups of fewer rows"
             )
         if rows >= piece_rows:
             rows, total = 0, 0

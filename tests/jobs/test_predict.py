@@ -153,7 +153,7 @@ def test_a_failing_prediction_leaves_no_mark(run: Run, tmp_path: Path) -> None:
     write(tmp_path / "in" / "b.parquet", with_column(table, "a", np.full(20, np.inf)))
     message = (
         f"{tmp_path}/in/b.parquet row group 0 column 'a': values must be finite, found 20 infinite; replace them by "
-        "null (missing) or by a number where the data is written, or leave the column out with --exclude"
+        "null (missing) or by a number where the data is written, or leave the column out of a fit with --exclude"
     )
     with pytest.raises(DataError, match=exactly(message)):
         run.predict(str(tmp_path / "in"), tmp_path / "out")

@@ -37,7 +37,7 @@ def numeric_values(column: pa.ChunkedArray, where: str) -> NDArray[Any]:
             raise DataError(
                 f"{where}: values must be finite, found {int(infinite.sum())} infinite; "
                 "replace them by null (missing) or by a number where the data is written, or leave the column out "
-                "with --exclude"
+                "of a fit with --exclude"
             )
     return values
 
