@@ -142,6 +142,8 @@ def metrics_table(report: dict[str, Any], what: str) -> list[str]:
     lines = [f"{report['rows']:,} rows ({what}), {report['scored_labels']} of {len(labels)} labels scored"]
     if report.get("decisions") == "nested":
         lines.append("  each tenth of the rows is decided by thresholds that were tuned on the others")
+    if report.get("decisions") == "in_sample":
+        lines.append("  f1, precision and recall are of the rows that the thresholds were tuned on, and flatter them")
     for values in (summary, across) if len(labels) > 1 else (summary,):
         lines.append("  " + "   ".join(f"{name} {_number(value)}" for name, value in values.items()))
     rows = [("macro", report["macro"]), ("micro", report["micro"])] if len(labels) > 1 else []

@@ -280,8 +280,9 @@ class Run:
             prevalence: JSON file `{label: share}` of prevalences that are known, for which thresholds are to be.
         """
         check_document(out, "objective")
+        data = names_of(data)
         with nullcontext() if out is not None else claimed(self.path, "calibrate", adds=True) as output:
-            tuned = self._tuned(names_of(data), objective, confidence, across_labels, prior, unlabelled, prevalence)
+            tuned = self._tuned(data, objective, confidence, across_labels, prior, unlabelled, prevalence)
             thresholds = yield from tuned
             document = thresholds.to_json(list(self.label_names)) | {"model": self.hashes[MODEL]}
             if output is None:
@@ -291,6 +292,8 @@ class Run:
                 self.thresholds = thresholds
                 metrics = self.metrics
                 if metrics is not None:
+                    if not data:
+                        metrics.setdefault("decisions", "in_sample")
                     output.rewrite_json("metrics.json", metrics)
         return document
 

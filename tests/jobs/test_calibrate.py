@@ -306,8 +306,14 @@ def test_the_metrics_of_a_run_follow_its_thresholds(fitted: Any, tmp_path: Path)
             [entry[metric] for metric in ("precision", "recall", "f1")]
         )
         assert now["auroc"] == before["labels"][name]["auroc"]
+    assert (before["decisions"], metrics["decisions"]) == ("nested", "in_sample")
     run.calibrate([], "f1")
     back = document(tmp_path / "run" / "metrics.json")
+    assert back["decisions"] == "in_sample"
     for name, entry in before["labels"].items():
-        numbers = {metric: value for metric, value in entry.items() if isinstance(value, float)}
-        assert {metric: back["labels"][name][metric] for metric in numbers} == pytest.approx(numbers)
+        kept = [
+            metric for metric in entry if metric.endswith("_at_half") or metric in ("threshold", "auroc", "support")
+        ]
+        assert {metric: back["labels"][name][metric] for metric in kept} == {metric: entry[metric] for metric in kept}
+    run.calibrate(fitted.test, "f1")
+    assert "decisions" not in document(tmp_path / "run" / "metrics.json")
