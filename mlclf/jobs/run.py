@@ -295,6 +295,7 @@ class Run:
                     if not data:
                         metrics.setdefault("decisions", "in_sample")
                     output.rewrite_json("metrics.json", metrics)
+                    self.folder = self.folder.without("metrics.json")
         return document
 
     def _tuned(
