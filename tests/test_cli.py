@@ -381,7 +381,10 @@ def shared_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "error: .: the folder is not empty; give another --out, or --overwrite\n",
         ),
         (("shuffle", ".", "--out", "new"), "error: new: --out must not be in the input folder .; give another --out\n"),
-        (("shuffle", "ok.parquet", "--out", "new", "--seed", -1), "error: --seed must be 0 or more, got -1\n"),
+        (
+            ("shuffle", "ok.parquet", "--out", "new", "--seed", -1),
+            "error: --seed must be 0 or more, and below 2**63, got -1\n",
+        ),
         (
             ("shuffle", "ok.parquet", "--out", "new", "--memory-budget", "1KiB"),
             "error: --memory-budget must be at least 16 MiB (16,777,216 bytes), got 1,024 bytes\n",

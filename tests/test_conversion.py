@@ -283,7 +283,7 @@ def test_options_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     assert refusal(path, first_index=1) == "--first-index: is for libsvm and xmc only, and the files are csv"
     assert refusal(path, format="svm").startswith("--format must be one of libsvm, xmc, arff, csv, ")
     assert refusal(path, types={"a": "number"}).startswith("--type a: must be one of bool, int32, ")
-    assert refusal(path, format="libsvm", first_index=-1) == "--first-index must be 0 or more, got -1"
+    assert refusal(path, format="libsvm", first_index=-1) == "--first-index must be 0 or more, and below 2**31, got -1"
     odd = written(tmp_path / "a.txt", "1")
     assert refusal(odd) == "a.txt: the format must follow from the names' endings, one for all; give --format"
     assert refusal(tmp_path / "no.csv") == "no.csv: no such file; check the path"

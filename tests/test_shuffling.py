@@ -466,7 +466,7 @@ def test_a_folder_that_is_not_ours_is_refused(written: Path, monkeypatch: pytest
 
 def test_numbers_out_of_range_are_refused(written: Path) -> None:
     data, new = str(written / "in"), written / "new"
-    assert refusal(data, new, seed=-1) == "--seed must be 0 or more, got -1"
+    assert refusal(data, new, seed=-1) == "--seed must be 0 or more, and below 2**63, got -1"
     assert refusal(data, new, memory_budget=100) == (
         "--memory-budget must be at least 16 MiB (16,777,216 bytes), got 100 bytes"
     )

@@ -137,7 +137,8 @@ def test_a_split_that_is_left_removes_its_temporaries(tmp_path: Path) -> None:
         ({"labels": ["label_0"]}, "--labels: is for --by stratified only, got --by hash"),
         ({"by": "time:wen"}, "--by: no column 'wen'; the nearest columns are 'when'"),
         ({"by": "group:whom"}, "--by: no column 'whom'; the nearest columns are 'who', 'when'"),
-        ({"seed": -1}, "--seed must be 0 or more, got -1"),
+        ({"seed": -1}, "--seed must be 0 or more, and below 2**63, got -1"),
+        ({"seed": 2**63}, f"--seed must be 0 or more, and below 2**63, got {2**63}"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(tmp_path: Path, options: dict[str, Any], words: str) -> None:

@@ -66,7 +66,7 @@ def _is_count(number: float) -> bool:
 
 _FORMS = {
     "f1": _Form("f1"),
-    "fbeta": _Form("fbeta:BETA", 1, lambda beta: 0 < beta < math.inf, "takes one number above 0"),
+    "fbeta": _Form("fbeta:BETA", 1, lambda beta: 1e-6 <= beta <= 1e6, "takes one number from 1e-6 to 1e6"),
     "micro_f1": _Form("micro_f1"),
     "macro_f1": _Form("macro_f1"),
     "micro_macro_f1": _Form("micro_macro_f1"),
@@ -76,8 +76,8 @@ _FORMS = {
     "cost": _Form(
         "cost:FP,FN",
         2,
-        lambda fp, fn: 0 <= fp < math.inf and 0 <= fn < math.inf and fp + fn > 0,
-        "takes two costs, not negative and not both 0",
+        lambda fp, fn: 0 <= fp <= 1e15 and 0 <= fn <= 1e15 and fp + fn > 0,
+        "takes two costs from 0 to 1e15, not both 0",
     ),
     "precision": _Form("precision:P", 1, _is_share, _SHARE),
     "recall": _Form("recall:R", 1, _is_share, _SHARE),

@@ -19,7 +19,7 @@ from mlclf.data.steps import Progress
 from mlclf.decisions.cells import Cells
 from mlclf.decisions.evaluation import Evaluation
 from mlclf.decisions.histograms import LabelHistogram
-from mlclf.decisions.intervals import LEAST_REPLICATES
+from mlclf.decisions.intervals import LEAST_REPLICATES, MOST_REPLICATES
 from mlclf.decisions.ranking import LabelRows, Ranking, exact_rankings
 from mlclf.decisions.refinement import MOST_PASSES, TOLERANCE, Refinement, labels_above
 from mlclf.decisions.scores import scores_of
@@ -66,9 +66,10 @@ class EvaluateOptions:
         Raises:
             ConfigError: the replicates are negative, or too few for an interval.
         """
-        if self.bootstrap and self.bootstrap < LEAST_REPLICATES:
+        if self.bootstrap and not LEAST_REPLICATES <= self.bootstrap <= MOST_REPLICATES:
             raise ConfigError(
-                f"--bootstrap must be 0, or {LEAST_REPLICATES} replicates and more (200 is usual), got {self.bootstrap}"
+                f"--bootstrap must be 0, or {LEAST_REPLICATES} to {MOST_REPLICATES:,} replicates (200 is usual), "
+                f"got {self.bootstrap}"
             )
 
 

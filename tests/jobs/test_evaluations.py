@@ -230,8 +230,9 @@ def test_a_run_is_evaluated_in_the_same_ways(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"by": "nope"}, "--by: column 'nope' is not in"),
-        ({"bootstrap": -1}, "--bootstrap must be 0, or 40 replicates and more (200 is usual), got -1"),
-        ({"bootstrap": 39}, "--bootstrap must be 0, or 40 replicates and more (200 is usual), got 39"),
+        ({"bootstrap": -1}, "--bootstrap must be 0, or 40 to 10,000 replicates (200 is usual), got -1"),
+        ({"bootstrap": 39}, "--bootstrap must be 0, or 40 to 10,000 replicates (200 is usual), got 39"),
+        ({"bootstrap": 10**30}, "--bootstrap must be 0, or 40 to 10,000 replicates (200 is usual), got 10000000000"),
     ],
 )
 def test_what_cannot_be_is_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:

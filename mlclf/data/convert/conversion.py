@@ -280,8 +280,8 @@ def _check_options(reading: Reading) -> None:
         raise ConfigError(f"--escape must be one character, such as a backslash, got {text.escape!r}")
     if text.escape is not None and text.escape == (text.delimiter or text.usual):
         raise ConfigError(f"--escape must differ from --delimiter, got {text.escape!r} for both")
-    if reading.first_index is not None and reading.first_index < 0:
-        raise ConfigError(f"--first-index must be 0 or more, got {reading.first_index}")
+    if reading.first_index is not None and not 0 <= reading.first_index < 2**31:
+        raise ConfigError(f"--first-index must be 0 or more, and below 2**31, got {reading.first_index}")
 
 
 def _with_types(reading: Reading, schema: pa.Schema) -> CsvFormat:
