@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -485,7 +486,7 @@ BAD_SCORES: dict[str, tuple[Callable[[], Any], tuple[object, ...], str]] = {
         lambda: (make_scores(x=None), make_truth(np.arange(ROWS).astype(str))),
         JOIN,
         (
-            "error: --key: 'id' must be of one type everywhere, found integers in s.parquet, strings in "
+            "error: --key: 'id' must be of one kind everywhere, found numbers in s.parquet, strings in "
             "truth.parquet; cast it where it is written\n"
         ),
     ),
@@ -710,9 +711,14 @@ def test_a_full_disk_is_exit_code_1(mlclf_command: Any, monkeypatch: pytest.Monk
     def fail() -> None:
         raise OSError(28, "No space left on device", "run/model.safetensors")
 
-    called = stopped_fit(mlclf_command, monkeypatch, fail)
+    with monkeypatch.context() as patch:
+        patch.setattr("mlclf.runs.RunFolder.write_model", lambda *_: fail())
+        called = mlclf_command("fit", "ok.parquet", *FIT)
     assert called.code == 1
-    assert called.err.endswith("error: run/model.safetensors: No space left on device\n")
+    assert "defect" not in called.err
+    assert re.search(r"^error: run: .*[\d,]+ are free now; what was begun is removed: make room", called.err, re.M)
+    assert not Path("run").exists()
+    assert mlclf_command("fit", "ok.parquet", *FIT).code == 0
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])

@@ -7,8 +7,9 @@ import json
 import os
 import re
 import secrets
+import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,19 @@ from mlclf.data.pool import Slab
 from mlclf.data.rows import RowEncoder
 from mlclf.data.schedule import Span
 from mlclf.data.shards import Plan
+from mlclf.errors import ConfigError, MlclfError
+from mlclf.files import read_json, write_json
 
 MAGIC = b"mlclf slab 2\n"
 HEADER_BYTES = 4096
 SHARE_OF_FREE = 0.5
 """At most this much of the space that is free at the start is taken."""
 
-SLAB_NAME = re.compile(r"\d+-\d+\.slab|\.\d+-\d+\.slab\.\d+-[0-9a-f]+")
-"""A slab, or the name that it has while it is written."""
+ORIGIN, ORIGIN_VERSION = "data.json", 1
+"""Beside slabs: of what data they are."""
+
+SLAB_NAME = re.compile(r"\d+-\d+\.slab|\.\d+-\d+\.slab\.\d+-[0-9a-f]+|data\.json")
+"""A slab, or the name that it has while it is written, or what says of what data they are."""
 
 
 class SlabCache:
@@ -38,9 +44,10 @@ class SlabCache:
     damaged, or of other rows (it may not have reached the disk before the machine went down) is read as absent.
     """
 
-    def __init__(self, folder: Path, key: str) -> None:
+    def __init__(self, folder: Path, key: str, origin: Mapping[str, Any] | None = None) -> None:
         self.folder = folder / key[:32]
         self._key = key
+        self._origin = origin
         self._left: float | None = None
 
     def has(self, span: Span) -> bool:
@@ -85,7 +92,7 @@ class SlabCache:
             return
         temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self._begin()
             with temporary.open("wb", buffering=0) as file:
                 _write_all(file.fileno(), [head, *map(_bytes_of, arrays.values())])
             temporary.replace(path)
@@ -93,6 +100,11 @@ class SlabCache:
         except OSError:
             temporary.unlink(missing_ok=True)
             self._left = 0  # a full disk, or a folder that may not be written: the data itself is read instead
+
+    def _begin(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self._origin is not None and not (self.folder / ORIGIN).exists():
+            write_json(self.folder / ORIGIN, {"format_version": ORIGIN_VERSION, **self._origin})
 
     def _path(self, span: Span) -> Path:
         return self.folder / f"{span.first_row:012}-{span.rows}.slab"
@@ -113,6 +125,38 @@ def remove_cache(folder: Path) -> bool:
         with suppress(OSError):
             path.rmdir()
     return bool(slabs)
+
+
+def origin_of(plan: Plan, contents: Sequence[str], encoder: RowEncoder, where: object) -> dict[str, Any]:
+    """What tells whether two caches are of the same files and columns, and of the same content."""
+    columns = sorted(encoder.columns)
+    return {"plan": plan.digest, "columns": columns, "where": str(where), "contents": list(contents)}
+
+
+def check_origin(folder: Path, plan: Plan, origin: Mapping[str, Any]) -> None:
+    """Refuse data that has the sizes and the footers of what a cache is of, and other content.
+
+    A file that is written anew has another footer but by chance: whoever sees the same one with other bytes has changed
+    it in place, or has a damaged disk, and should know before a model is made of it.
+
+    Raises:
+        ConfigError: names the file.
+    """
+    for path in folder.glob(f"*/{ORIGIN}"):
+        try:
+            known = read_json(path, ORIGIN_VERSION, "what a cache is of")
+        except MlclfError:
+            continue  # its slabs are looked at one by one
+        same = all(known.get(name) == origin[name] for name in ("plan", "columns", "where"))
+        before = known.get("contents")
+        if same and isinstance(before, list) and before != origin["contents"]:
+            pairs = zip(plan.shards, before, origin["contents"], strict=False)
+            name = next((shard.source.name for shard, was, now in pairs if was != now), "the data")
+            raise ConfigError(
+                f"{name}: has the size and the footer of the file that the cache in {folder} was made of, and other "
+                f"content: was it changed in place, or is it damaged? Where the change is meant, remove what is "
+                f"cached of it: rm -r {shlex.quote(str(path.parent))}"
+            )
 
 
 def cache_key(plan: Plan, contents: Sequence[str], encoder: RowEncoder, where: object) -> str:

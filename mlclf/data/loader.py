@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torchdata.nodes import BaseNode, Loader
 
 from mlclf.data.batch import Batch, joined, padded
-from mlclf.data.cache import SlabCache, cache_key
+from mlclf.data.cache import SlabCache, cache_key, check_origin, origin_of
 from mlclf.data.cores import cores_left_by
 from mlclf.data.pool import Pick, Pool, PoolShape, Slab
 from mlclf.data.readers import Readers, Work
@@ -118,7 +118,9 @@ class BatchStream:
         self.lost: dict[str, str] = {}
         self.cache = None
         if cache is not None:
-            self.cache = SlabCache(cache, cache_key(plan, contents, encoder, self.selection.where))
+            origin = origin_of(plan, contents, encoder, self.selection.where)
+            check_origin(cache, plan, origin)
+            self.cache = SlabCache(cache, cache_key(plan, contents, encoder, self.selection.where), origin)
         self.slots = shape.slabs if shuffle else 1
         self.epoch = 0
         self._start = 0
