@@ -60,9 +60,9 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
     A state without tensors means that all of them are damaged.
 
     Raises:
-        CheckpointError: a file is of another format.
+        CheckpointError: a file is of another format, and the one before it is not whole either.
     """
-    problems = []
+    problems, of_others = [], []
     for path in (folder / NAME, folder / BEFORE):
         if not path.exists():
             continue
@@ -71,12 +71,15 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
         except (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError) as error:
             problems.append(f"{path}: the checkpoint is damaged ({first_line(error)})")
             continue
-        if state.get("format_version") != FORMAT_VERSION:
-            raise CheckpointError(
-                f"{path}: checkpoint format {state.get('format_version')!r}, this release reads {FORMAT_VERSION}; "
-                "start again with --overwrite"
-            )
-        return Checkpoint(tensors, state, problems)
+        if state["format_version"] == FORMAT_VERSION:
+            return Checkpoint(tensors, state, problems)
+        version = state["format_version"]
+        of_others.append(
+            f"{path}: checkpoint format {version!r}, this release reads {FORMAT_VERSION}; start again with --overwrite"
+        )
+        problems.append(f"{path}: the checkpoint is damaged (or of another release: its format is {version!r})")
+    if of_others:
+        raise CheckpointError(of_others[0])
     return Checkpoint({}, {}, problems) if problems else None
 
 

@@ -93,7 +93,7 @@ def test_the_log_has_one_line_an_epoch(fitted: Any) -> None:
 
 def test_thresholds_are_written_as_the_contract_says_and_read_back_exactly(fitted: Any) -> None:
     written = document(fitted.run / "thresholds.json")
-    assert set(written) == {"format_version", "objective", "method", "confidence", "labels"}
+    assert set(written) == {"format_version", "objective", "method", "confidence", "labels", "model"}
     assert list(written["labels"]) == ["label_a", "label_b"]
     for entry in written["labels"].values():
         assert set(entry) == {"threshold", "status", "support", "precision", "recall", "f1", "interval"}
