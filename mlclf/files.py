@@ -227,7 +227,12 @@ def _temporary(path: Path) -> Path:
 
 
 def _real(path: Path) -> Path:
-    return path.resolve() if path.is_symlink() else path
+    return real_path(path) if path.is_symlink() else path
+
+
+def real_path(path: str | Path) -> Path:
+    """Where a path leads through links; as it is where these lead in a circle, which whoever opens it is told."""
+    return Path(os.path.realpath(path))
 
 
 def kind_of(path: Path) -> str:

@@ -616,3 +616,12 @@ def test_a_journal_that_came_from_elsewhere_changes_nothing(out: Path, change: d
         with pytest.raises(RunError):
             run_job(out, NEW, overwrite=True)
     assert contents(out.parent) == before
+
+
+def test_links_in_a_circle_are_refused_as_an_output(tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to("loop")
+    message = f"^{str(loop)!r} must be a folder, found links that lead in a circle; name a folder$"
+    with pytest.raises(ConfigError, match=message), claimed(loop, "job"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["loop"]

@@ -167,7 +167,7 @@ def test_files_that_are_passed_over_are_named(tmp_path: Path) -> None:
     for name in ("g.csv", "h.json.gz", "i.parquet.gz", "j.parquet.bak", "notes.md", "_SUCCESS", ".k.csv", "l.parquet~"):
         (tmp_path / name).write_text("this is no Parquet file")
     hidden = "4 files are passed over, hidden by names that begin with '.' or '_': '.c.parquet', '.e/f.parquet', "
-    others = "5 files are passed over, which are no Parquet files: 'g.csv', 'h.json.gz', 'i.parquet.gz' and 2 more; "
+    others = "5 files are passed over, not in Parquet: 'g.csv', 'h.json.gz', 'i.parquet.gz' and 2 more; "
     expected = [
         f"{tmp_path}: {hidden}'_b.parquet' and 1 more; name such a file to read it",
         f"{tmp_path}: {others}'mlclf convert' writes CSV, Arrow and more as Parquet",
@@ -201,10 +201,7 @@ def test_files_that_are_passed_over_behind_a_uri(tmp_path: Path) -> None:
     assert relatives("memory://mlclf-chosen") == ["000000_0", "B.PARQUET", "a.parquet", "c.parquet.gzip"]
     assert [warning.partition(": ")[2] for warning in warnings_of("memory://mlclf-chosen")] == [
         "1 file is passed over, hidden by names that begin with '.' or '_': '_d.parquet'; name such a file to read it",
-        (
-            "1 file is passed over, which are no Parquet files: 'e.csv'; 'mlclf convert' writes CSV, Arrow and more as "
-            "Parquet"
-        ),
+        ("1 file is passed over, not in Parquet: 'e.csv'; 'mlclf convert' writes CSV, Arrow and more as Parquet"),
     ]
     with memory.open("/mlclf-chosen/part/_delta_log/0.json", "wb") as file:
         file.write(b"{}")

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mlclf.errors import DataError
+from mlclf.files import real_path
 from mlclf.messages import some_of
 
 SUFFIXES = (".parquet", ".parq", ".pq")
@@ -91,7 +92,7 @@ class ChosenFiles:
             )
         if self._others:
             yield (
-                f"{self._folder}: {_counted(self._others)} passed over, which are no Parquet files: "
+                f"{self._folder}: {_counted(self._others)} passed over, not in Parquet: "
                 f"{some_of(sorted(self._others))}; 'mlclf convert' writes CSV, Arrow and more as Parquet"
             )
 
@@ -131,7 +132,7 @@ def refuse_table_around(path: str, seen: set[Path]) -> None:
     Raises:
         DataError: a folder around it is one.
     """
-    for folder in [Path(path), *Path(path).resolve().parents][:PARENTS]:
+    for folder in [Path(path), *real_path(path).parents][:PARENTS]:
         if folder in seen:
             return
         seen.add(folder)

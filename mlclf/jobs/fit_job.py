@@ -12,6 +12,7 @@ from mlclf.config import RunFile, Settings, load_run_file
 from mlclf.data.cache import remove_cache
 from mlclf.data.steps import Progress, drain
 from mlclf.errors import ConfigError, DataError
+from mlclf.files import real_path
 from mlclf.fitting import FitJob
 from mlclf.jobs.run import Run
 from mlclf.messages import quoted
@@ -107,7 +108,7 @@ def _tidied(folder: RunFolder) -> Iterator[Progress]:
     """Finish what a fit that was killed had still to do: the cache and half a new run go, and the list is ended."""
     listing = Listing.read(folder.path)
     is_open = listing is not None and not listing.finished
-    if not (is_open or folder.file(CACHE).exists() or beside(folder.path.resolve()).exists()):
+    if not (is_open or folder.file(CACHE).exists() or beside(real_path(folder.path)).exists()):
         return
     with claimed(folder.path, "fit", resume=True) as output:
         for note in output.said():

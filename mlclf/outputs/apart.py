@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from mlclf.errors import ConfigError
+from mlclf.files import real_path
 
 
 def check_outside(out: Path, place: Path, arguments: Sequence[str]) -> None:
@@ -25,7 +26,7 @@ def check_outside(out: Path, place: Path, arguments: Sequence[str]) -> None:
     for argument in arguments:
         path = local_path(argument)
         for folder in () if path is None else _folders(path):
-            if place.is_relative_to(folder.resolve()):
+            if place.is_relative_to(real_path(folder)):
                 raise ConfigError(f"{out}: --out must not be in the input folder {folder}; give another --out")
         if path is not None and has_magic(path) and not Path(path).exists() and _reads(path, place):
             raise ConfigError(f"{out}: --out must not be in what {argument!r} reads; give another --out")
@@ -38,7 +39,7 @@ def check_not_inside(out: Path, place: Path, paths: Iterable[str | Path]) -> Non
         ConfigError: one of them lies there, or is that.
     """
     for path in paths:
-        if Path(path).resolve().is_relative_to(place):
+        if real_path(path).is_relative_to(place):
             raise ConfigError(f"{out}: --out must not hold the input {path}; give another --out")
 
 
@@ -65,7 +66,7 @@ def _reads(pattern: str, place: Path) -> bool:
     """Whether a pattern matches a folder at `place`, one above it, or files in it."""
     parts = pattern.split("/")
     first = next(index for index, part in enumerate(parts) if has_magic(part))
-    base = Path("/".join(parts[:first]) or ("/" if pattern.startswith("/") else ".")).resolve()
+    base = real_path("/".join(parts[:first]) or ("/" if pattern.startswith("/") else "."))
     if not place.is_relative_to(base):
         return False
     below = place.relative_to(base).parts

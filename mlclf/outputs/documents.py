@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from mlclf.errors import ConfigError
-from mlclf.files import json_bytes, kind_of, write_bytes
+from mlclf.files import json_bytes, kind_of, real_path, write_bytes
 from mlclf.outputs.listing import Content, Listing
 
 _MOST_BYTES = 1 << 30
@@ -40,7 +40,7 @@ def write_document(path: str | Path, document: object, field: str) -> None:
         ConfigError: something else is there.
     """
     check_document(path, field)
-    place, value = Path(path).resolve(), json_bytes(document)
+    place, value = real_path(path), json_bytes(document)
     listing = Listing.read(place.parent) if (place.parent / place.name).exists() else None
     if listing is not None and place.name in listing.contents:
         listing.append(place.parent, place.name, Content.of_bytes(value))

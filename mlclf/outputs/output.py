@@ -21,6 +21,7 @@ from mlclf.files import (
     is_temporary,
     json_bytes,
     kind_of,
+    real_path,
     write_bytes,
     write_text,
 )
@@ -348,12 +349,14 @@ def claimed(
         FullDiskError: the disk is full; what cannot be gone on with is removed.
     """
     out = Path(out)
-    place = out.resolve()
+    place = real_path(out)
     if resume and overwrite and resumable:
         raise ConfigError("--resume goes on with what is there and --overwrite replaces it: give one of the two")
     check_outside(out, place, arguments)
     if place.exists() and not place.is_dir():
         raise ConfigError(f"{str(out)!r} must be a folder, found {kind_of(place)}; name a folder")
+    if place.is_symlink():
+        raise ConfigError(f"{str(out)!r} must be a folder, found links that lead in a circle; name a folder")
     claim = Claim.of(out, place, job)
     try:
         output = Output(out, place, job, claim.work, resume)
@@ -385,7 +388,7 @@ def settle_before_reading(path: str | Path) -> None:
         ConfigError: a job is writing there now, or what is there cannot be mended by this user.
     """
     try:
-        place = Path(path).resolve()
+        place = real_path(path)
     except (OSError, RuntimeError, ValueError):
         return  # whoever reads it says what is wrong
     for folder in (place, *place.parents):
