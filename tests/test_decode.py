@@ -209,3 +209,24 @@ def test_a_thousand_flipped_bits_in_pages_are_all_found(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         with pytest.raises(CorruptDataError):
             read(make_plan(str(path)), ["a", "b"])
+
+
+def test_lists_of_a_width_that_no_memory_holds_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"e": pa.nulls(1, pa.list_(pa.float32(), 5_000_000))}), path)
+    with refused(
+        f"{path} row group 0 column 'e': a row must take at most 16,777,216 bytes, the schema says 20,000,000; write "
+        "the file again, or leave the column out of a fit with --exclude"
+    ):
+        read(make_plan(str(path)), ["e"])
+
+
+def test_codes_beyond_their_dictionary_are_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As pyarrow reads a page whose header a flipped bit has changed."""
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"d": pa.array(["a"]).dictionary_encode()}), path)
+    broken = pa.DictionaryArray.from_arrays(pa.array([3], pa.int32()), pa.array([], pa.string()), safe=False)
+    batch = pa.record_batch({"d": broken})
+    monkeypatch.setattr(decode, "_record_batches", lambda *_: iter([batch]))
+    with pytest.raises(CorruptDataError, match=r"row group 0 column 'd': holds values that cannot be read \("):
+        read(make_plan(str(path)), ["d"])

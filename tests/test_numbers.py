@@ -235,7 +235,7 @@ def test_a_rate_that_explodes_is_an_error_and_leaves_nothing(tmp_path: Path, mlc
     x, y = drawn()
     data = write(tmp_path / "a.parquet", x=x, label=y)
     arguments = ["fit", data, "--labels", "label", "--out", tmp_path / "run", "--valid-fraction", 0]
-    for setting in ("optimizer.name=sgd", "optimizer.lr=1e30", "optimizer.l2=1", "training.epochs=3"):
+    for setting in ("optimizer.name=sgd", "optimizer.lr=1e9", "optimizer.l2=1", "training.epochs=3"):
         arguments += ["--set", setting]
     called = mlclf_command(*arguments)
     assert called.code == 1

@@ -22,7 +22,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from s3_server import FaultyProxy, S3Server
 
-from mlclf.addresses import without_credentials
+from mlclf.addresses import secrets_of, without_credentials
 from mlclf.data import remote, sources
 from mlclf.data.decode import decode_unit
 from mlclf.data.remote import RemoteError, open_remote, persist
@@ -466,7 +466,7 @@ def test_fsspec_errors(
         raise raised
 
     filesystem, path = open_remote(memory_uri + "/a.parquet")
-    filesystem.handler.secrets = remote._secrets("memory://host/x?a=topsecret")
+    filesystem.handler.secrets = secrets_of("memory://host/x?a=topsecret")
     monkeypatch.setattr(MemoryFileSystem, "cat_file", fail)
     whole = rf"^memory://mlclf-remote/a.parquet: reading bytes 0–3: {message}"
     with filesystem.open_input_file(path) as file, pytest.raises(expected, match=whole) as caught:
@@ -482,7 +482,7 @@ def test_credentials_stay_out_of_everything(proxy: FaultyProxy) -> None:
         with pytest.raises(DataError) as caught:
             find_sources([given])
         texts += traceback.format_exception(caught.value)
-    texts.append(remote._said(OSError(f"cannot reach {given}"), remote._secrets(given)))
+    texts.append(remote._said(OSError(f"cannot reach {given}"), secrets_of(given)))
     found = "\n".join(texts)
     assert "s3://" in texts[-1]
     for secret in ("AKIAKEY", "s/ecret", "s%2Fecret", "tok%2Ben", "tok+en"):

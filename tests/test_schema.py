@@ -257,3 +257,14 @@ def test_a_glob_is_a_glob_where_a_column_is_called_so(tmp_path: Path) -> None:
         )
     ]
     assert names_and_globs(plan, "--features", ["f[[]0]", "f?"]) == []
+
+
+def test_an_embedding_that_no_memory_holds_is_refused(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, {"e": pa.nulls(1, pa.list_(pa.float32(), 5_000_000)), "x": [1.0], "y": [1]})
+    message = (
+        "column 'e': an embedding must have at most 4,194,304 elements, the schema says 5,000,000; write the file "
+        "again, or leave the column out with --exclude"
+    )
+    with refused(DataError, message):
+        find_schema(plan, ["y"])
+    assert [column.name for column in find_schema(plan, ["y"], exclude=["e"]).features] == ["x"]

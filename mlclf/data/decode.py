@@ -14,7 +14,7 @@ from mlclf.data.expansion import check_expansion
 from mlclf.data.layouts import laid_out_column
 from mlclf.data.ranges import chunks_of_columns
 from mlclf.data.remote import RemoteError
-from mlclf.data.shards import DECODE_ERRORS, Plan, Shard, Unit
+from mlclf.data.shards import DECODE_ERRORS, Plan, Shard, Unit, width_bytes
 from mlclf.errors import ChangedDataError, CorruptDataError, DataError
 from mlclf.messages import first_line
 from mlclf.stops import looked
@@ -85,6 +85,8 @@ def _pieces(
             return
     try:
         for table in _exactly(_record_batches(plan, unit, stored, piece_rows, file), piece_rows):
+            # a damaged page can make a dictionary smaller than its indices, which pyarrow does not look at
+            check_values(table.select([f.name for f in table.schema if _has_dictionaries(f.type)]), plan.place(unit))
             yield row, _with_partitions(_without_views(table, shard), shard, columns)
             row += table.num_rows
     except RemoteError:
@@ -98,6 +100,12 @@ def _pieces(
             f"{plan.place(unit)}: the footer says {unit.rows:,} rows but {row - unit.first_row:,} were read; "
             "the file is damaged, write it again"
         )
+
+
+def _has_dictionaries(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return True
+    return any(_has_dictionaries(kind.field(index).type) for index in range(kind.num_fields))
 
 
 def _without_views(table: pa.Table, shard: Shard) -> pa.Table:
@@ -188,6 +196,14 @@ def _safe_rows(plan: Plan, unit: Unit, columns: Sequence[str], metadata: pq.File
         DataError: a column is declared so large that it cannot be decoded in bounded memory.
     """
     safe = unit.rows
+    for name in columns:
+        width = width_bytes(plan.shards[unit.shard].schema.field(name).type)
+        if width > MAX_ROW_BYTES:
+            raise DataError(
+                f"{plan.place(unit)} column {name!r}: a row must take at most {MAX_ROW_BYTES:,} bytes, the schema says "
+                f"{int(width):,}; write the file again, or leave the column out of a fit with --exclude"
+            )
+        safe = min(safe, int(LARGE_BYTES / max(1.0, width)))
     for index in unit.groups:
         group = metadata.row_group(index)
         if group.total_byte_size > LARGE_BYTES or group.total_byte_size > MAX_ROW_BYTES * group.num_rows:

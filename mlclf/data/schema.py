@@ -23,6 +23,9 @@ from mlclf.data.shards import Plan
 from mlclf.errors import ConfigError, DataError, RunError
 from mlclf.messages import listed
 
+LARGEST_EMBEDDING = 1 << 22
+"""Elements of an embedding: 16 MiB of a row in float32."""
+
 NUMERIC, CATEGORICAL, TOKENS, SPARSE, EMBEDDING, TEXT = (
     "numeric",
     "categorical",
@@ -228,6 +231,12 @@ def find_schema(
                 f"{_role_setting(name, CATEGORICAL)} makes it a category"
             )
     found, ignored = _assign(plan, candidates, columns, declared, explicit=bool(features))
+    for column in found:
+        if column.role == EMBEDDING and column.width > LARGEST_EMBEDDING:
+            raise DataError(
+                f"column {column.name!r}: an embedding must have at most {LARGEST_EMBEDDING:,} elements, the schema "
+                f"says {column.width:,}; write the file again, or leave the column out with --exclude"
+            )
     ignored += [
         (name, f"it is the index of a pandas frame; {_role_setting(name, NUMERIC)} uses it") for name in indices
     ]

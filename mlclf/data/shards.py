@@ -462,12 +462,13 @@ def _read_footer(source: Source) -> Shard | Unreadable:
 
 def _fixed_bytes(schema: pa.Schema) -> float:
     """Bytes that a row takes at least when decoded: a dictionary can make it much smaller in the file."""
-    return sum(_width_bytes(field.type) for field in schema)
+    return sum(width_bytes(field.type) for field in schema)
 
 
-def _width_bytes(kind: pa.DataType) -> float:
+def width_bytes(kind: pa.DataType) -> float:
+    """Bytes that a value of a type takes at least; those of a list are its offset, or all of a fixed size."""
     if pa.types.is_fixed_size_list(kind):
-        return int(kind.list_size) * _width_bytes(kind.value_type)
+        return int(kind.list_size) * width_bytes(kind.value_type)
     try:
         return float(kind.bit_width / 8)
     except ValueError:

@@ -80,6 +80,7 @@ def apply_thresholds_steps(
         with parts.opened() as missing:
             for index, done in missing:
                 yield from _decided_part(parts, index, decided, done)
+                yield Progress("apply", done + plan.shards[index].rows, plan.rows)  # the part has its name now
         for note in [*output.said(), *plan.warnings]:
             yield Progress.warning("rows", note)
     return Path(out)

@@ -211,6 +211,7 @@ class Run:
             with parts.opened() as missing:
                 for index, done in missing:
                     yield from self._predict_shard(parts, index, top, done)
+                    yield Progress(PREDICT, done + plan.shards[index].rows, plan.rows)  # the part has its name now
             for note in output.said():
                 yield Progress.warning("out", note)
         yield from self._notes(plan)
