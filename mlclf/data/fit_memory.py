@@ -11,7 +11,7 @@ STREAMING_BYTES = 100 << 20
 """Beside the budget where rows are streamed: readers, batches on their way, heads with their optimizer."""
 
 RESIDENT_SHARE, KNOTS, FOLDS = 4, 5, 5
-"""As in a fit: held is what takes a quarter of the budget; knots of a column; models beside each other."""
+"""Of a fit: rows are held that take so small a part of the budget; knots of a numeric column; models side by side."""
 
 SOLVER_BYTES, SOLVER_COPIES = 256 << 20, 26
 TEMPORARY_CELLS, TEMPORARIES = 1 << 22, 6

@@ -21,9 +21,7 @@ def decided_lists(scores: NDArray[np.float32], decisions: NDArray[np.bool_], lab
     """The labels decided on, by falling score, ties in label order: lists of text of scores and decisions [n, K]."""
     rows, labels = np.nonzero(decisions)
     order = np.lexsort((labels, -scores[rows, labels].astype(np.float64), rows))
-    ends = np.cumsum(np.bincount(rows, minlength=len(decisions)))
-    offsets = pa.array(np.concatenate([[0], ends]).astype(np.int32))
-    return pa.ListArray.from_arrays(offsets, pa.array(label_names, pa.string()).take(pa.array(labels[order])))
+    return _named_lists(rows, labels[order], len(decisions), label_names)
 
 
 def decide_on_best(
@@ -67,9 +65,16 @@ def decide_on_best(
             f"with {float(last[row]):.4g}, and label {label_names[missing]!r:.60}, which is not listed, may reach its "
             f"threshold of {float(cuts[missing]):.4g}; predict again with --top {len(label_names)}, which lists all"
         )
-    ends = np.cumsum(np.bincount(rows[decided], minlength=len(lengths)))
+    return _named_lists(rows[decided], labels[decided], len(lengths), label_names)
+
+
+def _named_lists(
+    rows: NDArray[np.int64], labels: NDArray[np.int64], num_rows: int, label_names: Sequence[str]
+) -> pa.Array:
+    """A list of names for each row, of indices of labels by row."""
+    ends = np.cumsum(np.bincount(rows, minlength=num_rows))
     offsets = pa.array(np.concatenate([[0], ends]).astype(np.int32))
-    return pa.ListArray.from_arrays(offsets, pa.array(label_names, pa.string()).take(pa.array(labels[decided])))
+    return pa.ListArray.from_arrays(offsets, pa.array(label_names, pa.string()).take(pa.array(labels)))
 
 
 def _lists(

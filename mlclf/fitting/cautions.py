@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterator
 
 from mlclf.config import FULL_BATCH, Settings, Training
-from mlclf.fitting.prepared import KNOTS, RESIDENT_SHARE, PreparedData
+from mlclf.data.fit_memory import KNOTS, RESIDENT_SHARE
+from mlclf.fitting.prepared import PreparedData
 
 
 def unused_settings(settings: Settings, algorithm: str) -> Iterator[str]:

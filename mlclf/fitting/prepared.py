@@ -16,6 +16,7 @@ from mlclf.config import Arguments, Settings
 from mlclf.data.batch import Batch
 from mlclf.data.content import Contents
 from mlclf.data.features.hinges import Hinges
+from mlclf.data.fit_memory import KNOTS, RESIDENT_SHARE
 from mlclf.data.group_parts import FAR, even_folds, group_sizes, held_out
 from mlclf.data.loader import BatchStream
 from mlclf.data.plain import with_plain_columns
@@ -48,12 +49,6 @@ DEFAULT_FRACTION = 0.1
 CHUNK_ROWS = 65_536
 PASSING_ROWS = 16_384
 """Rows of a batch in a pass that keeps nothing: some such batches are on their way at a time."""
-
-KNOTS = 5
-"""Of a numeric column whose line may bend."""
-
-RESIDENT_SHARE = 4
-"""Data is held in memory where its encoded rows take less than the budget divided by this."""
 
 
 class PreparedData:
