@@ -25,11 +25,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from made_parquet import made_files
 from oddfiles import resident_bytes
@@ -44,11 +45,15 @@ NUMBERS = (0, 1, -1, 2, 3, 127, 255, 1000, 2**15, 2**31 - 1, 2**31, -(2**31), 2*
 
 @dataclass(frozen=True)
 class Base:
-    """A sound file: its name, bytes, a column for a label (None: it is only inspected), and a run of it, if it fits."""
+    """A sound file: its name, bytes, a column for a label (None: it is only inspected), and a run of it, if it fits.
+
+    `pages` are where the first pages of its column chunks begin, if pyarrow can say so.
+    """
 
     name: str
     data: bytes
     label: str | None
+    pages: tuple[int, ...] = ()
     run: Path | None = None
 
 
@@ -71,7 +76,7 @@ def memory_folder() -> str | None:
 
 
 def run(arguments: argparse.Namespace, folder: Path) -> int:
-    bases = [Base(name, data, "y") for name, data in made_files().items()]
+    bases = [Base(name, data, "y", page_starts(data)) for name, data in made_files().items()]
     bases += list(odd_bases(arguments.oddfiles)) if arguments.oddfiles else []
     warm(bases[0], folder)
     bases = [with_run(base, folder / f"base{number}") for number, base in enumerate(bases)]
@@ -122,7 +127,9 @@ def odd_bases(folder: Path) -> Iterator[Base]:
         if path.stat().st_size <= MOST_ODD_BYTES:
             data = path.read_bytes()
             label = in_fork(lambda path=path: label_of(path))
-            yield Base(path.name, data, label if isinstance(label, str) else None)
+            # in a fork, since pyarrow aborts where it is asked for a column chunk that is encrypted
+            pages = in_fork(lambda data=data: page_starts(data))
+            yield Base(path.name, data, label if isinstance(label, str) else None, pages or ())
 
 
 def label_of(path: Path) -> str | None:
@@ -215,7 +222,7 @@ def with_run(base: Base, folder: Path) -> Base:
     path = folder.with_suffix(".parquet")
     path.write_bytes(base.data)
     fitted = in_fork(lambda: quietly(lambda: fit(path, str(base.label), folder)) is None)
-    return Base(base.name, base.data, base.label, folder if fitted else None)
+    return replace(base, run=folder if fitted else None)
 
 
 def fit(path: Path, label: str, out: Path) -> None:
@@ -420,7 +427,7 @@ def mutant(bases: list[Base], seed: int, number: int) -> tuple[Base, str, bytes]
     base = bases[number % len(bases)]
     kind = chance.choice(list(MUTATIONS))
     try:
-        data = MUTATIONS[kind](bytearray(base.data), chance)
+        data = MUTATIONS[kind](base, bytearray(base.data), chance)
     except (ValueError, IndexError):  # the base is too small, or no Parquet file
         kind, data = "bit", flipped(bytearray(base.data), chance, 0, len(base.data))
     return base, kind, bytes(data)
@@ -433,71 +440,71 @@ def flipped(data: bytearray, chance: random.Random, start: int, end: int) -> byt
     return data
 
 
-def one_bit(data: bytearray, chance: random.Random) -> bytearray:
+def one_bit(_: Base, data: bytearray, chance: random.Random) -> bytearray:
     return flipped(data, chance, 0, len(data))
 
 
-def some_bits(data: bytearray, chance: random.Random) -> bytearray:
+def some_bits(_: Base, data: bytearray, chance: random.Random) -> bytearray:
     for _ in range(chance.randrange(2, 12)):
         data = flipped(data, chance, 0, len(data))
     return data
 
 
-def footer_bits(data: bytearray, chance: random.Random) -> bytearray:
+def footer_bits(_: Base, data: bytearray, chance: random.Random) -> bytearray:
     for _ in range(chance.randrange(1, 4)):
         data = flipped(data, chance, footer_start(data), len(data) - 8)
     return data
 
 
-def header_bits(data: bytearray, chance: random.Random) -> bytearray:
-    start = chance.choice(page_starts(data))
+def header_bits(base: Base, data: bytearray, chance: random.Random) -> bytearray:
+    start = chance.choice(base.pages)
     return flipped(data, chance, start, start + 24)
 
 
-def cut_off(data: bytearray, chance: random.Random) -> bytearray:
+def cut_off(_: Base, data: bytearray, chance: random.Random) -> bytearray:
     return data[: chance.randrange(len(data))]
 
 
-def taken_out(data: bytearray, chance: random.Random) -> bytearray:
+def taken_out(_: Base, data: bytearray, chance: random.Random) -> bytearray:
     start = chance.randrange(len(data))
     del data[start : start + chance.choice((1, 2, 8, 64, 500))]
     return data
 
 
-def doubled(data: bytearray, chance: random.Random) -> bytearray:
+def doubled(_: Base, data: bytearray, chance: random.Random) -> bytearray:
     start, size = chance.randrange(len(data)), chance.choice((1, 4, 32, 300))
     data[start:start] = data[start : start + size]
     return data
 
 
-def random_bytes(data: bytearray, chance: random.Random) -> bytearray:
+def random_bytes(_: Base, data: bytearray, chance: random.Random) -> bytearray:
     start, size = chance.randrange(len(data)), chance.choice((1, 4, 32, 300))
     data[start : start + size] = chance.randbytes(len(data[start : start + size]))
     return data
 
 
-def footer_number(data: bytearray, chance: random.Random) -> bytearray:
+def footer_number(_: Base, data: bytearray, chance: random.Random) -> bytearray:
     """One or two integers of the footer replaced, its length put right."""
     start = footer_start(data)
     footer = data[start:-8]
     for _ in range(chance.choice((1, 1, 1, 2))):
-        footer = replaced(footer, chance.choice(list(integers(footer, 0))), chance)
+        footer = with_varint(footer, chance.choice(list(integers(footer, 0))), chance)
     return data[:start] + footer + len(footer).to_bytes(4, "little") + b"PAR1"
 
 
-def header_number(data: bytearray, chance: random.Random) -> bytearray:
+def header_number(base: Base, data: bytearray, chance: random.Random) -> bytearray:
     """An integer of a page header replaced by one as long, or longer, so that what follows moves."""
-    start = chance.choice(page_starts(data))
+    start = chance.choice(base.pages)
     places = list(integers(data, start))
-    return replaced(data, chance.choice(places), chance, keeps_length=chance.random() < 0.7)
+    return with_varint(data, chance.choice(places), chance, keeps_length=chance.random() < 0.7)
 
 
-def footer_length(data: bytearray, chance: random.Random) -> bytearray:
+def footer_length(_: Base, data: bytearray, chance: random.Random) -> bytearray:
     data[-8:-4] = chance.choice((0, 1, 7, len(data), 2**31, 2**32 - 1, chance.randrange(2**16))).to_bytes(4, "little")
     return data
 
 
-MUTATIONS: dict[str, Callable[[bytearray, random.Random], bytearray]] = {
+MUTATIONS: dict[str, Callable[[Base, bytearray, random.Random], bytearray]] = {
     "bit": one_bit, "bits": some_bits, "footer bits": footer_bits, "header bits": header_bits, "cut off": cut_off,
     "taken out": taken_out, "doubled": doubled, "random bytes": random_bytes, "footer number": footer_number,
     "another footer number": footer_number, "header number": header_number, "another header number": header_number,
@@ -512,27 +519,19 @@ def footer_start(data: bytearray) -> int:
     return start
 
 
-def page_starts(data: bytearray) -> list[int]:
-    """Where the first pages of the column chunks begin; the bases are sound, or give up at once."""
-    import pyarrow as pa
-
-    try:
-        metadata = pq.read_metadata(pa.BufferReader(bytes(data)))
-        chunks = [
-            metadata.row_group(group).column(column)
-            for group in range(metadata.num_row_groups)
-            for column in range(metadata.num_columns)
-        ]
-        places = {place for chunk in chunks for place in (chunk.dictionary_page_offset, chunk.data_page_offset)}
-    except Exception as error:
-        raise ValueError("no pages") from error
-    found = [place for place in places if place is not None and 0 < place < len(data)]
-    if not found:
-        raise ValueError("no pages")
-    return sorted(found)
+def page_starts(data: bytes) -> tuple[int, ...]:
+    """Where the first pages of the column chunks begin."""
+    metadata = pq.read_metadata(pa.BufferReader(data))
+    chunks = [
+        metadata.row_group(group).column(column)
+        for group in range(metadata.num_row_groups)
+        for column in range(metadata.num_columns)
+    ]
+    places = {place for chunk in chunks for place in (chunk.dictionary_page_offset, chunk.data_page_offset)}
+    return tuple(sorted(place for place in places if place is not None and 0 < place < len(data)))
 
 
-def replaced(
+def with_varint(
     data: bytearray, place: tuple[int, int], chance: random.Random, *, keeps_length: bool = False
 ) -> bytearray:
     """The data with the varint between two places replaced by another."""

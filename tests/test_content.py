@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import mlclf
 from mlclf.data.content import Contents, content_digest
 from mlclf.data.shards import make_plan
+from mlclf.errors import ConfigError
 
 BYTES = np.random.default_rng(0).integers(0, 256, 20_000, np.uint8).tobytes()
 
@@ -71,7 +72,9 @@ def test_files_are_known_by_what_is_read_of_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("reused", [False, True])
-def test_labels_that_were_corrected_in_place_are_not_those_of_the_cache(tmp_path: Path, reused: bool) -> None:
+def test_labels_that_were_corrected_in_place_are_refused_by_a_cache_of_the_old_ones(
+    tmp_path: Path, reused: bool
+) -> None:
     """The same size, footer and time of writing."""
     path, labels = tmp_path / "a.parquet", np.arange(1000) % 3 == 0
     write(path, labels)
@@ -93,6 +96,9 @@ def test_labels_that_were_corrected_in_place_are_not_those_of_the_cache(tmp_path
     write(path, swapped)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert path.stat().st_size == status.st_size
+    (of_first,) = (tmp_path / "cache").iterdir()
+    with pytest.raises(ConfigError, match=r"a\.parquet: has the size and the footer .* and other content"):
+        read()
+    shutil.rmtree(of_first)
     assert read() == swapped.tolist()
-    shutil.move(path, tmp_path / "elsewhere.parquet")
-    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert len(list((tmp_path / "cache").iterdir())) == 1
