@@ -72,11 +72,7 @@ def imported() -> None:
     import torch
 
     import mlclf.cli
-    import mlclf.data.convert.conversion
-    import mlclf.data.convert.shuffling
-    import mlclf.data.convert.splitting
-    import mlclf.jobs
-    import mlclf.progress  # noqa: F401
+    import mlclf.cli.display  # noqa: F401
 
     torch.set_num_threads(1)
 

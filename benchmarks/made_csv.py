@@ -29,7 +29,8 @@ from unittest.mock import patch
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlclf.data.convert import convert, records
+from mlclf.data.convert.conversion import convert
+from mlclf.data.convert.formats import csv_records as records
 from mlclf.errors import DataError, MlclfError
 
 WRITERS = ("csv", "pandas", "polars", "duckdb")

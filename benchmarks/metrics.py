@@ -27,12 +27,12 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 from torchmetrics.classification import MultilabelAUROC
 
-from mlclf.decisions.curves import score_cuts
-from mlclf.decisions.evaluation import Evaluation
-from mlclf.decisions.histograms import LabelHistogram
-from mlclf.decisions.ranking import auroc, average_precision
-from mlclf.decisions.refinement import TOLERANCE, Refinement
-from mlclf.decisions.scores import scores_of
+from mlclf.decisions.evaluation.evaluation import Evaluation
+from mlclf.decisions.histograms.label_histogram import LabelHistogram
+from mlclf.decisions.metrics.curves import score_cuts
+from mlclf.decisions.metrics.ranking import auroc, average_precision
+from mlclf.decisions.metrics.refinement import TOLERANCE, Refinement
+from mlclf.decisions.scorer import scores_of
 
 KINDS = ("normal", "ties", "one tied mass", "all below 0.001")
 LEAST_TORCHMETRICS_RATIO, LEAST_SKLEARN_RATIO = 500, 10

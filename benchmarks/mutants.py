@@ -149,7 +149,10 @@ def warm(base: Base, folder: Path) -> None:
     """Load all that a worker needs, and start no thread, since those are lost in a fork."""
     import torch
 
-    from mlclf.data import footers, plain, pruning, readers
+    from mlclf.data.parquet import column_statistics as footers
+    from mlclf.data.parquet import polars_columns as plain
+    from mlclf.data.parquet import readers
+    from mlclf.data.where import row_groups as pruning
 
     torch.set_num_threads(1)
     readers.NICENESS = 0  # there is one thread at a time, which should not wait for other processes
@@ -176,8 +179,9 @@ def quietly(work: Callable[[], Any]) -> Any:
 
 
 def forked_answers(task: str, shards: Any, arguments: Any) -> list[Any] | None:
-    """As `mlclf.data.child.in_child`, in a fork."""
-    from mlclf.data import child, child_tasks
+    """As `mlclf.data.parquet.child_process.in_child`, in a fork."""
+    from mlclf.data import child_tasks
+    from mlclf.data.parquet import child_process as child
 
     tasks: dict[str, Callable[..., Any]] = {
         "describe": child_tasks.described,
@@ -248,7 +252,7 @@ def judged(base: Base, data: bytes, folder: Path) -> tuple[str, str]:
 
 def jobs(base: Base, path: Path, folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
     import mlclf
-    from mlclf.data.inspection import inspect, summary_lines
+    from mlclf.data.inspection.report import inspect, summary_lines
 
     yield "inspect", lambda: summary_lines(inspect(str(path)))
     yield "decode", lambda: compared(path, is_plain=False)
@@ -286,9 +290,9 @@ class DifferError(Exception):
 
 def compared(path: Path, *, is_plain: bool) -> None:
     """Decode all columns, and compare them with what pyarrow reads."""
-    import mlclf.data.plain as plain
-    from mlclf.data.decode import check_values, decode_unit
-    from mlclf.data.shards import make_plan
+    import mlclf.data.parquet.polars_columns as plain
+    from mlclf.data.parquet.decoding import check_values, decode_unit
+    from mlclf.data.parquet.planning import make_plan
 
     plan = make_plan(str(path))
     names = [name for name in plan.shards[0].schema.names if name]

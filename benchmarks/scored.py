@@ -135,7 +135,7 @@ def calibrated(folder: Path, objective: str) -> float:
     """Seconds to read and tune everything, the time of importing apart."""
     import torch
 
-    from mlclf.jobs import calibrate_scores
+    from mlclf.jobs.score_files import calibrate_scores
 
     torch.set_num_threads(THREADS)
     with tempfile.TemporaryDirectory() as out:

@@ -28,12 +28,12 @@ import torch
 from checks import concluded
 from torch import Tensor
 
-from mlclf.decisions.betting import BettingConstraints
-from mlclf.decisions.cells import Cells, row_identities
-from mlclf.decisions.constraints import certified
-from mlclf.decisions.histograms import LabelHistogram
-from mlclf.decisions.objectives import Objective
-from mlclf.decisions.scores import scores_of
+from mlclf.decisions.cells.cells import Cells, row_identities
+from mlclf.decisions.guarantees.independent_rows import certified
+from mlclf.decisions.guarantees.weighted_rows import BettingConstraints
+from mlclf.decisions.histograms.label_histogram import LabelHistogram
+from mlclf.decisions.scorer import scores_of
+from mlclf.decisions.thresholds.objectives import Objective
 
 PRECISION, CONFIDENCE = 0.9, 0.95
 TAIL_PRECISIONS = (0.85, 0.89, 0.90, 0.95)

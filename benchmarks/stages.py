@@ -40,7 +40,7 @@ STAGES = {
     "order": "of the rows of a slab",
     "cache": "an encoded slab read from the cache",
     "gather": "a batch out of all slabs",
-    "step": "forward, backward and SGD, mlclf.training.fused",
+    "step": "forward, backward and SGD, mlclf.training.mini_batch.fused",
     "step of autograd": "the same of PyTorch, for comparison",
 }
 MOST_OF_SUM = 1.2
@@ -151,9 +151,9 @@ def filled_pools(stream: Any, cache_folder: Path, clock: Clock) -> Iterator[list
     """Lists of slabs that fill the pool, each slab after all that is done on a decode thread."""
     import pyarrow.parquet as pq
 
-    from mlclf.data.cache import SlabCache
-    from mlclf.data.decode import decode_unit
-    from mlclf.data.schedule import spans_of
+    from mlclf.data.parquet.decoding import decode_unit
+    from mlclf.data.sampling.batch_plan import spans_of
+    from mlclf.data.streaming.slab_cache import SlabCache
 
     plan, encoder, pool, columns = stream.plan, stream.encoder, stream.pool(), list(stream.columns)
     cache, slabs = SlabCache(cache_folder, "stages"), []
@@ -185,7 +185,7 @@ def draw_and_step(loader: Any, slabs: list[Any], clock: Clock) -> None:
     """Gather the rows of some slabs, an equal share of each in every batch, and train on the first of them."""
     from peers import BATCH_ROWS, our_batches, training_step
 
-    from mlclf.training.fused import linear_bce
+    from mlclf.training.mini_batch.fused import linear_bce
 
     share = BATCH_ROWS // len(slabs)
     vocabulary = loader.features.vocabulary_size

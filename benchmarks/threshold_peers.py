@@ -33,8 +33,8 @@ from sklearn.metrics import f1_score, precision_recall_curve, precision_score, r
 from sklearn.model_selection import TunedThresholdClassifierCV
 
 import mlclf
-from mlclf.decisions.cells import Cells
-from mlclf.decisions.scores import scores_of
+from mlclf.decisions.cells.cells import Cells
+from mlclf.decisions.scorer import scores_of
 from mlclf.decisions.tuner import Tuner
 
 SETS = ("enron", "scene", "yeast", "bibtex", "goemotions")
@@ -88,7 +88,7 @@ def fitted(data: Path, run_folder: Path) -> tuple[Rows, Rows]:
             seen.append(cells)
             super().update(cells)
 
-    with mock.patch("mlclf.fitting.decided.Tuner", RecordingTuner):
+    with mock.patch("mlclf.fitting.calibration_and_thresholds.Tuner", RecordingTuner):
         run = mlclf.fit(str(data / "train.parquet"), "label_*", run_folder)
     held_out = Rows(
         scores_of(torch.cat([cells.logits for cells in seen])).numpy(),

@@ -23,7 +23,7 @@ from pictures import BLACK, BLUE, ORANGE, asked_for, page
 from torch import Tensor
 
 import mlclf
-from mlclf.config import Settings
+from mlclf.config.settings import Settings
 from mlclf.training.losses import loss_and_slope
 
 SHARDS, GROUPS, GROUP_ROWS, INPUTS = 10, 10, 10_000, 16

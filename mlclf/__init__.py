@@ -34,19 +34,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlclf.data.batch import Batch
-    from mlclf.data.convert import convert, shuffle, split
+    from mlclf.data.convert.conversion import convert
+    from mlclf.data.convert.shuffling import shuffle
+    from mlclf.data.convert.splitting import split
     from mlclf.data.parquet_loader import FittedFeatures, ParquetLoader
-    from mlclf.decisions.thresholds import Thresholds
+    from mlclf.decisions.thresholds.thresholds import Thresholds
     from mlclf.errors import CheckpointError, ConfigError, DataError, MlclfError, RunError, TrainingError
-    from mlclf.jobs import (
-        Run,
-        apply_thresholds,
-        calibrate_scores,
-        diff_thresholds,
-        evaluate_scores,
-        fit,
-        tune_thresholds,
-    )
+    from mlclf.jobs.apply_thresholds import apply_thresholds, diff_thresholds
+    from mlclf.jobs.fit import fit
+    from mlclf.jobs.run import Run
+    from mlclf.jobs.score_arrays import tune_thresholds
+    from mlclf.jobs.score_files import calibrate_scores, evaluate_scores
 
 __version__ = "0.1.0"
 
@@ -54,17 +52,17 @@ _HOMES = {
     "Batch": "mlclf.data.batch",
     "FittedFeatures": "mlclf.data.parquet_loader",
     "ParquetLoader": "mlclf.data.parquet_loader",
-    "convert": "mlclf.data.convert",
-    "shuffle": "mlclf.data.convert",
-    "split": "mlclf.data.convert",
-    "apply_thresholds": "mlclf.jobs",
-    "calibrate_scores": "mlclf.jobs",
-    "diff_thresholds": "mlclf.jobs",
-    "evaluate_scores": "mlclf.jobs",
-    "fit": "mlclf.jobs",
-    "tune_thresholds": "mlclf.jobs",
-    "Thresholds": "mlclf.decisions.thresholds",
-    "Run": "mlclf.jobs",
+    "convert": "mlclf.data.convert.conversion",
+    "shuffle": "mlclf.data.convert.shuffling",
+    "split": "mlclf.data.convert.splitting",
+    "apply_thresholds": "mlclf.jobs.apply_thresholds",
+    "calibrate_scores": "mlclf.jobs.score_files",
+    "diff_thresholds": "mlclf.jobs.apply_thresholds",
+    "evaluate_scores": "mlclf.jobs.score_files",
+    "fit": "mlclf.jobs.fit",
+    "tune_thresholds": "mlclf.jobs.score_arrays",
+    "Thresholds": "mlclf.decisions.thresholds.thresholds",
+    "Run": "mlclf.jobs.run",
     "MlclfError": "mlclf.errors",
     "DataError": "mlclf.errors",
     "ConfigError": "mlclf.errors",

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlclf.decisions.cell_slices import CellSlice, cell_slices
-from mlclf.decisions.cells import Cells, row_identities
+from mlclf.decisions.cells.cell_slices import CellSlice, cell_slices
+from mlclf.decisions.cells.cells import Cells, row_identities
 
 
 def scores_of(logits: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlclf.decisions.histograms import LabelHistogram
+from mlclf.decisions.histograms.label_histogram import LabelHistogram
 
 Array = NDArray[np.float64]
 

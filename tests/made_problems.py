@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mlclf.data.batch import Batch
-from mlclf.training.chunks import Chunk, Problems
+from mlclf.training.full_batch.chunks import Chunk, Problems
 
 
 def chunks_of(batch: Batch, vocabulary: int = 0, size: int = 110) -> Callable[[], list[Chunk]]:

@@ -12,7 +12,7 @@ from made_batches import correlated, made_batch
 from torch import Tensor
 
 from mlclf.data.batch import Batch
-from mlclf.training.steps import Candidate, CandidateHeads, Training
+from mlclf.training.mini_batch.loop import Candidate, CandidateHeads, Training
 
 
 class Places:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mlclf.config import Arguments, Settings, load_run_file
+from mlclf.config.settings import Arguments, Settings, load_run_file
 from mlclf.errors import MlclfError
 
 VALUES = (

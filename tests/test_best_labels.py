@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlclf.decisions.best_labels import decide_on_best, decided_lists
-from mlclf.decisions.score_columns import Place
+from mlclf.decisions.score_files.best_labels import decide_on_best, decided_lists
+from mlclf.decisions.score_files.columns import Place
 from mlclf.errors import DataError
 
 PLACE = Place("f.parquet row group 0", 10, "f.parquet")

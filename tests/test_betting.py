@@ -16,13 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mlclf.decisions.betting import BettingConstraints, cuts_for
-from mlclf.decisions.cells import Cells, row_identities
-from mlclf.decisions.clusters import ClusterWealth
-from mlclf.decisions.histograms import LIMIT
-from mlclf.decisions.objectives import Objective
-from mlclf.decisions.scores import scores_of
-from mlclf.decisions.wealth import LARGEST_STAKE, NUM_STAKES, Bet, Wealth, log_mixture
+from mlclf.decisions.cells.cells import Cells, row_identities
+from mlclf.decisions.guarantees.betting import LARGEST_STAKE, NUM_STAKES, Bet, Wealth, log_mixture
+from mlclf.decisions.guarantees.clusters import ClusterWealth
+from mlclf.decisions.guarantees.weighted_rows import BettingConstraints, cuts_for
+from mlclf.decisions.histograms.counting import LIMIT
+from mlclf.decisions.scorer import scores_of
+from mlclf.decisions.thresholds.objectives import Objective
 from mlclf.errors import ConfigError, DataError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))

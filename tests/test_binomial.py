@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlclf.decisions import binomial
-from mlclf.decisions.binomial import least_successes, log_upper_tail, share_below, upper_tail_within
+from mlclf.decisions.guarantees import binomial
+from mlclf.decisions.guarantees.binomial import least_successes, log_upper_tail, share_below, upper_tail_within
 
 ROUNDING = 1e-10
 """Of log-gamma: below 1e-16 times the log of the number of outcomes, which is at most a few thousand here."""

@@ -12,13 +12,13 @@ import torch
 from made_cells import cell_weights, each_kind_of_cells, made_cells, padded, part_of, row_weights, scores_of, sliced
 from torch import Tensor
 
-from mlclf.decisions.bootstrap import DistinctCount, percentile_interval, replicate_weights
-from mlclf.decisions.cells import Cells, row_identities
-from mlclf.decisions.evaluation import Evaluation
-from mlclf.decisions.intervals import Replicates
-from mlclf.decisions.metrics import DecisionCounts, decision_metrics
-from mlclf.decisions.ranking import auroc, average_precision
-from mlclf.decisions.row_rankings import RowRankings, row_rankings
+from mlclf.decisions.cells.cells import Cells, row_identities
+from mlclf.decisions.evaluation.bootstrap import DistinctCount, percentile_interval, replicate_weights
+from mlclf.decisions.evaluation.evaluation import Evaluation
+from mlclf.decisions.evaluation.intervals import Replicates
+from mlclf.decisions.metrics.confusion import DecisionCounts, decision_metrics
+from mlclf.decisions.metrics.label_ranking import RowRankings, row_rankings
+from mlclf.decisions.metrics.ranking import auroc, average_precision
 
 ROUNDING = 1e-12
 FLOAT32 = 1e-5

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlclf.data import cache as cache_module
-from mlclf.data.cache import HEADER_BYTES, SlabCache
-from mlclf.data.pool import Pool, RowLayout, Slab
-from mlclf.data.schedule import Span
+from mlclf.data.sampling.batch_plan import Span
+from mlclf.data.streaming import slab_cache as cache_module
+from mlclf.data.streaming.pool import Pool, RowLayout, Slab
+from mlclf.data.streaming.slab_cache import HEADER_BYTES, SlabCache
 
 SPAN = Span(0, 128, 5)
 

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional
 
-from mlclf.decisions.calibration import (
+from mlclf.decisions.calibration.calibration import (
     CALIBRATION_BINS,
     Calibration,
     LogitBounds,
@@ -22,8 +22,8 @@ from mlclf.decisions.calibration import (
     fit_calibration,
     fit_slopes,
 )
-from mlclf.decisions.histograms import LabelHistogram
-from mlclf.training.candidates import HeldOutCells
+from mlclf.decisions.histograms.label_histogram import LabelHistogram
+from mlclf.training.full_batch.l2_search import HeldOutCells
 
 
 def counted(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> LabelHistogram:

@@ -9,8 +9,8 @@ from made_cells import made_cells, scores_of
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from mlclf.decisions.calibration_error import calibration_errors, recalibration
-from mlclf.decisions.histograms import LabelHistogram
+from mlclf.decisions.histograms.label_histogram import LabelHistogram
+from mlclf.decisions.metrics.calibration_error import calibration_errors, recalibration
 
 ROUNDING = 1e-12
 

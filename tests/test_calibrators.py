@@ -14,17 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_logits import Array, folds_of, log_loss, true_logits
 
-from mlclf.decisions.calibrator_families import beta_curve
-from mlclf.decisions.calibrators import (
-    CLEAR_NATS,
-    FAMILIES,
-    ISOTONIC_ROWS,
-    RARE_ROWS,
-    Calibrators,
-    choose_families,
-    fit_calibrators,
-)
-from mlclf.decisions.histograms import LabelHistogram
+from mlclf.decisions.calibration.choosing import CLEAR_NATS, ISOTONIC_ROWS, RARE_ROWS, choose_families, fit_calibrators
+from mlclf.decisions.calibration.curves import FAMILIES, Calibrators, beta_curve
+from mlclf.decisions.histograms.label_histogram import LabelHistogram
 from mlclf.errors import RunError
 
 
@@ -165,7 +157,7 @@ def test_labels_in_slices_are_labels_at_once(monkeypatch: pytest.MonkeyPatch) ->
     logits, labels = true_logits(1000, 7)
     folds = folds_of(2 * logits + 1, labels, num_bins=256)
     whole = fit_calibrators(folds)
-    monkeypatch.setattr("mlclf.decisions.logit_groups.SLICE_CELLS", 512)  # two labels
+    monkeypatch.setattr("mlclf.decisions.calibration.logit_groups.SLICE_CELLS", 512)  # two labels
     parts = fit_calibrators(folds)
     assert parts.family == whole.family
     torch.testing.assert_close(parts.intercept, whole.intercept, rtol=1e-5, atol=1e-5)

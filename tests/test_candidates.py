@@ -15,8 +15,9 @@ from sklearn.metrics import log_loss
 from torch import Tensor
 
 from mlclf.data.batch import Batch
-from mlclf.decisions.calibration import calibrated_loss
-from mlclf.training.candidates import (
+from mlclf.decisions.calibration.calibration import calibrated_loss
+from mlclf.training.full_batch.chunks import Chunk
+from mlclf.training.full_batch.l2_search import (
     Fit,
     FullBatchFit,
     HeldOutCells,
@@ -26,8 +27,7 @@ from mlclf.training.candidates import (
     joined_curves,
     l2_grid,
 )
-from mlclf.training.chunks import Chunk
-from mlclf.training.preconditioner import Preconditioner
+from mlclf.training.full_batch.preconditioner import Preconditioner
 
 GRID_C = (1e-4, 1e3)
 
@@ -211,7 +211,7 @@ def test_labels_in_groups_are_as_labels_together(monkeypatch: pytest.MonkeyPatch
     x, y = correlated(150, 4, 5)
     batch = made_batch(x, y, parts=np.arange(150) % 3)
     together = fitted(batch, HoldOut.folds(3), 0.02)
-    monkeypatch.setattr("mlclf.training.candidates.SOLVER_BYTES", 1)
+    monkeypatch.setattr("mlclf.training.full_batch.l2_search.SOLVER_BYTES", 1)
     apart = fitted(batch, HoldOut.folds(3), 0.02)
     torch.testing.assert_close(together.final, apart.final, rtol=1e-4, atol=1e-6)
     assert together.valid_loss == pytest.approx(apart.valid_loss, abs=1e-7)
@@ -249,9 +249,9 @@ def test_a_rare_label_follows_the_labels_of_all_groups(monkeypatch: pytest.Monke
     x, y = noisy(300, labels=3)
     batch = made_batch(x, y, parts=np.arange(300) % 3)
     grid = l2_grid(300.0, *GRID_C, 2)
-    monkeypatch.setattr("mlclf.training.candidates.SHRINKAGE_POSITIVES", 1e9)
+    monkeypatch.setattr("mlclf.training.full_batch.l2_search.SHRINKAGE_POSITIVES", 1e9)
     together = fitted(batch, HoldOut.folds(3), grid)
-    monkeypatch.setattr("mlclf.training.candidates.SOLVER_BYTES", 1)
+    monkeypatch.setattr("mlclf.training.full_batch.l2_search.SOLVER_BYTES", 1)
     apart = fitted(batch, HoldOut.folds(3), grid)
     assert apart.l2.tolist() == together.l2.tolist()
     assert len(set(apart.l2.tolist())) == 1

@@ -9,8 +9,8 @@ import pytest
 import torch
 from made_cells import cell_weights, each_kind_of_cells, made_cells, padded, row_weights, scores_of, seen_cells, sliced
 
-from mlclf.decisions import cell_slices
-from mlclf.decisions.cell_slices import CellSlice
+from mlclf.decisions.cells import cell_slices
+from mlclf.decisions.cells.cell_slices import CellSlice
 from mlclf.errors import DataError
 
 

@@ -15,14 +15,16 @@ import pyarrow.parquet as pq
 import pytest
 
 import mlclf
-from mlclf.config import load_run_file
-from mlclf.data.convert import convert_steps, shuffle_steps, split_steps
-from mlclf.data.decode import decode_unit
-from mlclf.data.shards import make_plan
-from mlclf.data.sources import STEADY
-from mlclf.data.steps import Progress
+from mlclf.config.settings import load_run_file
+from mlclf.data.convert.conversion import convert_steps
+from mlclf.data.convert.shuffling import shuffle_steps
+from mlclf.data.convert.splitting import split_steps
+from mlclf.data.parquet.decoding import decode_unit
+from mlclf.data.parquet.planning import make_plan
+from mlclf.data.storage.sources import STEADY
 from mlclf.errors import ChangedDataError
-from mlclf.jobs import fit_steps
+from mlclf.jobs.fit import fit_steps
+from mlclf.progress import Progress
 
 
 def table(rows: int = 4000, flip: bool = False) -> pa.Table:

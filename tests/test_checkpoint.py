@@ -11,8 +11,15 @@ import torch
 from made_training import Rows, drawn, run, training_of
 
 from mlclf.errors import CheckpointError, FullDiskError
-from mlclf.training.checkpoint import BEFORE, NAME, flat_optimizer, load_checkpoint, nested_optimizer, save_checkpoint
-from mlclf.training.steps import Candidate, Training
+from mlclf.training.mini_batch.checkpoint import (
+    BEFORE,
+    NAME,
+    flat_optimizer,
+    load_checkpoint,
+    nested_optimizer,
+    save_checkpoint,
+)
+from mlclf.training.mini_batch.loop import Candidate, Training
 
 OPTIMIZERS = ["adam", "adamw", "adagrad", "sgd"]
 OPTIONS: list[dict[str, Any]] = [
@@ -170,7 +177,7 @@ def test_a_checkpoint_that_is_missing_is_as_one_that_was_never_written(tmp_path:
 
 def test_another_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("mlclf.training.checkpoint.FORMAT_VERSION", 3)
+        patch.setattr("mlclf.training.mini_batch.checkpoint.FORMAT_VERSION", 3)
         save_checkpoint(tmp_path, {"a": torch.ones(1)}, {})
     message = f"{tmp_path / NAME}: checkpoint format 3, this release reads 2; start again with --overwrite"
     with pytest.raises(CheckpointError, match=f"^{re.escape(message)}$"):

@@ -683,7 +683,7 @@ def stopped_fit(mlclf_command: Any, monkeypatch: pytest.MonkeyPatch, stop: Calla
         stop()
 
     with monkeypatch.context() as patch:
-        patch.setattr("mlclf.runs.RunFolder.write_model", write_model)
+        patch.setattr("mlclf.run_folder.RunFolder.write_model", write_model)
         called = mlclf_command("fit", "ok.parquet", *FIT)
     assert not Path("run/manifest.json").exists()
     assert mlclf_command("evaluate", "run", "ok.parquet").err == (
@@ -712,7 +712,7 @@ def test_a_full_disk_is_exit_code_1(mlclf_command: Any, monkeypatch: pytest.Monk
         raise OSError(28, "No space left on device", "run/model.safetensors")
 
     with monkeypatch.context() as patch:
-        patch.setattr("mlclf.runs.RunFolder.write_model", lambda *_: fail())
+        patch.setattr("mlclf.run_folder.RunFolder.write_model", lambda *_: fail())
         called = mlclf_command("fit", "ok.parquet", *FIT)
     assert called.code == 1
     assert "defect" not in called.err

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mlclf.data import column_samples
-from mlclf.data.column_samples import free_texts, index_columns, is_free_text, list_width
-from mlclf.data.shards import Plan, make_plan
+from mlclf.data.parquet.planning import Plan, make_plan
+from mlclf.data.schema import samples as column_samples
+from mlclf.data.schema.samples import free_texts, index_columns, is_free_text, list_width
 
 RANDOM = np.random.default_rng(0)
 NAMES = [f"name{index}" for index in range(30)]

@@ -12,7 +12,7 @@ from hypothesis import settings as trying
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from mlclf.config import Arguments, RunFile, Settings, load_run_file
+from mlclf.config.settings import Arguments, RunFile, Settings, load_run_file
 from mlclf.errors import ConfigError, RunError
 
 
@@ -84,7 +84,7 @@ def test_settings_are_frozen() -> None:
 
 
 def test_import_does_not_import_torch() -> None:
-    code = "import sys, mlclf.config; assert not {'torch', 'pyarrow', 'polars'} & set(sys.modules)"
+    code = "import sys, mlclf.config.settings; assert not {'torch', 'pyarrow', 'polars'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from mlclf.decisions.binomial import log_upper_tail
-from mlclf.decisions.certificates import Certified
-from mlclf.decisions.constraints import certified, shared_level
-from mlclf.decisions.histograms import LabelHistogram
-from mlclf.decisions.objectives import Objective
-from mlclf.decisions.scores import scores_of
-from mlclf.decisions.sequences import start_counts
+from mlclf.decisions.guarantees.binomial import log_upper_tail
+from mlclf.decisions.guarantees.cut_grid import Certified
+from mlclf.decisions.guarantees.fixed_sequences import start_counts
+from mlclf.decisions.guarantees.independent_rows import certified, shared_level
+from mlclf.decisions.histograms.label_histogram import LabelHistogram
+from mlclf.decisions.scorer import scores_of
+from mlclf.decisions.thresholds.objectives import Objective
 from mlclf.errors import ConfigError
 
 PRECISION, RECALL, FPR = Objective("precision", (0.9,)), Objective("recall", (0.9,)), Objective("fpr", (0.02,))

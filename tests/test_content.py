@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mlclf
-from mlclf.data.content import Contents, content_digest
-from mlclf.data.shards import make_plan
+from mlclf.data.parquet.content import Contents, content_digest
+from mlclf.data.parquet.planning import make_plan
 from mlclf.errors import ConfigError
 
 BYTES = np.random.default_rng(0).integers(0, 256, 20_000, np.uint8).tobytes()

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mlclf.data.convert import convert, convert_steps
-from mlclf.data.convert import lines as text_lines
-from mlclf.data.footers import read_footers
-from mlclf.data.shards import make_plan
+from mlclf.data.convert.conversion import convert, convert_steps
+from mlclf.data.convert.formats import text_lines
+from mlclf.data.parquet.column_statistics import read_footers
+from mlclf.data.parquet.planning import make_plan
 from mlclf.errors import ConfigError, DataError
 
 MEKA = """% a note

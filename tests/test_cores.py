@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import mlclf
-from mlclf.data.cores import cores_left_by
+from mlclf.machine.threads import cores_left_by
 
 THREADS = 6
 

@@ -20,9 +20,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlclf.data.convert import convert, convert_steps, records
-from mlclf.data.convert.csv_rows import blank_line, may_hold_codes, types_of_columns
-from mlclf.data.convert.dialect import Dialect, Malformed, delimiter_of
+from mlclf.data.convert.conversion import convert, convert_steps
+from mlclf.data.convert.formats import csv_records as records
+from mlclf.data.convert.formats.csv_dialect import Dialect, Malformed, delimiter_of
+from mlclf.data.convert.formats.csv_rows import blank_line, may_hold_codes, types_of_columns
 from mlclf.errors import ConfigError, DataError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from mlclf.decisions.cells import Cells
-from mlclf.decisions.curves import precision_recall_curve, roc_curve
-from mlclf.decisions.histograms import LabelHistogram
-from mlclf.decisions.ranking import auroc
-from mlclf.decisions.refinement import refined
-from mlclf.decisions.scores import scores_of
+from mlclf.decisions.cells.cells import Cells
+from mlclf.decisions.histograms.label_histogram import LabelHistogram
+from mlclf.decisions.metrics.curves import precision_recall_curve, roc_curve
+from mlclf.decisions.metrics.ranking import auroc
+from mlclf.decisions.metrics.refinement import refined
+from mlclf.decisions.scorer import scores_of
 
 
 def drawn(weighted: bool) -> tuple[LabelHistogram, Tensor, Tensor, Tensor]:

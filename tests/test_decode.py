@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlclf.data import decode
-from mlclf.data.decode import decode_unit
-from mlclf.data.shards import Plan, make_plan
-from mlclf.data.sources import STEADY
+from mlclf.data.parquet import decoding as decode
+from mlclf.data.parquet.decoding import decode_unit
+from mlclf.data.parquet.planning import Plan, make_plan
+from mlclf.data.storage.sources import STEADY
 from mlclf.errors import ChangedDataError, CorruptDataError, DataError
 
 

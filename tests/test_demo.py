@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from mlclf import demo
-from mlclf.data.features.table import Features
-from mlclf.data.pool import Pool
-from mlclf.data.rows import RowEncoder
-from mlclf.data.schema import find_schema
-from mlclf.data.shards import make_plan
+from mlclf.data.features.features import Features
+from mlclf.data.parquet.planning import make_plan
+from mlclf.data.schema.finding import find_schema
+from mlclf.data.streaming.pool import Pool
+from mlclf.data.streaming.row_encoder import RowEncoder
+from mlclf.demo import job as demo
 from mlclf.errors import ConfigError
 
 

@@ -12,17 +12,17 @@ import pytest
 import torch
 
 from mlclf.data.batch import ON_HOST, Batch
-from mlclf.data.loader import BatchStream
-from mlclf.data.pool import PoolShape, Slab
-from mlclf.data.rows import RowEncoder
-from mlclf.data.schema import find_schema
-from mlclf.data.selection import Selection
-from mlclf.data.shards import Plan, make_plan
-from mlclf.data.splits import Split
-from mlclf.data.statistics import Statistics, fit_statistics
-from mlclf.data.where import parse_where
+from mlclf.data.parquet.planning import Plan, make_plan
+from mlclf.data.passes.statistics import Statistics, fit_statistics
+from mlclf.data.sampling.selection import Selection
+from mlclf.data.sampling.splits import Split
+from mlclf.data.schema.finding import find_schema
+from mlclf.data.streaming.batch_stream import BatchStream
+from mlclf.data.streaming.pool import PoolShape, Slab
+from mlclf.data.streaming.row_encoder import RowEncoder
+from mlclf.data.where.condition import parse_where
 from mlclf.errors import CorruptDataError
-from mlclf.training.device_pool import DevicePool, room_on
+from mlclf.training.mini_batch.device_pool import DevicePool, room_on
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
 DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, needs_gpu])]

@@ -11,8 +11,8 @@ import torch
 from sklearn.metrics import average_precision_score, brier_score_loss, f1_score, log_loss, roc_auc_score
 from torch import Tensor
 
-from mlclf.decisions.cell_slices import SLICE_CELLS
-from mlclf.decisions.evaluation import Evaluation
+from mlclf.decisions.cells.cell_slices import SLICE_CELLS
+from mlclf.decisions.evaluation.evaluation import Evaluation
 from mlclf.errors import DataError
 
 ROUNDING = 1e-12

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mlclf.data import expansion
-from mlclf.data.decode import decode_unit
-from mlclf.data.plain import with_plain_columns
-from mlclf.data.shards import make_plan
+from mlclf.data.parquet import expansion
+from mlclf.data.parquet.decoding import decode_unit
+from mlclf.data.parquet.planning import make_plan
+from mlclf.data.parquet.polars_columns import with_plain_columns
 from mlclf.errors import DataError
 
 ROWS = 4_000

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mlclf.data.features.table import Features
-from mlclf.data.schema import FeatureColumn, Schema
+from mlclf.data.features.features import Features
+from mlclf.data.schema.finding import FeatureColumn, Schema
 from mlclf.errors import RunError
 
 WHERE = "a.parquet row group 0"

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mlclf.data.fit_memory import LIBRARY_BYTES, FitSize
-from mlclf.data.inspection import inspect
+from mlclf.data.inspection.fit_memory import LIBRARY_BYTES, FitSize
+from mlclf.data.inspection.report import inspect
 
 WITHIN = 0.25
 BUDGET = 512 << 20

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pyarrow.parquet.encryption as pe
 import pytest
 
-from mlclf.data.footers import ColumnFooter, _leading_integers, read_footers
-from mlclf.data.inspection import inspect, summary_lines
-from mlclf.data.shards import make_plan
-from mlclf.data.sources import STEADY
+from mlclf.data.inspection.report import inspect, summary_lines
+from mlclf.data.parquet.column_statistics import ColumnFooter, _leading_integers, read_footers
+from mlclf.data.parquet.planning import make_plan
+from mlclf.data.storage.sources import STEADY
 from mlclf.errors import ChangedDataError
 
 

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mlclf.data.shards import make_plan
-from mlclf.data.sources import find_sources
+from mlclf.data.parquet.planning import make_plan
+from mlclf.data.storage.sources import find_sources
 from mlclf.errors import DataError
 from mlclf.given_files import found_at, problem_of, read_given
 

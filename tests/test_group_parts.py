@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlclf.data import group_parts
-from mlclf.data.group_parts import GroupSizes, dealt, even_folds, group_sizes, held_out, is_far
-from mlclf.data.shards import Plan, make_plan
-from mlclf.data.splits import (
+from mlclf.data.parquet.planning import Plan, make_plan
+from mlclf.data.passes import group_parts
+from mlclf.data.passes.group_parts import GroupSizes, dealt, even_folds, group_sizes, held_out, is_far
+from mlclf.data.sampling.splits import (
     CHOICE,
     DECISION,
     HALVES,
@@ -27,7 +27,7 @@ from mlclf.data.splits import (
     is_missing,
     row_hashes,
 )
-from mlclf.data.where import parse_where
+from mlclf.data.where.condition import parse_where
 
 
 def plan_of(folder: Path, values: Any, row_group_size: int = 7) -> Plan:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.utils import murmurhash3_32
 
-from mlclf.data.hashing import murmur3_32
+from mlclf.data.arrow.murmur import murmur3_32
 
 
 def oracle(values: list[bytes], seed: int = 0) -> list[int]:

@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mlclf.data.features.hinges import Hinges, quantile_knots, shortest
+from mlclf.data.features.features import Features
+from mlclf.data.features.knots import Hinges, quantile_knots, shortest
 from mlclf.data.features.numeric import LARGEST
-from mlclf.data.features.table import Features
-from mlclf.data.schema import FeatureColumn, Schema
+from mlclf.data.schema.finding import FeatureColumn, Schema
 
 WHERE = "a.parquet row group 0"
 

@@ -12,7 +12,7 @@ import typer
 
 import mlclf
 from mlclf.cli import app as application
-from mlclf.config import Settings
+from mlclf.config.settings import Settings
 
 PACKAGE = Path(mlclf.__file__).parent
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")

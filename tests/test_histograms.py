@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mlclf.decisions import counting, histograms
-from mlclf.decisions.histograms import LabelHistogram, bins_for
+from mlclf.decisions.histograms import counting
+from mlclf.decisions.histograms import label_histogram as histograms
+from mlclf.decisions.histograms.label_histogram import LabelHistogram, bins_for
 from mlclf.errors import DataError, RunError
 
 SUMS = ("counts", "least", "greatest", "positive_rows", "rows", "weighted_squares", "weighted_rows")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from made_types import LOGICAL, WRAPPINGS, wrapped
 from sklearn.utils import murmurhash3_32
 
-from mlclf.data.identities import canonical, is_comparable, levels_of, value_hashes, value_numbers
+from mlclf.data.arrow.identities import canonical, is_comparable, levels_of, value_hashes, value_numbers
 from mlclf.errors import DataError
 
 

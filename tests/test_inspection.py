@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mlclf.config import load_run_file
-from mlclf.data.convert import shuffle
-from mlclf.data.inspection import inspect, summary_lines
+from mlclf.config.settings import load_run_file
+from mlclf.data.convert.shuffling import shuffle
+from mlclf.data.inspection.report import inspect, summary_lines
 from mlclf.errors import ConfigError, DataError
 from mlclf.messages import printable
 
@@ -84,7 +84,7 @@ def test_footers_alone_give_files_sizes_and_columns(folder: Path) -> None:
 
 def test_footers_alone_load_no_torch(folder: Path) -> None:
     code = (
-        "import sys; from mlclf.data.inspection import inspect, summary_lines; "
+        "import sys; from mlclf.data.inspection.report import inspect, summary_lines; "
         f"summary_lines(inspect({str(folder)!r})); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -301,7 +301,7 @@ def test_labels_sorted_across_units_are_measured_and_warned_of(tmp_path: Path, m
     ) in summary_lines(report)
     json.dumps(report, allow_nan=False)
 
-    monkeypatch.setattr("mlclf.data.convert.writing.GROUP_ROWS", 2_000)
+    monkeypatch.setattr("mlclf.data.convert.row_groups.GROUP_ROWS", 2_000)
     shuffle(str(tmp_path / "sorted"), tmp_path / "shuffled", memory_budget=64 << 20)
     report = inspect(str(tmp_path / "shuffled"), ["label_*"], settings=tight)
     assert report["mixing"]["worst"]["deviation_ratio"] < 1.05

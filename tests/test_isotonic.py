@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlclf.decisions.isotonic import END_SLOPE, apply_knots, fit_isotonic
+from mlclf.decisions.calibration.isotonic import END_SLOPE, apply_knots, fit_isotonic
 
 
 def counts_of(seed: int, labels: int = 6, places: int = 80) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from mlclf.decisions.histograms import LabelHistogram
-from mlclf.decisions.objectives import parse_objective
-from mlclf.decisions.scores import scores_of
-from mlclf.decisions.tuning import tune_thresholds
+from mlclf.decisions.histograms.label_histogram import LabelHistogram
+from mlclf.decisions.scorer import scores_of
+from mlclf.decisions.thresholds.best_cut import tune_thresholds
+from mlclf.decisions.thresholds.objectives import parse_objective
 
 
 def draw(seed: int, rows: int = 12, labels: int = 3) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,13 +13,13 @@ import pytest
 import torch
 from made_scores import lists
 
-from mlclf.data.shards import make_plan
-from mlclf.decisions import label_blocks as blocks
-from mlclf.decisions.cells import Cells
-from mlclf.decisions.label_blocks import in_label_blocks, label_blocks
-from mlclf.decisions.objectives import parse_objective
-from mlclf.decisions.score_files import ScoreFiles
-from mlclf.decisions.score_pairing import open_score_files
+from mlclf.data.parquet.planning import make_plan
+from mlclf.decisions.cells.cells import Cells
+from mlclf.decisions.score_files import label_blocks as blocks
+from mlclf.decisions.score_files.label_blocks import in_label_blocks, label_blocks
+from mlclf.decisions.score_files.pairing import open_score_files
+from mlclf.decisions.score_files.reading import ScoreFiles
+from mlclf.decisions.thresholds.objectives import parse_objective
 from mlclf.decisions.tuner import Tuner
 from mlclf.errors import DataError
 
@@ -30,7 +30,7 @@ NUM_LABELS, FILES, ROWS, GROUP_ROWS = 7, 2, 330, 50
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("BLOCK_LABELS", 3), ("LEAST_LABELS", NUM_LABELS), ("STRETCH_ROWS", 120)):
         monkeypatch.setattr(blocks, name, value)
-    monkeypatch.setattr("mlclf.data.shards.UNIT_ROWS", GROUP_ROWS)
+    monkeypatch.setattr("mlclf.data.parquet.planning.UNIT_ROWS", GROUP_ROWS)
 
 
 def columns(seed: int, kind: str, hidden: float) -> dict[str, Any]:

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlclf.data.label_lists import num_elements, spread
-from mlclf.data.labels import UNOBSERVED, ColumnCounter, LabelColumns, make_labels
-from mlclf.data.layouts import laid_out
-from mlclf.data.schema import Schema, find_schema
-from mlclf.data.shards import Plan, make_plan
+from mlclf.data.arrow.layouts import laid_out
+from mlclf.data.labels.label_columns import UNOBSERVED, ColumnCounter, LabelColumns, make_labels
+from mlclf.data.parquet.planning import Plan, make_plan
+from mlclf.data.schema.finding import Schema, find_schema
+from mlclf.data.schema.label_lists import num_elements, spread
 from mlclf.errors import ConfigError, DataError
 
 _ = UNOBSERVED

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mlclf.data.labels import (
+from mlclf.data.labels.label_columns import (
     UNOBSERVED,
     ColumnCounter,
     LabelColumns,
@@ -24,7 +24,7 @@ from mlclf.data.labels import (
     list_parts,
     make_labels,
 )
-from mlclf.data.schema import Schema
+from mlclf.data.schema.finding import Schema
 from mlclf.errors import DataError
 
 WHERE = "a.parquet row group 0"

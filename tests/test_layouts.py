@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mlclf.data.convert import convert
-from mlclf.data.decode import decode_unit
-from mlclf.data.layouts import has_views, laid_out, laid_out_column, plain
-from mlclf.data.shards import make_plan
+from mlclf.data.arrow.layouts import has_views, laid_out, laid_out_column, plain
+from mlclf.data.convert.conversion import convert
+from mlclf.data.parquet.decoding import decode_unit
+from mlclf.data.parquet.planning import make_plan
 
 WORDS = pa.array(["longer than twelve bytes", "b"], pa.string_view())
 CODES = pa.DictionaryArray.from_arrays(pa.array([1, None, 0, 1], pa.int8()), WORDS)

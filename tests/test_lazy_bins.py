@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from mlclf.decisions import lazy_bins
-from mlclf.decisions.histograms import LabelHistogram
-from mlclf.decisions.objectives import parse_objective
-from mlclf.decisions.ranking import auroc, average_precision
-from mlclf.decisions.scores import scores_of
-from mlclf.decisions.tuning import tune_thresholds
+from mlclf.decisions.histograms import lazy_bins
+from mlclf.decisions.histograms.label_histogram import LabelHistogram
+from mlclf.decisions.metrics.ranking import auroc, average_precision
+from mlclf.decisions.scorer import scores_of
+from mlclf.decisions.thresholds.best_cut import tune_thresholds
+from mlclf.decisions.thresholds.objectives import parse_objective
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is taken whole elsewhere")
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from made_batches import made_batch
 
-from mlclf.decisions.calibration import calibrated_loss
-from mlclf.training.candidates import FullBatchFit, HoldOut, LabelTotals
-from mlclf.training.chunks import Chunk
-from mlclf.training.levels import level_heads, level_shifts
+from mlclf.decisions.calibration.calibration import calibrated_loss
+from mlclf.training.fold_levels import level_heads, level_shifts
+from mlclf.training.full_batch.chunks import Chunk
+from mlclf.training.full_batch.l2_search import FullBatchFit, HoldOut, LabelTotals
 from mlclf.training.models import LinearHead
 
 

@@ -14,14 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlclf.data.batch import Batch
-from mlclf.data.loader import BatchStream
-from mlclf.data.pool import Pool, PoolShape
-from mlclf.data.rows import RowEncoder
-from mlclf.data.schema import find_schema
-from mlclf.data.selection import Selection
-from mlclf.data.shards import Plan, make_plan
-from mlclf.data.splits import CHOICE, DECISION, TRAIN, Split
-from mlclf.data.statistics import Statistics, fit_statistics
+from mlclf.data.parquet.planning import Plan, make_plan
+from mlclf.data.passes.statistics import Statistics, fit_statistics
+from mlclf.data.sampling.selection import Selection
+from mlclf.data.sampling.splits import CHOICE, DECISION, TRAIN, Split
+from mlclf.data.schema.finding import find_schema
+from mlclf.data.streaming.batch_stream import BatchStream
+from mlclf.data.streaming.pool import Pool, PoolShape
+from mlclf.data.streaming.row_encoder import RowEncoder
 from mlclf.errors import CheckpointError, ConfigError
 
 
@@ -118,7 +118,7 @@ def test_every_row_once_with_its_labels(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, shards: list[list[int]],
     batch_rows: int, slabs: int, shuffle: bool, seed: int, unit_rows: int, lanes: int, cut: int, world_size: int,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("mlclf.data.shards.UNIT_ROWS", unit_rows)
+    monkeypatch.setattr("mlclf.data.parquet.planning.UNIT_ROWS", unit_rows)
     plan = write(tmp_path_factory.mktemp("loader"), shards)
     encoder = encoder_of(plan)
     pool = PoolShape(slabs, 64, lanes=lanes)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from made_logits import folds_of, histogram_of, true_logits
 
-from mlclf.decisions.histograms import LabelHistogram
-from mlclf.decisions.logit_groups import GROUPS, LogitGroups
+from mlclf.decisions.calibration.logit_groups import GROUPS, LogitGroups
+from mlclf.decisions.histograms.label_histogram import LabelHistogram
 
 
 def test_every_row_is_in_one_group_and_centres_are_means() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mlclf import memory
+from mlclf.machine import memory
 
 
 def test_no_more_than_the_machine_has() -> None:
@@ -19,7 +19,7 @@ def test_no_more_than_the_machine_has() -> None:
 def test_a_limit_of_the_process_counts() -> None:
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))\n"
-        "from mlclf.memory import free_bytes; print(free_bytes())"
+        "from mlclf.machine.memory import free_bytes; print(free_bytes())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 0 < int(done.stdout) < 1 << 30

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mlclf import addresses, given_files, messages
 from mlclf.errors import DataError, MlclfError, RunError
 from mlclf.messages import LONGEST, command, cut, listed, quoted, safe, shortened, some_of, word
-from mlclf.runs import RunFolder
+from mlclf.run_folder import RunFolder
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=300) | st.sampled_from(
     [

@@ -22,9 +22,9 @@ from torchmetrics.functional.classification import (
     multilabel_specificity,
 )
 
-from mlclf.decisions import metrics
-from mlclf.decisions.cells import Cells
-from mlclf.decisions.metrics import DecisionCounts
+from mlclf.decisions.cells.cells import Cells
+from mlclf.decisions.metrics import confusion as metrics
+from mlclf.decisions.metrics.confusion import DecisionCounts
 
 ROUNDING = 1e-12
 THRESHOLDS = torch.tensor([0.2, 0.5, 0.05, 0.9])

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from mlclf.data.mixing import ClusterTally, Mixing, estimate_mixing, live_clusters
-from mlclf.data.schema import find_schema
-from mlclf.data.shards import make_plan
+from mlclf.data.inspection.mixing import ClusterTally, Mixing, estimate_mixing, live_clusters
+from mlclf.data.parquet.planning import make_plan
+from mlclf.data.schema.finding import find_schema
 
 BATCH_ROWS = 512
 

@@ -19,9 +19,9 @@ from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 from torchmetrics.functional.classification import binary_auroc
 
 import mlclf
-from mlclf.data.labels import UNOBSERVED, LabelColumns
-from mlclf.decisions.evaluation import Evaluation
-from mlclf.decisions.scores import scores_of
+from mlclf.data.labels.label_columns import UNOBSERVED, LabelColumns
+from mlclf.decisions.evaluation.evaluation import Evaluation
+from mlclf.decisions.scorer import scores_of
 from mlclf.errors import DataError
 
 ROWS = 300

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from mlclf.decisions.objectives import Objective, parse_objective
+from mlclf.decisions.thresholds.objectives import Objective, parse_objective
 from mlclf.errors import ConfigError
 
 KNOWN = (

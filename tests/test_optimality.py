@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from mlclf.data.batch import Batch
-from mlclf.training.chunks import Problems
-from mlclf.training.optimality import optimality_of
-from mlclf.training.preconditioner import InputMoments
-from mlclf.training.solvers import lbfgs
+from mlclf.training.full_batch.chunks import Problems
+from mlclf.training.full_batch.lbfgs import lbfgs
+from mlclf.training.full_batch.optimality import optimality_of
+from mlclf.training.full_batch.preconditioner import InputMoments
 
 ROWS, INPUTS, LABELS = 300, 6, 3
 POS_WEIGHT = torch.tensor([1.0, 4.0, 0.5], dtype=torch.float64)

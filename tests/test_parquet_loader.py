@@ -13,10 +13,10 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 import mlclf
-from mlclf.data import statistics
-from mlclf.data.cache import SlabCache
-from mlclf.data.shards import make_plan
-from mlclf.data.where import parse_where
+from mlclf.data.parquet.planning import make_plan
+from mlclf.data.passes import statistics
+from mlclf.data.streaming.slab_cache import SlabCache
+from mlclf.data.where.condition import parse_where
 from mlclf.errors import ConfigError, CorruptDataError, DataError
 
 ROWS = 3000
@@ -41,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _small_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlclf.data.shards.UNIT_ROWS", 200)
+    monkeypatch.setattr("mlclf.data.parquet.planning.UNIT_ROWS", 200)
 
 
 def numbers_of(loader: Any) -> list[int]:

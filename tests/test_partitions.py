@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mlclf.data.decode import decode_unit
-from mlclf.data.partitions import folder_type, folder_type_of_format_1
-from mlclf.data.shards import Plan, make_plan
+from mlclf.data.parquet.decoding import decode_unit
+from mlclf.data.parquet.planning import Plan, make_plan
+from mlclf.data.storage.partitions import folder_type, folder_type_of_format_1
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlclf.data.batch import Batch, joined, padded
-from mlclf.data.labels import UNOBSERVED
-from mlclf.data.pool import (
+from mlclf.data.labels.label_columns import UNOBSERVED
+from mlclf.data.parquet.planning import Unit, make_plan
+from mlclf.data.sampling.batch_plan import SPAN_ROWS
+from mlclf.data.streaming.pool import (
     DECODED_COPIES,
     LANES,
     MAX_SLAB_ROWS,
@@ -28,8 +30,6 @@ from mlclf.data.pool import (
     pool_shape,
     reader_bytes,
 )
-from mlclf.data.schedule import SPAN_ROWS
-from mlclf.data.shards import Unit, make_plan
 from mlclf.errors import ConfigError
 
 

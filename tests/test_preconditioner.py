@@ -12,10 +12,10 @@ from made_problems import chunks_of, problems_of
 from torch import Tensor
 
 from mlclf.data.batch import Batch
-from mlclf.training import preconditioner
-from mlclf.training.chunks import Chunk, Problems
-from mlclf.training.preconditioner import InputMoments, Preconditioner
-from mlclf.training.solvers import lbfgs, smooth_objective
+from mlclf.training.full_batch import preconditioner
+from mlclf.training.full_batch.chunks import Chunk, Problems
+from mlclf.training.full_batch.lbfgs import lbfgs, smooth_objective
+from mlclf.training.full_batch.preconditioner import InputMoments, Preconditioner
 
 ROWS, VOCABULARY, LABELS = 300, 9, 3
 POS_WEIGHT = torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from made_logits import Array, histogram_of
 
-from mlclf.decisions.histograms import LabelHistogram
-from mlclf.decisions.prevalence import Prevalence, estimate_prevalence, prevalence_shifts, reweighted
+from mlclf.decisions.calibration.prevalence import Prevalence, estimate_prevalence, prevalence_shifts, reweighted
+from mlclf.decisions.histograms.label_histogram import LabelHistogram
 
 
 def drawn(rows: int, prevalence: float, labels: int, distance: float, seed: int) -> tuple[Array, Array]:

@@ -6,9 +6,9 @@ from collections.abc import Generator
 
 import pytest
 
-from mlclf import progress
-from mlclf.data.steps import Progress
-from mlclf.progress import shown
+from mlclf.cli import display as progress
+from mlclf.cli.display import shown
+from mlclf.progress import Progress
 
 
 def job(*steps: Progress) -> Generator[Progress, None, str]:

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_conditions import COLUMNS, conditions, tables
 
-from mlclf.data.child import FileFooter
-from mlclf.data.pruning import groups_that_may_match, matching_groups
-from mlclf.data.shards import make_plan
-from mlclf.data.where import parse_where
+from mlclf.data.parquet.child_process import FileFooter
+from mlclf.data.parquet.planning import make_plan
+from mlclf.data.where.condition import parse_where
+from mlclf.data.where.row_groups import groups_that_may_match, matching_groups
 from mlclf.errors import ConfigError
 
 

@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mlclf.data import ranges
-from mlclf.data.ranges import chunk_ranges, joined_ranges
+from mlclf.data.storage import byte_ranges as ranges
+from mlclf.data.storage.byte_ranges import chunk_ranges, joined_ranges
 
 
 def test_chunks_of_columns_by_their_top_level_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

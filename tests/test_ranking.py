@@ -11,9 +11,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 from torchmetrics.functional.classification import multilabel_auroc, multilabel_average_precision
 
-from mlclf.decisions import histograms
-from mlclf.decisions.histograms import LabelHistogram
-from mlclf.decisions.ranking import auroc, average_precision, exact_ranking, has_both_classes
+from mlclf.decisions.histograms import label_histogram as histograms
+from mlclf.decisions.histograms.label_histogram import LabelHistogram
+from mlclf.decisions.metrics.ranking import auroc, average_precision, exact_ranking, has_both_classes
 
 ROUNDING = 1e-12  # sums of at most a few thousand float64 numbers near 1
 

@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mlclf.data.readers import decoded_pieces
-from mlclf.data.shards import Plan, make_plan
+from mlclf.data.parquet.planning import Plan, make_plan
+from mlclf.data.parquet.readers import decoded_pieces
 from mlclf.errors import DataError
 
 

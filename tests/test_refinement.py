@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
-from mlclf.decisions.cells import Cells
-from mlclf.decisions.histograms import LabelHistogram
-from mlclf.decisions.ranking import auroc, average_precision, exact_ranking, exact_rankings
-from mlclf.decisions.refinement import Refinement, refined
+from mlclf.decisions.cells.cells import Cells
+from mlclf.decisions.histograms.label_histogram import LabelHistogram
+from mlclf.decisions.metrics.ranking import auroc, average_precision, exact_ranking, exact_rankings
+from mlclf.decisions.metrics.refinement import Refinement, refined
 from mlclf.errors import DataError
 
 ROUNDING = 1e-12  # sums of at most a few thousand float64 numbers near 1

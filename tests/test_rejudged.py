@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from mlclf.decisions.evaluation import Evaluation
-from mlclf.decisions.histograms import LabelHistogram
-from mlclf.decisions.rejudged import confusion_at, rejudged
-from mlclf.decisions.scores import scores_of
-from mlclf.decisions.thresholds import Thresholds, fallback_thresholds
+from mlclf.decisions.evaluation.evaluation import Evaluation
+from mlclf.decisions.evaluation.other_thresholds import confusion_at, rejudged
+from mlclf.decisions.histograms.label_histogram import LabelHistogram
+from mlclf.decisions.scorer import scores_of
+from mlclf.decisions.thresholds.thresholds import Thresholds, fallback_thresholds
 
 NAMES = ["a", "b", "c"]
 PREVALENCES = torch.tensor([0.4, 0.3, 0.5], dtype=torch.float64)

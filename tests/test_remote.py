@@ -23,11 +23,12 @@ from fsspec.implementations.memory import MemoryFileSystem
 from s3_server import FaultyProxy, S3Server
 
 from mlclf.addresses import secrets_of, without_credentials
-from mlclf.data import remote, sources
-from mlclf.data.decode import decode_unit
-from mlclf.data.remote import RemoteError, open_remote, persist
-from mlclf.data.shards import Plan, make_plan
-from mlclf.data.sources import STEADY, Source, find_sources
+from mlclf.data.parquet.decoding import decode_unit
+from mlclf.data.parquet.planning import Plan, make_plan
+from mlclf.data.storage import remote_files as remote
+from mlclf.data.storage import sources
+from mlclf.data.storage.remote_files import RemoteError, open_remote, persist
+from mlclf.data.storage.sources import STEADY, Source, find_sources
 from mlclf.errors import ChangedDataError, DataError
 
 COLUMNS = [f"c{number:02d}" for number in range(50)]

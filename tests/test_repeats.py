@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mlclf.config import load_run_file
-from mlclf.data.repeats import RepeatedRows
-from mlclf.jobs.fit_job import fit_steps
+from mlclf.config.settings import load_run_file
+from mlclf.data.passes.repeats import RepeatedRows
+from mlclf.jobs.fit import fit_steps
 
 
 def counted(table: pa.Table, cuts: int = 1, **options: Any) -> RepeatedRows:

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mlclf.config import load_run_file
-from mlclf.data import column_samples
-from mlclf.data.features import vocabulary
-from mlclf.data.schema import find_schema
-from mlclf.data.shards import Plan, make_plan
+from mlclf.config.settings import load_run_file
+from mlclf.data.features import categories as vocabulary
+from mlclf.data.parquet.planning import Plan, make_plan
+from mlclf.data.schema import samples as column_samples
+from mlclf.data.schema.finding import find_schema
 
 PAGE = (Path(__file__).parents[1] / "docs" / "roles.md").read_text()
 

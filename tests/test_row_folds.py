@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from mlclf.data import row_folds as module
-from mlclf.data.row_folds import RareCells, row_folds
-from mlclf.data.schema import find_schema
-from mlclf.data.shards import make_plan
-from mlclf.data.splits import Split
-from mlclf.data.where import parse_where
+from mlclf.data.parquet.planning import make_plan
+from mlclf.data.passes import row_folds as module
+from mlclf.data.passes.row_folds import RareCells, row_folds
+from mlclf.data.sampling.splits import Split
+from mlclf.data.schema.finding import find_schema
+from mlclf.data.where.condition import parse_where
 
 
 def folds_of(

@@ -24,9 +24,9 @@ from torchmetrics.functional.classification import (
 )
 from torchmetrics.functional.retrieval import retrieval_normalized_dcg, retrieval_precision
 
-from mlclf.decisions.cell_slices import cell_slices
-from mlclf.decisions.cells import Cells
-from mlclf.decisions.row_rankings import RANKINGS, RowRankings, row_rankings
+from mlclf.decisions.cells.cell_slices import cell_slices
+from mlclf.decisions.cells.cells import Cells
+from mlclf.decisions.metrics.label_ranking import RANKINGS, RowRankings, row_rankings
 
 ROUNDING = 1e-12
 ACROSS = ("label_ranking_average_precision", "coverage_error", "label_ranking_loss")

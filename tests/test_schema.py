@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mlclf.data.schema import Schema, check_shards, drift, family, find_schema, matches, names_and_globs
-from mlclf.data.shards import Plan, make_plan
+from mlclf.data.parquet.planning import Plan, make_plan
+from mlclf.data.schema.finding import Schema, check_shards, drift, family, find_schema, matches, names_and_globs
 from mlclf.errors import ConfigError, DataError, RunError
 
 PAIR = {"values": pa.array([[0.5]], pa.list_(pa.float32())), "indices": pa.array([[3]])}

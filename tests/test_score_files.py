@@ -14,16 +14,16 @@ import pytest
 import torch
 from made_scores import NAMES, lists, made_scores, probabilities, tags, wide, written
 
-from mlclf.data.shards import make_plan
-from mlclf.decisions.cells import Cells, row_identities, value_identities
-from mlclf.decisions.file_thresholds import in_file_scale
-from mlclf.decisions.histograms import LabelHistogram
-from mlclf.decisions.objectives import parse_objective
-from mlclf.decisions.score_columns import file_logits
-from mlclf.decisions.score_files import ScoreFiles
-from mlclf.decisions.score_pairing import open_score_files
-from mlclf.decisions.scores import scores_of
-from mlclf.decisions.tuning import tune_thresholds
+from mlclf.data.parquet.planning import make_plan
+from mlclf.decisions.cells.cells import Cells, row_identities, value_identities
+from mlclf.decisions.histograms.label_histogram import LabelHistogram
+from mlclf.decisions.score_files.columns import file_logits
+from mlclf.decisions.score_files.file_thresholds import in_file_scale
+from mlclf.decisions.score_files.pairing import open_score_files
+from mlclf.decisions.score_files.reading import ScoreFiles
+from mlclf.decisions.scorer import scores_of
+from mlclf.decisions.thresholds.best_cut import tune_thresholds
+from mlclf.decisions.thresholds.objectives import parse_objective
 from mlclf.errors import ConfigError, DataError
 
 ROWS = 200

@@ -10,8 +10,8 @@ import torch
 from made_cells import cell_weights, each_kind_of_cells, made_cells, padded, part_of, sliced
 from sklearn.metrics import brier_score_loss, log_loss
 
-from mlclf.decisions.cells import Cells
-from mlclf.decisions.score_losses import LossSums
+from mlclf.decisions.cells.cells import Cells
+from mlclf.decisions.metrics.log_loss import LossSums
 
 ROUNDING = 1e-12
 

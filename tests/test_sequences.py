@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from mlclf.decisions.binomial import upper_tail_within
-from mlclf.decisions.sequences import reached, reached_with_carry, start_counts, starts_of
+from mlclf.decisions.guarantees.binomial import upper_tail_within
+from mlclf.decisions.guarantees.fixed_sequences import reached, reached_with_carry, start_counts, starts_of
 
 GROWTH = -math.log(0.9)
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mlclf.data.shards import UNIT_ROWS, Unit, make_plan
+from mlclf.data.parquet.planning import UNIT_ROWS, Unit, make_plan
 from mlclf.errors import DataError
 from mlclf.messages import listed
 

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from mlclf.decisions.cells import Cells, row_identities, value_identities
-from mlclf.decisions.cutoffs import best_cuts, cuts_of
-from mlclf.decisions.folds import FoldHistograms, summed
-from mlclf.decisions.histograms import LabelHistogram
-from mlclf.decisions.objectives import parse_objective
-from mlclf.decisions.scores import scores_of
-from mlclf.decisions.shrinkage import LEAST_SHARE, PRIOR_POSITIVES, drawn_to, value_of, weigh_prior_positives
+from mlclf.decisions.cells.cells import Cells, row_identities, value_identities
+from mlclf.decisions.histograms.folds import FoldHistograms, summed
+from mlclf.decisions.histograms.label_histogram import LabelHistogram
+from mlclf.decisions.scorer import scores_of
+from mlclf.decisions.thresholds.best_cut import tune_thresholds
+from mlclf.decisions.thresholds.cutoffs import best_cuts, cuts_of
+from mlclf.decisions.thresholds.objectives import parse_objective
+from mlclf.decisions.thresholds.shrinkage import LEAST_SHARE, PRIOR_POSITIVES, drawn_to, value_of, weigh_prior_positives
 from mlclf.decisions.tuner import Tuner
-from mlclf.decisions.tuning import tune_thresholds
 from mlclf.errors import ConfigError
 
 

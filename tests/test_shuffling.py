@@ -20,10 +20,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlclf.data.convert import buckets, numbers, shuffle, shuffle_steps, shuffling, unified, writing
-from mlclf.data.convert.writing import cut, even_parts, group_rows
-from mlclf.data.footers import read_footers
-from mlclf.data.shards import make_plan
+from mlclf.data.convert import buckets, numbers, shuffling
+from mlclf.data.convert import row_groups as writing
+from mlclf.data.convert.row_groups import cut, even_parts, group_rows
+from mlclf.data.convert.shuffling import shuffle, shuffle_steps
+from mlclf.data.parquet.column_statistics import read_footers
+from mlclf.data.parquet.planning import make_plan
+from mlclf.data.schema import common_schema as unified
 from mlclf.errors import ConfigError, DataError
 from mlclf.files import is_temporary
 

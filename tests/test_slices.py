@@ -9,9 +9,9 @@ import pytest
 import torch
 from made_cells import made_cells, part_of, scores_of
 
-from mlclf.decisions.cells import Cells
-from mlclf.decisions.evaluation import Evaluation
-from mlclf.decisions.slices import SlicedEvaluation
+from mlclf.decisions.cells.cells import Cells
+from mlclf.decisions.evaluation.by_column import SlicedEvaluation
+from mlclf.decisions.evaluation.evaluation import Evaluation
 from mlclf.errors import DataError
 
 THRESHOLDS = torch.tensor([0.2, 0.5, 0.05, 0.9])

@@ -13,11 +13,7 @@ from made_logits import folds_of, histogram_of, true_logits
 from torch import Tensor
 from torch.nn import functional
 
-from mlclf.decisions.calibration_error import recalibration
-from mlclf.decisions.filled_bins import filled_bins
-from mlclf.decisions.histograms import LabelHistogram
-from mlclf.decisions.logit_groups import LogitGroups
-from mlclf.decisions.slopes import (
+from mlclf.decisions.calibration.logistic import (
     GREATEST_SLOPE,
     LEAST_SLOPE,
     CoefficientPrior,
@@ -27,6 +23,10 @@ from mlclf.decisions.slopes import (
     pooled_slope,
     slope_bounds,
 )
+from mlclf.decisions.calibration.logit_groups import LogitGroups
+from mlclf.decisions.histograms.filled_bins import filled_bins
+from mlclf.decisions.histograms.label_histogram import LabelHistogram
+from mlclf.decisions.metrics.calibration_error import recalibration
 
 
 def penalised_loss(theta: Tensor, features: Tensor, targets: Tensor, totals: Tensor, prior: CoefficientPrior) -> Tensor:

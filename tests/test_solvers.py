@@ -12,9 +12,9 @@ from made_problems import chunks_of, problems_of
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from mlclf.training.chunks import Chunk, Problems
-from mlclf.training.preconditioner import InputMoments
-from mlclf.training.solvers import Solution, label_groups, lbfgs, smooth_objective
+from mlclf.training.full_batch.chunks import Chunk, Problems
+from mlclf.training.full_batch.lbfgs import Solution, label_groups, lbfgs, smooth_objective
+from mlclf.training.full_batch.preconditioner import InputMoments
 
 TOLERANCE = 1e-13
 ROWS, INPUTS, LABELS = 300, 6, 3

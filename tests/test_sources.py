@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mlclf.data.sources import find_sources
+from mlclf.data.storage.sources import find_sources
 from mlclf.errors import DataError
 
 

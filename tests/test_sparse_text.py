@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlclf.data.convert.lines import Block, blocks
-from mlclf.data.convert.sparse_text import SparseText, has_several_labels, xmc_header
+from mlclf.data.convert.formats.sparse_text import SparseText, has_several_labels, xmc_header
+from mlclf.data.convert.formats.text_lines import Block, blocks
 from mlclf.errors import DataError
 
 FIRST_A_LABEL = "a line must begin with its label, a number"

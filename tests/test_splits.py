@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlclf.data.splits import CHOICE, DECISION, TRAIN, Split, group_hashes, mixed, row_hashes
+from mlclf.data.sampling.splits import CHOICE, DECISION, TRAIN, Split, group_hashes, mixed, row_hashes
 
 ROWS = 40_000
 

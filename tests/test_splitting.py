@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlclf.data.convert import split, split_steps, splitting
-from mlclf.data.stratification import Stratifier
+from mlclf.data.convert import splitting
+from mlclf.data.convert.splitting import split, split_steps
+from mlclf.data.sampling.stratification import Stratifier
 from mlclf.errors import ConfigError, DataError
 
 

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mlclf.data.pool import Pool
-from mlclf.data.rows import RowEncoder
-from mlclf.data.schema import Schema, find_schema
-from mlclf.data.shards import Plan, make_plan
-from mlclf.data.splits import CHOICE, DECISION, TRAIN, Split
-from mlclf.data.statistics import Statistics, fit_statistics, piece_rows, time_cut
+from mlclf.data.parquet.planning import Plan, make_plan
+from mlclf.data.passes.statistics import Statistics, fit_statistics, piece_rows, time_cut
+from mlclf.data.sampling.splits import CHOICE, DECISION, TRAIN, Split
+from mlclf.data.schema.finding import Schema, find_schema
+from mlclf.data.streaming.pool import Pool
+from mlclf.data.streaming.row_encoder import RowEncoder
 from mlclf.errors import ConfigError, DataError
 
 ROWS = 400

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from mlclf.data.batch import Batch
 from mlclf.errors import TrainingError
-from mlclf.training.optimizers import DEFAULT_RATES, make_optimizer, rate_factor
-from mlclf.training.steps import Candidate, Training
+from mlclf.training.mini_batch.loop import Candidate, Training
+from mlclf.training.mini_batch.optimizers import DEFAULT_RATES, make_optimizer, rate_factor
 
 OPTIMIZERS = ["adam", "adamw", "adagrad", "sgd"]
 

@@ -19,7 +19,7 @@ import pytest
 
 import mlclf
 import mlclf.fitting.mini_batch
-from mlclf.stops import SIGNALS, Stopped, first_asked, look, looked, pause, result_of, signals_are_flags
+from mlclf.machine.signals import SIGNALS, Stopped, first_asked, look, looked, pause, result_of, signals_are_flags
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
@@ -71,7 +71,7 @@ def test_an_ignored_signal_stays_ignored() -> None:
 
 def test_a_second_sigint_ends_at_once() -> None:
     code = (
-        "import os, signal, time\nfrom mlclf.stops import signals_are_flags\nwith signals_are_flags():\n"
+        "import os, signal, time\nfrom mlclf.machine.signals import signals_are_flags\nwith signals_are_flags():\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(60)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=50)

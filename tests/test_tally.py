@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from mlclf.data.tally import CountedOnce, Tally
+from mlclf.machine.tally import CountedOnce, Tally
 
 
 def test_threads_add_without_loss() -> None:

@@ -16,8 +16,8 @@ from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfVectorizer
 from sklearn.utils import murmurhash3_32
 
-from mlclf.data import text
-from mlclf.data.text import hashed_counts, idf, tfidf, tokenize
+from mlclf.data.features import tfidf as text
+from mlclf.data.features.tfidf import hashed_counts, idf, tfidf, tokenize
 from mlclf.errors import DataError
 
 # Both patterns see the same words here.

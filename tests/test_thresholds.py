@@ -14,11 +14,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlclf.decisions.histograms import LabelHistogram
-from mlclf.decisions.objectives import parse_objective
-from mlclf.decisions.scores import scores_of
-from mlclf.decisions.thresholds import Thresholds, fallback_thresholds
-from mlclf.decisions.tuning import tune_thresholds
+from mlclf.decisions.histograms.label_histogram import LabelHistogram
+from mlclf.decisions.scorer import scores_of
+from mlclf.decisions.thresholds.best_cut import tune_thresholds
+from mlclf.decisions.thresholds.objectives import parse_objective
+from mlclf.decisions.thresholds.thresholds import Thresholds, fallback_thresholds
 from mlclf.errors import ConfigError, RunError
 
 

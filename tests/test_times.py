@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlclf.data.convert import shuffle, split
-from mlclf.data.shards import make_plan
-from mlclf.data.statistics import time_cut
-from mlclf.data.times import time_values
+from mlclf.data.arrow.times import time_values
+from mlclf.data.convert.shuffling import shuffle
+from mlclf.data.convert.splitting import split
+from mlclf.data.parquet.planning import make_plan
+from mlclf.data.passes.statistics import time_cut
 from mlclf.errors import DataError
 
 DAY = 86_400

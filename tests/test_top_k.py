@@ -6,10 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlclf.decisions.cells import Cells, row_identities
-from mlclf.decisions.objectives import parse_objective
-from mlclf.decisions.scores import scores_of
-from mlclf.decisions.top_k import is_top
+from mlclf.decisions.cells.cells import Cells, row_identities
+from mlclf.decisions.scorer import scores_of
+from mlclf.decisions.thresholds.objectives import parse_objective
+from mlclf.decisions.thresholds.top_k import is_top
 from mlclf.decisions.tuner import Tuner
 
 

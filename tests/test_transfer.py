@@ -5,7 +5,7 @@ import pytest
 import torch
 from made_batches import made_batch
 
-from mlclf.training.transfer import on_device
+from mlclf.training.mini_batch.transfer import on_device
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from made_cells import made_cells
 
-from mlclf.decisions.folds import NUM_FOLDS, fold_of
-from mlclf.decisions.objectives import parse_objective
+from mlclf.decisions.histograms.folds import NUM_FOLDS, fold_of
+from mlclf.decisions.thresholds.objectives import parse_objective
 from mlclf.decisions.tuner import Tuner
 
 

@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mlclf.decisions import histograms, tuning
-from mlclf.decisions.histograms import LabelHistogram
-from mlclf.decisions.objectives import parse_objective
-from mlclf.decisions.thresholds import fallback_thresholds
-from mlclf.decisions.tuning import tune_thresholds
+from mlclf.decisions.histograms import label_histogram as histograms
+from mlclf.decisions.histograms.label_histogram import LabelHistogram
+from mlclf.decisions.thresholds import best_cut as tuning
+from mlclf.decisions.thresholds.best_cut import tune_thresholds
+from mlclf.decisions.thresholds.objectives import parse_objective
+from mlclf.decisions.thresholds.thresholds import fallback_thresholds
 from mlclf.errors import ConfigError
 
 ROUNDING = 1e-12

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mlclf.data.convert import shuffle
-from mlclf.data.convert.unified import merged_type
+from mlclf.data.convert.shuffling import shuffle
+from mlclf.data.schema.common_schema import merged_type
 
 KINDS = [
     pa.bool_(), pa.int8(), pa.int64(), pa.uint8(), pa.uint64(), pa.float16(), pa.float32(), pa.float64(),

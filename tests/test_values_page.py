@@ -10,8 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from mlclf.data.identities import canonical
-from mlclf.data.partitions import folder_type
+from mlclf.data.arrow.identities import canonical
+from mlclf.data.storage.partitions import folder_type
 
 PAGE = (Path(__file__).parents[1] / "docs" / "values.md").read_text()
 

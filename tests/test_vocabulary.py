@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from sklearn.preprocessing import OneHotEncoder
 from sklearn.utils import murmurhash3_32
 
-from mlclf.data.features.vocabulary import MISSING, OTHER, LevelFeature
-from mlclf.data.identities import canonical
+from mlclf.data.arrow.identities import canonical
+from mlclf.data.features.categories import MISSING, OTHER, LevelFeature
 from mlclf.errors import DataError
 
 WHERE = "a.parquet row group 0"

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_conditions import COLUMNS, TIMES, conditions, tables
 
-from mlclf.data.bounds import nanoseconds
-from mlclf.data.where import parse_where
+from mlclf.data.where.condition import parse_where
+from mlclf.data.where.literals import nanoseconds
 from mlclf.errors import ConfigError
 
 SQL_NAMES = [name for name in COLUMNS if name not in TIMES]

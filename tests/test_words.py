@@ -8,7 +8,7 @@ import pytest
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 from sklearn.utils import murmurhash3_32
 
-from mlclf.data.features.words import SPREAD, TextFeature
+from mlclf.data.features.text import SPREAD, TextFeature
 from mlclf.errors import DataError
 
 WHERE = "a.parquet row group 0"

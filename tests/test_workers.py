@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from mlclf.decisions.workers import in_order, on_threads
+from mlclf.machine.workers import in_order, on_threads
 
 
 @pytest.fixture(params=[1, 2, 4])

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mlclf.config import load_run_file
+from mlclf.config.settings import load_run_file
+from mlclf.config.yaml_text import MOST_BYTES, MOST_LEVELS, MOST_VALUES, YamlText
 from mlclf.errors import ConfigError
-from mlclf.yaml_text import MOST_BYTES, MOST_LEVELS, MOST_VALUES, YamlText
 
 SECONDS = 15.0
 

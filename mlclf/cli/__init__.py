@@ -10,7 +10,7 @@ from mlclf.cli import commands, score_commands  # noqa: F401  # they are the com
 from mlclf.cli.app import app
 from mlclf.cli.arguments import spread_arguments
 from mlclf.cli.output import complain, explain, safe_text
-from mlclf.stops import Stopped, first_asked, signals_are_flags
+from mlclf.machine.signals import Stopped, first_asked, signals_are_flags
 
 __all__ = ["main", "safe_text", "spread_arguments"]
 

@@ -36,7 +36,7 @@ def fit(
     debug: Debug = False,
 ) -> None:
     """Train, calibrate and tune thresholds: data in, run folder out."""
-    from mlclf.config import load_run_file
+    from mlclf.config.settings import load_run_file
 
     given = {
         "train": data,
@@ -54,7 +54,7 @@ def fit(
         "runtime.device": device,
     }
     run_file = load_run_file(config, [*as_sets(given, config), *(sets or [])])
-    from mlclf.jobs import fit_steps  # loads torch, which refusing a setting does not need
+    from mlclf.jobs.fit import fit_steps  # loads torch, which refusing a setting does not need
 
     run = shown_job(fit_steps(run_file, resume=resume, overwrite=overwrite))
     print_metrics(run.metrics, "held-out rows")
@@ -72,7 +72,7 @@ def predict(
     debug: Debug = False,
 ) -> None:
     """Scores and decisions of every row, as Parquet."""
-    from mlclf.jobs import Run
+    from mlclf.jobs.run import Run
 
     folder = shown_job(Run.open(run).predict_steps(data, out, top, resume=resume, overwrite=overwrite))
     print_text(f"scores: {folder}")
@@ -89,8 +89,8 @@ def inspect(
     if is_run(data[0]):
         _inspect_run(data, labels or (), as_json)
         return
-    from mlclf.data.inspection import inspect as inspect_data
-    from mlclf.data.inspection import summary_lines
+    from mlclf.data.inspection.report import inspect as inspect_data
+    from mlclf.data.inspection.report import summary_lines
 
     report = inspect_data(data, labels or ())
     if as_json:
@@ -149,7 +149,7 @@ def convert(
     debug: Debug = False,
 ) -> None:
     """Write files of other formats as Parquet: sparse text, ARFF, CSV, Arrow, and Parquet as pandas writes it."""
-    from mlclf.data.convert import convert_steps
+    from mlclf.data.convert.conversion import convert_steps
 
     columns = None if names is None else names.split(",")
     done = shown_job(
@@ -179,7 +179,7 @@ def split(
     debug: Debug = False,
 ) -> None:
     """Write the rows to folders for training, validation and testing, each row to exactly one."""
-    from mlclf.data.convert import split_steps
+    from mlclf.data.convert.splitting import split_steps
 
     done = shown_job(
         split_steps(
@@ -204,7 +204,7 @@ def shuffle(
     debug: Debug = False,
 ) -> None:
     """Write the rows anew in random order, in row groups that are read fast and have checksums."""
-    from mlclf.data.convert import shuffle_steps
+    from mlclf.data.convert.shuffling import shuffle_steps
 
     budget = budget_bytes(memory_budget)
     done = shown_job(shuffle_steps(data, out, seed=seed, overwrite=overwrite, memory_budget=budget))
@@ -218,7 +218,7 @@ def demo(
     debug: Debug = False,
 ) -> None:
     """Make data with a known answer, fit, evaluate and predict it, and compare with the best possible."""
-    from mlclf.demo import demo_steps, demo_table, next_steps
+    from mlclf.demo.job import demo_steps, demo_table, next_steps
 
     result = shown_job(demo_steps(out or Path("mlclf-demo")))
     for row in demo_table(result):

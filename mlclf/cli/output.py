@@ -32,7 +32,7 @@ def complain(text: str) -> None:
 
 def shown_job(steps: Generator[Any, None, T]) -> T:
     """Run a job and show its progress on stderr: a live bar on a terminal, plain lines elsewhere."""
-    from mlclf.progress import shown
+    from mlclf.cli.display import shown
 
     return shown(steps, safe_text)
 
@@ -41,21 +41,21 @@ def print_metrics(report: dict[str, Any] | None, what: str) -> None:
     if report is None:
         print_text("no rows were held out: no metrics; thresholds are 0.5")
         return
-    from mlclf.progress import metrics_table
+    from mlclf.cli.display import metrics_table
 
     for line in metrics_table(report, what):
         print_text(line)
 
 
 def print_thresholds(document: dict[str, Any]) -> None:
-    from mlclf.progress import thresholds_table
+    from mlclf.cli.display import thresholds_table
 
     for line in thresholds_table(document):
         print_text(line)
 
 
 def print_diff(document: dict[str, Any]) -> None:
-    from mlclf.progress import diff_table
+    from mlclf.cli.display import diff_table
 
     for line in diff_table(document):
         print_text(line)

@@ -50,7 +50,8 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """Metrics of labelled data, of a run or of the scores of any model."""
-    from mlclf.jobs import Run, evaluate_scores_steps
+    from mlclf.jobs.run import Run
+    from mlclf.jobs.score_files import evaluate_scores_steps
 
     if is_run(data[0]):
         refuse_with_run(
@@ -107,7 +108,8 @@ def calibrate(
     debug: Debug = False,
 ) -> None:
     """Tune the threshold of every label, of a run or of the scores of any model."""
-    from mlclf.jobs import Run, calibrate_scores_steps
+    from mlclf.jobs.run import Run
+    from mlclf.jobs.score_files import calibrate_scores_steps
 
     level = confidence_of(confidence)
     if is_run(data[0]):
@@ -166,7 +168,7 @@ def apply(
 ) -> None:
     """Decisions of every row by thresholds, as Parquet."""
     from mlclf.errors import ConfigError
-    from mlclf.jobs import apply_thresholds_steps
+    from mlclf.jobs.apply_thresholds import apply_thresholds_steps
 
     if len(data) < 2:
         raise ConfigError("apply needs scores and a file of thresholds: mlclf apply SCORES... THRESHOLDS --out DIR")
@@ -194,7 +196,7 @@ def diff(
     debug: Debug = False,
 ) -> None:
     """How many decisions change from one file of thresholds to another."""
-    from mlclf.jobs import diff_thresholds_steps
+    from mlclf.jobs.apply_thresholds import diff_thresholds_steps
 
     document = shown_job(diff_thresholds_steps(a, b, data, scores=scores or "score_*", score_kind=score_kind))
     if as_json:

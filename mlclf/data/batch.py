@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlclf.data.identities import joined_tables
+from mlclf.data.arrow.identities import joined_tables
 
 ON_HOST = ("rows", "groups")
 """Fields of a batch that no model needs."""

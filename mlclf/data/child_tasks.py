@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from mlclf.data.child import serve
-from mlclf.data.footers import described
-from mlclf.data.plain import plain_columns
-from mlclf.data.pruning import groups_that_may_match
+from mlclf.data.parquet.child_process import serve
+from mlclf.data.parquet.column_statistics import described
+from mlclf.data.parquet.polars_columns import plain_columns
+from mlclf.data.where.row_groups import groups_that_may_match
 
 
 def answer() -> None:

@@ -10,24 +10,24 @@ from typing import Any, NamedTuple
 
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from mlclf.config import Settings
+from mlclf.config.settings import Settings
 from mlclf.data.batch import Batch
-from mlclf.data.content import Contents
-from mlclf.data.decode import decode_unit
-from mlclf.data.features.table import Features
-from mlclf.data.labels import Labels, make_labels
-from mlclf.data.loader import BatchStream
-from mlclf.data.plain import with_plain_columns
-from mlclf.data.pool import pool_shape, reader_bytes
-from mlclf.data.pruning import check_where
-from mlclf.data.rows import RowEncoder
-from mlclf.data.schedule import SPAN_ROWS
-from mlclf.data.schema import Schema, check_shards, find_schema
-from mlclf.data.selection import Census, Selection
-from mlclf.data.shards import Plan, make_plan
-from mlclf.data.splits import Split
-from mlclf.data.statistics import corrupt_units, count_rows, fit_statistics, matching_units
-from mlclf.data.where import Where, parse_where
+from mlclf.data.features.features import Features
+from mlclf.data.labels.label_columns import Labels, make_labels
+from mlclf.data.parquet.content import Contents
+from mlclf.data.parquet.decoding import decode_unit
+from mlclf.data.parquet.planning import Plan, make_plan
+from mlclf.data.parquet.polars_columns import with_plain_columns
+from mlclf.data.passes.statistics import corrupt_units, count_rows, fit_statistics, matching_units
+from mlclf.data.sampling.batch_plan import SPAN_ROWS
+from mlclf.data.sampling.selection import Census, Selection
+from mlclf.data.sampling.splits import Split
+from mlclf.data.schema.finding import Schema, check_shards, find_schema
+from mlclf.data.streaming.batch_stream import BatchStream
+from mlclf.data.streaming.pool import pool_shape, reader_bytes
+from mlclf.data.streaming.row_encoder import RowEncoder
+from mlclf.data.where.condition import Where, parse_where
+from mlclf.data.where.row_groups import check_where
 from mlclf.errors import ConfigError
 from mlclf.names import Names, names_of
 

@@ -8,22 +8,23 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from mlclf.decisions.betting import BettingConstraints
-from mlclf.decisions.calibrators import Calibrators, fit_cross_calibrators
-from mlclf.decisions.cells import Cells
-from mlclf.decisions.constraints import certified
-from mlclf.decisions.cutoffs import CUT_BYTES, Outcome, Probabilities, cuts_of, f_measure
-from mlclf.decisions.folds import FoldHistograms, summed
-from mlclf.decisions.histograms import LabelHistogram
-from mlclf.decisions.objectives import Objective
-from mlclf.decisions.prevalence import reweighted
-from mlclf.decisions.scores import scores_of
-from mlclf.decisions.shrinkage import JUDGED, choose_trust, drawn_to, weigh_prior_positives
-from mlclf.decisions.thresholds import Thresholds
-from mlclf.decisions.top_k import TopCounts
-from mlclf.decisions.tuning import tune_thresholds
-from mlclf.decisions.workers import one_thread
+from mlclf.decisions.calibration.choosing import fit_cross_calibrators
+from mlclf.decisions.calibration.curves import Calibrators
+from mlclf.decisions.calibration.prevalence import reweighted
+from mlclf.decisions.cells.cells import Cells
+from mlclf.decisions.guarantees.independent_rows import certified
+from mlclf.decisions.guarantees.weighted_rows import BettingConstraints
+from mlclf.decisions.histograms.folds import FoldHistograms, summed
+from mlclf.decisions.histograms.label_histogram import LabelHistogram
+from mlclf.decisions.scorer import scores_of
+from mlclf.decisions.thresholds.best_cut import tune_thresholds
+from mlclf.decisions.thresholds.cutoffs import CUT_BYTES, Outcome, Probabilities, cuts_of, f_measure
+from mlclf.decisions.thresholds.objectives import Objective
+from mlclf.decisions.thresholds.shrinkage import JUDGED, choose_trust, drawn_to, weigh_prior_positives
+from mlclf.decisions.thresholds.thresholds import Thresholds
+from mlclf.decisions.thresholds.top_k import TopCounts
 from mlclf.errors import ConfigError
+from mlclf.machine.workers import one_thread
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from mlclf.config import RunFile, Settings
+from mlclf.config.settings import RunFile, Settings
 from mlclf.errors import CheckpointError, ConfigError
-from mlclf.fitting.prepared import PreparedData
+from mlclf.fitting.data_preparation import PreparedData
 
 
 def binding(data: PreparedData, settings: Settings, stage: str) -> dict[str, Any]:

@@ -6,9 +6,9 @@ import math
 import os
 from collections.abc import Iterator
 
-from mlclf.config import FULL_BATCH, Settings, Training
-from mlclf.data.fit_memory import KNOTS, RESIDENT_SHARE
-from mlclf.fitting.prepared import PreparedData
+from mlclf.config.settings import FULL_BATCH, Settings, Training
+from mlclf.data.inspection.fit_memory import KNOTS, RESIDENT_SHARE
+from mlclf.fitting.data_preparation import PreparedData
 
 
 def unused_settings(settings: Settings, algorithm: str) -> Iterator[str]:

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlclf.data.steps import Progress
-from mlclf.fitting.prepared import PreparedData
-from mlclf.training.candidates import SOLVER_BYTES
-from mlclf.training.chunks import Chunk, Problems
+from mlclf.fitting.data_preparation import PreparedData
+from mlclf.progress import Progress
+from mlclf.training.full_batch.chunks import Chunk, Problems
+from mlclf.training.full_batch.l2_search import SOLVER_BYTES
+from mlclf.training.full_batch.optimality import Optimality, optimality_of
 from mlclf.training.models import LinearHead
-from mlclf.training.optimality import Optimality, optimality_of
 
 MOST_LABELS = 1000
 """Of more labels the manifest holds those that are furthest from the optimum."""

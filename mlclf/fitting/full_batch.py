@@ -11,17 +11,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mlclf.config import Settings
+from mlclf.config.settings import Settings
 from mlclf.data.batch import Batch
-from mlclf.data.steps import Progress
-from mlclf.decisions.calibration import calibrated_loss
+from mlclf.decisions.calibration.calibration import calibrated_loss
 from mlclf.files import write_text
 from mlclf.fitting.certificate import certificate_lines, certificate_of
-from mlclf.fitting.prepared import PreparedData
-from mlclf.fitting.trained import Knots, Trained, epoch_line, log_epoch
-from mlclf.stops import looked
-from mlclf.training.candidates import Fit, FullBatchFit, l2_grid
-from mlclf.training.chunks import Chunk
+from mlclf.fitting.data_preparation import PreparedData
+from mlclf.fitting.trained_models import Knots, Trained, epoch_line, log_epoch
+from mlclf.machine.signals import looked
+from mlclf.progress import Progress
+from mlclf.training.full_batch.chunks import Chunk
+from mlclf.training.full_batch.l2_search import Fit, FullBatchFit, l2_grid
 from mlclf.training.models import head_from_columns
 
 LEAST_GAIN = 0.005

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from mlclf.decisions.cells import Cells
+from mlclf.decisions.cells.cells import Cells
 
 LAST_SHARE = 0.1
 

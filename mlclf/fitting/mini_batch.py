@@ -11,20 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlclf.config import Settings
+from mlclf.config.settings import Settings
 from mlclf.data.batch import Batch
-from mlclf.data.steps import Progress
 from mlclf.files import append_line, parsed_json, write_bytes, write_text
 from mlclf.fitting.bindings import binding, check_binding
 from mlclf.fitting.certificate import certificate_lines, certificate_of, head_optimality
-from mlclf.fitting.prepared import CHUNK_ROWS, PreparedData
-from mlclf.fitting.trained import Trained, log_epoch
-from mlclf.runs import RunFolder, log_line
-from mlclf.training.checkpoint import load_checkpoint, save_checkpoint
-from mlclf.training.device_pool import DevicePool
-from mlclf.training.levels import level_heads
-from mlclf.training.steps import Candidate, CandidateHeads, StepRecord, Training
-from mlclf.training.transfer import on_device
+from mlclf.fitting.data_preparation import CHUNK_ROWS, PreparedData
+from mlclf.fitting.trained_models import Trained, log_epoch
+from mlclf.progress import Progress
+from mlclf.run_folder import RunFolder, log_line
+from mlclf.training.fold_levels import level_heads
+from mlclf.training.mini_batch.checkpoint import load_checkpoint, save_checkpoint
+from mlclf.training.mini_batch.device_pool import DevicePool
+from mlclf.training.mini_batch.loop import Candidate, CandidateHeads, StepRecord, Training
+from mlclf.training.mini_batch.transfer import on_device
 
 MINI_BATCH_CS = (1e-2, 1e-1, 1.0, 1e1, 1e2)
 """C of the candidates of l2 that are run beside each other."""

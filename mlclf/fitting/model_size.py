@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import pairwise
 
-from mlclf.config import FULL_BATCH, Settings
-from mlclf.data.features.table import Features
-from mlclf.data.features.words import TextFeature
-from mlclf.data.schema import TEXT, Schema
+from mlclf.config.settings import FULL_BATCH, Settings
+from mlclf.data.features.features import Features
+from mlclf.data.features.text import TextFeature
+from mlclf.data.schema.finding import TEXT, Schema
 from mlclf.errors import ConfigError
-from mlclf.memory import free_bytes
+from mlclf.machine.memory import free_bytes
 from mlclf.messages import quoted
 
 FLOAT_BYTES = 4

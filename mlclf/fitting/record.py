@@ -14,11 +14,11 @@ import torch
 
 import mlclf
 from mlclf.addresses import hidden
-from mlclf.config import Arguments, RunFile, Settings
-from mlclf.data.shards import Plan
-from mlclf.fitting.prepared import PreparedData
-from mlclf.fitting.trained import Trained
-from mlclf.runs import FORMAT_VERSION
+from mlclf.config.settings import Arguments, RunFile, Settings
+from mlclf.data.parquet.planning import Plan
+from mlclf.fitting.data_preparation import PreparedData
+from mlclf.fitting.trained_models import Trained
+from mlclf.run_folder import FORMAT_VERSION
 
 OPTIONS = {"columns": "features"}
 """Arguments whose option on the command line has another name."""
@@ -51,7 +51,7 @@ def run_record(run_file: RunFile, data: PreparedData, trained: Trained) -> dict[
 def command_of(run_file: RunFile) -> str:
     """The command line that has these arguments and settings, without defaults and without the secrets of URIs.
 
-    >>> from mlclf.config import load_run_file
+    >>> from mlclf.config.settings import load_run_file
     >>> command_of(load_run_file(None, ["train=my data.parquet", "labels=y", "out=run", "optimizer.l2=0.5"]))
     "mlclf fit 'my data.parquet' --labels y --out run --set optimizer.l2=0.5"
     """

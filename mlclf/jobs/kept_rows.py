@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from mlclf.data.pruning import check_where
-from mlclf.data.selection import Selection
-from mlclf.data.shards import Plan
-from mlclf.data.splits import Split
-from mlclf.data.statistics import count_rows
-from mlclf.data.where import parse_where
+from mlclf.data.parquet.planning import Plan
+from mlclf.data.passes.statistics import count_rows
+from mlclf.data.sampling.selection import Selection
+from mlclf.data.sampling.splits import Split
+from mlclf.data.where.condition import parse_where
+from mlclf.data.where.row_groups import check_where
 from mlclf.errors import DataError
 
 

@@ -13,28 +13,28 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from mlclf.config import Settings
+from mlclf.config.settings import Settings
 from mlclf.data.batch import Batch
-from mlclf.data.features.table import Features
-from mlclf.data.labels import TagList, make_labels
-from mlclf.data.loader import BatchStream
-from mlclf.data.pool import pool_shape
-from mlclf.data.rows import RowEncoder
-from mlclf.data.schema import Schema, check_shards, drift
-from mlclf.data.shards import Plan, make_plan
-from mlclf.data.steps import Progress, drain
-from mlclf.decisions.cells import Cells, row_identities, value_identities, with_rows_alone
-from mlclf.decisions.file_thresholds import read_prior
-from mlclf.decisions.histograms import LabelHistogram
-from mlclf.decisions.objectives import Objective, parse_objective
-from mlclf.decisions.rejudged import rejudged
-from mlclf.decisions.scores import Scorer, scores_of
-from mlclf.decisions.thresholds import Thresholds
+from mlclf.data.features.features import Features
+from mlclf.data.labels.label_columns import TagList, make_labels
+from mlclf.data.parquet.planning import Plan, make_plan
+from mlclf.data.schema.finding import Schema, check_shards, drift
+from mlclf.data.streaming.batch_stream import BatchStream
+from mlclf.data.streaming.pool import pool_shape
+from mlclf.data.streaming.row_encoder import RowEncoder
+from mlclf.decisions.cells.cells import Cells, row_identities, value_identities, with_rows_alone
+from mlclf.decisions.evaluation.other_thresholds import rejudged
+from mlclf.decisions.histograms.label_histogram import LabelHistogram
+from mlclf.decisions.score_files.file_thresholds import read_prior
+from mlclf.decisions.scorer import Scorer, scores_of
+from mlclf.decisions.thresholds.objectives import Objective, parse_objective
+from mlclf.decisions.thresholds.thresholds import Thresholds
 from mlclf.decisions.tuner import Tuner
 from mlclf.errors import ConfigError
-from mlclf.jobs.evaluations import EvaluateOptions, Judged, ScoredBatch, check_column, evaluation_steps
+from mlclf.jobs.evaluate import EvaluateOptions, Judged, ScoredBatch, check_column, evaluation_steps
 from mlclf.jobs.kept_rows import KeptRows
-from mlclf.jobs.predictions import (
+from mlclf.jobs.make_tuner import DEFAULT_CONFIDENCE, make_tuner
+from mlclf.jobs.predict import (
     DEFAULT_TOP,
     WIDE_LABELS,
     Parts,
@@ -44,12 +44,12 @@ from mlclf.jobs.predictions import (
     top_columns,
     wide_columns,
 )
-from mlclf.jobs.shifted import read_prevalences, shifted_thresholds
-from mlclf.jobs.tuned import DEFAULT_CONFIDENCE, make_tuner
+from mlclf.jobs.prevalence_shift import read_prevalences, shifted_thresholds
 from mlclf.names import Names, names_of
 from mlclf.outputs.documents import check_document, write_document
 from mlclf.outputs.output import claimed
-from mlclf.runs import MODEL, RunFolder
+from mlclf.progress import Progress, drain
+from mlclf.run_folder import MODEL, RunFolder
 
 ID_BYTES = 12
 """Of encoded ids for each byte of a decoded row, at most: an id of 4 bytes and its value, an end of 4."""

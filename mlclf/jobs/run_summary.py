@@ -8,7 +8,7 @@ from typing import Any
 
 from mlclf.errors import ConfigError
 from mlclf.names import Names, names_of
-from mlclf.runs import FORMAT_VERSION, RunFolder
+from mlclf.run_folder import FORMAT_VERSION, RunFolder
 
 MOST_FILES = 5
 MOST_L2 = 5

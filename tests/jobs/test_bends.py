@@ -13,7 +13,7 @@ import torch
 from made_tables import document, lines_of, plain_table, with_column, write
 
 import mlclf
-from mlclf.fitting import prepared
+from mlclf.fitting import data_preparation as prepared
 
 
 def valley(rows: int, seed: int = 0) -> pa.Table:

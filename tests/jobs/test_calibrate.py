@@ -15,7 +15,8 @@ from made_tables import document, plain_table, with_column, write
 import mlclf
 from mlclf import Run
 from mlclf.errors import ConfigError, DataError
-from mlclf.jobs import calibrate_scores_steps, drain
+from mlclf.jobs.score_files import calibrate_scores_steps
+from mlclf.progress import drain
 
 ROWS = 2000
 

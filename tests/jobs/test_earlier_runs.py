@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mlclf.jobs import Run
+from mlclf.jobs.run import Run
 
 FORMAT_1 = Path(__file__).parents[1] / "format_1"
 """A run with levels of every type and of folders, its data, and the scores that the release of that day gave."""

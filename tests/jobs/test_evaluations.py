@@ -62,7 +62,7 @@ def test_exact_is_scikit_learns(tmp_path: Path) -> None:
 def test_exact_in_blocks_of_labels_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, *_ = made(tmp_path / "s.parquet")
     whole = mlclf.evaluate_scores(path, score_kind="probability", exact=True)
-    monkeypatch.setattr("mlclf.jobs.evaluations.EXACT_BYTES", 1)
+    monkeypatch.setattr("mlclf.jobs.evaluate.EXACT_BYTES", 1)
     assert mlclf.evaluate_scores(path, score_kind="probability", exact=True) == whole
 
 

@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 
 import mlclf
 from mlclf.errors import ConfigError, DataError, FullDiskError
-from mlclf.runs import RunFolder
+from mlclf.run_folder import RunFolder
 
 FILES = {
     "config.yaml",
@@ -111,7 +111,7 @@ def test_the_metrics_are_of_held_out_rows(fitted: Any) -> None:
 
 
 def test_the_configuration_is_resolved_and_reads_back(fitted: Any) -> None:
-    from mlclf.config import load_run_file
+    from mlclf.config.settings import load_run_file
 
     arguments, settings = load_run_file(fitted.run / "config.yaml")
     assert arguments.train == (fitted.data,)
@@ -576,7 +576,7 @@ def test_a_failing_overwrite_leaves_the_old_run(data: str, tmp_path: Path, monke
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mlclf.runs.RunFolder.write_model", fail)
+    monkeypatch.setattr("mlclf.run_folder.RunFolder.write_model", fail)
     message = (
         rf"^{out}: the disk is full: it takes more than [\d,]+ bytes, [\d,]+ were written, and [\d,]+ are free now; "
         "what was begun is removed: make room, then run the same command again$"

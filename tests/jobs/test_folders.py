@@ -11,9 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlclf import ParquetLoader
-from mlclf.data.convert import shuffle, split
+from mlclf.data.convert.shuffling import shuffle
+from mlclf.data.convert.splitting import split
 from mlclf.errors import DataError
-from mlclf.jobs import Run, fit
+from mlclf.jobs.fit import fit
+from mlclf.jobs.run import Run
 
 SETTINGS = {"optimizer.l2": 0.001, "training.seed": 1}
 SHARES = (0.9, 0.1, 0.5)

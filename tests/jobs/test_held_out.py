@@ -11,8 +11,8 @@ import pytest
 from made_tables import document, plain_table, write
 
 import mlclf
-from mlclf.config import load_run_file
-from mlclf.jobs.fit_job import fit_steps
+from mlclf.config.settings import load_run_file
+from mlclf.jobs.fit import fit_steps
 
 CHOOSES_NOTHING = re.compile(
     r"the [\d,]+ held-out rows that would choose l2 and the stopping point have both classes of no label, so "

@@ -13,7 +13,7 @@ from made_tables import write
 from sklearn.metrics import log_loss
 
 import mlclf
-from mlclf.decisions.cells import Cells, row_identities
+from mlclf.decisions.cells.cells import Cells, row_identities
 from mlclf.fitting.last_rows import caution, log_loss_sums
 
 

@@ -19,7 +19,7 @@ from made_tables import names_below, plain_table, with_column, write
 
 import mlclf
 from mlclf import Run
-from mlclf.data.shards import FooterCache
+from mlclf.data.parquet.planning import FooterCache
 from mlclf.errors import ConfigError, FullDiskError
 from mlclf.outputs.listing import Inventory, Listing
 
@@ -230,7 +230,7 @@ def rewritten(path: Path, table: pa.Table) -> None:
 def test_parts_of_input_that_was_written_since_are_made_anew(
     run: Run, data: str, half: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    monkeypatch.setattr("mlclf.data.shards.FOOTERS", FooterCache(0))  # as in another process
+    monkeypatch.setattr("mlclf.data.parquet.planning.FOOTERS", FooterCache(0))  # as in another process
     table = plain_table(30)
     table = plain_table(33, seed=4) if how == "rows" else with_column(table, "a", np.flip(table["a"].to_numpy()).copy())
     rewritten(Path(data) / "day=1" / "part.parquet", table)
@@ -354,7 +354,7 @@ def test_a_fit_that_finds_no_room_leaves_nothing(fitted: Any, tmp_path: Path, mo
     def fail(*_: object) -> None:
         raise OSError(122, "Disk quota exceeded")
 
-    monkeypatch.setattr("mlclf.runs.RunFolder.write_model", fail)
+    monkeypatch.setattr("mlclf.run_folder.RunFolder.write_model", fail)
     with pytest.raises(
         FullDiskError, match=r"what was begun is removed: make room, then run the same command again$"
     ) as error:

@@ -13,7 +13,7 @@ from made_tables import document, lines_of, names_below, plain_table, write
 from numpy.typing import NDArray
 
 import mlclf
-from mlclf.data.cache import SlabCache
+from mlclf.data.streaming.slab_cache import SlabCache
 from mlclf.errors import ConfigError, CorruptDataError
 
 STEPS: dict[str, Any] = {"training.epochs": 3, "optimizer.name": "adam", "optimizer.l2": 0.001}
@@ -70,7 +70,7 @@ def damage(path: Path, group: int) -> None:
 def test_damaged_row_groups_are_left_out_and_listed(
     tmp_path: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlclf.data.shards.UNIT_ROWS", 100)
+    monkeypatch.setattr("mlclf.data.parquet.planning.UNIT_ROWS", 100)
     path = tmp_path / "data" / "a.parquet"
     write(path, plain_table(600), row_group_size=100, write_page_checksum=True, use_dictionary=False)
     damage(path, 2)

@@ -16,7 +16,7 @@ from made_tables import plain_table, write
 import mlclf
 from mlclf.errors import ConfigError, RunError
 from mlclf.given_files import read_given
-from mlclf.runs import FITTED, UNLISTED
+from mlclf.run_folder import FITTED, UNLISTED
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_files_that_are_replaced_between_check_and_use_are_not_used(
             path.write_bytes((whole / "other" / path.name).read_bytes()[:-3])
         return content
 
-    monkeypatch.setattr("mlclf.runs.read_given", then_replaced)
+    monkeypatch.setattr("mlclf.run_folder.read_given", then_replaced)
     found = mlclf.Run.open(run)
     assert found.evaluate(data) == expected.evaluate(data)
     assert found.metrics == expected.metrics

@@ -16,7 +16,8 @@ from made_tables import document
 
 import mlclf
 from mlclf.errors import ConfigError, DataError
-from mlclf.jobs import apply_thresholds, calibrate_scores, diff_thresholds, evaluate_scores
+from mlclf.jobs.apply_thresholds import apply_thresholds, diff_thresholds
+from mlclf.jobs.score_files import calibrate_scores, evaluate_scores
 
 sys.path.append(str(Path(__file__).parents[1]))
 from made_scores import NAMES, lists, made_scores, probabilities, wide, written

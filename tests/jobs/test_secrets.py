@@ -92,7 +92,7 @@ def test_a_defect_is_reported_without_secrets(
     def broken(data: Any, *_: Any, **__: Any) -> None:
         raise RuntimeError(f"cannot open {data}")
 
-    monkeypatch.setattr("mlclf.data.inspection.inspect", broken)
+    monkeypatch.setattr("mlclf.data.inspection.report.inspect", broken)
     called = mlclf_command("inspect", address, "--debug")
     assert called.code == 1
     assert "this is a defect of mlclf" in called.err

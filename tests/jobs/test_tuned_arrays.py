@@ -14,8 +14,8 @@ import pytest
 import torch
 
 import mlclf
+from mlclf.cli.display import thresholds_table
 from mlclf.errors import ConfigError, DataError
-from mlclf.progress import thresholds_table
 
 
 def made(rows: int = 400, labels: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -16,9 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_types import LOGICAL
 
-from mlclf.data.convert import split
-from mlclf.data.identities import is_bytes
-from mlclf.jobs import Run, evaluate_scores, fit
+from mlclf.data.arrow.identities import is_bytes
+from mlclf.data.convert.splitting import split
+from mlclf.jobs.fit import fit
+from mlclf.jobs.run import Run
+from mlclf.jobs.score_files import evaluate_scores
 
 ROWS = 120
 HOME = TemporaryDirectory()

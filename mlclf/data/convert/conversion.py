@@ -14,23 +14,23 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from mlclf.config import Settings
-from mlclf.data.convert.arff import Arff
-from mlclf.data.convert.arff_header import read_header
-from mlclf.data.convert.csv_rows import CsvFormat, CsvRows, open_csv
-from mlclf.data.convert.dialect import delimiter_of
-from mlclf.data.convert.lines import Block, blocks
+from mlclf.config.settings import Settings
+from mlclf.data.convert.formats.arff import Arff
+from mlclf.data.convert.formats.arff_header import read_header
+from mlclf.data.convert.formats.csv_dialect import delimiter_of
+from mlclf.data.convert.formats.csv_records import encoding_of
+from mlclf.data.convert.formats.csv_rows import CsvFormat, CsvRows, open_csv
+from mlclf.data.convert.formats.sparse_text import SparseText, has_several_labels, xmc_header
+from mlclf.data.convert.formats.tables import TABLES, Piece, tables
+from mlclf.data.convert.formats.text_lines import Block, blocks
 from mlclf.data.convert.numbers import check_numbers
-from mlclf.data.convert.records import encoding_of
-from mlclf.data.convert.rows_written import RowsWritten, rows_written
-from mlclf.data.convert.sparse_text import SparseText, has_several_labels, xmc_header
-from mlclf.data.convert.tables import TABLES, Piece, tables
-from mlclf.data.sources import steady
-from mlclf.data.steps import Progress, drain
+from mlclf.data.convert.row_writer import RowsWritten, rows_written
+from mlclf.data.storage.sources import steady
 from mlclf.errors import ConfigError, DataError
 from mlclf.given_files import problem_of
 from mlclf.names import names_of
 from mlclf.outputs.output import claimed
+from mlclf.progress import Progress, drain
 
 FORMATS = {
     ".libsvm": "libsvm", ".svm": "libsvm", ".svmlight": "libsvm", ".xmc": "xmc", ".arff": "arff", ".csv": "csv",

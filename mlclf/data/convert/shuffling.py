@@ -15,26 +15,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from mlclf.config import Settings
+from mlclf.config.settings import Settings
 from mlclf.data.convert.buckets import TOP_BITS, Dealer
 from mlclf.data.convert.numbers import check_numbers
-from mlclf.data.convert.unified import aligned, plain_schema, unified_schema
-from mlclf.data.convert.writing import (
-    FILE_BYTES,
-    FILE_GROUPS,
-    GROUP_ROWS,
-    cut,
-    even_parts,
-    group_rows,
-    open_writer,
-)
-from mlclf.data.decode import decode_unit
-from mlclf.data.shards import Plan, make_plan
-from mlclf.data.steps import Progress, drain
+from mlclf.data.convert.row_groups import FILE_BYTES, FILE_GROUPS, GROUP_ROWS, cut, even_parts, group_rows, open_writer
+from mlclf.data.parquet.decoding import decode_unit
+from mlclf.data.parquet.planning import Plan, make_plan
+from mlclf.data.schema.common_schema import aligned, plain_schema, unified_schema
 from mlclf.files import committed
 from mlclf.names import Names, names_of
 from mlclf.outputs.claims import BUCKETS
 from mlclf.outputs.output import claimed
+from mlclf.progress import Progress, drain
 
 MAX_HELD_BYTES = 256 << 20
 """Beyond it larger buckets save no work."""

@@ -12,24 +12,24 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mlclf.config import Settings
-from mlclf.data.arrays import one_array
+from mlclf.config.settings import Settings
+from mlclf.data.arrow.arrays import one_array
+from mlclf.data.arrow.times import time_values
 from mlclf.data.convert.numbers import check_numbers
-from mlclf.data.convert.rows_written import RowsWritten, rows_written
-from mlclf.data.convert.unified import aligned, unified_schema
-from mlclf.data.decode import decode_unit
-from mlclf.data.group_parts import GroupSizes, dealt, group_sizes, is_far
-from mlclf.data.labels import LabelColumns, make_labels, tag_texts
-from mlclf.data.schema import find_schema, names_and_globs
-from mlclf.data.shards import Plan, make_plan
-from mlclf.data.splits import GroupParts, group_hashes, is_missing, row_hashes
-from mlclf.data.statistics import time_cut
-from mlclf.data.steps import Progress, drain
-from mlclf.data.stratification import Stratifier
-from mlclf.data.times import time_values
+from mlclf.data.convert.row_writer import RowsWritten, rows_written
+from mlclf.data.labels.label_columns import LabelColumns, make_labels, tag_texts
+from mlclf.data.parquet.decoding import decode_unit
+from mlclf.data.parquet.planning import Plan, make_plan
+from mlclf.data.passes.group_parts import GroupSizes, dealt, group_sizes, is_far
+from mlclf.data.passes.statistics import time_cut
+from mlclf.data.sampling.splits import GroupParts, group_hashes, is_missing, row_hashes
+from mlclf.data.sampling.stratification import Stratifier
+from mlclf.data.schema.common_schema import aligned, unified_schema
+from mlclf.data.schema.finding import find_schema, names_and_globs
 from mlclf.errors import ConfigError, DataError
 from mlclf.names import Names, names_of
 from mlclf.outputs.output import claimed
+from mlclf.progress import Progress, drain
 
 PIECE_ROWS = 16_384
 PIECE_BYTES = 32 << 20

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mlclf.data.arrays import as_floats, one_array
+from mlclf.data.arrow.arrays import as_floats, one_array
 from mlclf.data.features.moments import Moments
-from mlclf.data.labels import null_inside
-from mlclf.data.tally import Tally
+from mlclf.data.labels.label_columns import null_inside
 from mlclf.errors import DataError
+from mlclf.machine.tally import Tally
 
 LARGEST = float(np.finfo(np.float32).max)
 SMALLEST_FLOAT32_DEVIATION = 1e-30

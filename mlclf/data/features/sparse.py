@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mlclf.data.arrays import one_array
+from mlclf.data.arrow.arrays import one_array
 from mlclf.data.batch import Tokens
 from mlclf.data.features.numeric import numeric_values
-from mlclf.data.labels import list_parts, null_inside
-from mlclf.data.tally import Tally
+from mlclf.data.labels.label_columns import list_parts, null_inside
 from mlclf.errors import DataError
+from mlclf.machine.tally import Tally
 
 LARGEST_WIDTH = 1 << 31
 

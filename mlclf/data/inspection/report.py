@@ -1,0 +1,465 @@
+"""What a data set holds: files, row groups, columns with their roles, labels, and what a fit would make of them."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from mlclf.config.settings import Settings
+from mlclf.data.inspection.fit_memory import FitSize
+from mlclf.data.parquet.column_statistics import ColumnFooter, Footers, read_footers
+from mlclf.data.parquet.planning import Plan, make_plan
+from mlclf.data.schema.finding import EMBEDDING, NUMERIC, SPARSE, Schema, find_schema, matches, names_and_globs
+from mlclf.messages import printable
+from mlclf.names import Names, names_of
+
+if TYPE_CHECKING:
+    from mlclf.data.features.features import Features
+
+FORMAT_VERSION = 1
+ID_BYTES = 8
+"""Of an id of a row with its value, or the place where its list ends."""
+
+ROW_BYTES = 40
+"""Of an encoded row, beside its inputs and labels: where its ids begin, weight, row number, order."""
+
+MANY_GROUPS, SMALL_GROUP_ROWS = 100, 4_096
+MANY_LEVELS = 1_000
+SHOWN_LABELS = 30
+NOTICED_RATIO, SORTED_RATIO = 1.05, 2.0
+"""Deviation of batch means against a random order: below the first it is as good, above the second it is warned of."""
+
+LONGEST_TEXT = 60
+
+
+def inspect(
+    data: Names,
+    labels: Names = (),
+    *,
+    features: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    weight: str | None = None,
+    key: str | None = None,
+    group: str | None = None,
+    settings: Settings | None = None,
+) -> dict[str, Any]:
+    """Return what a data set holds, as values that JSON can hold.
+
+    Without labels only footers are read, and a few bytes of each file. With labels every row is decoded once, as the
+    first step of a fit does it, so whatever a fit would refuse in the data is refused here too.
+
+    Args:
+        data: files, folders, globs or URIs.
+        labels: label columns or globs, or one list column of tags.
+        features, exclude, weight, key, group: as for `fit`.
+        settings: as for `fit`; None for the defaults.
+
+    Raises:
+        ConfigError: a name matches no column, or two parts claim one.
+        DataError: the data cannot be read, or a fit would refuse it.
+    """
+    settings, labels = settings or Settings(), names_of(labels, "labels")
+    plan = make_plan(data)
+    footers = read_footers(plan.shards)
+    names = dict.fromkeys(name for shard in plan.shards for name in shard.schema.names)
+    columns = {name: _column_footer(footers, name) for name in names}
+    find = partial(
+        find_schema,
+        plan,
+        features=features,
+        exclude=exclude,
+        weight=weight,
+        key=key,
+        group=group,
+        roles=settings.features.roles,
+        label_lists=settings.data.label_lists,
+    )
+    schema = _without_inputs(find(()), labels) or find(labels)
+    found = _label_pass(plan, schema, settings) if labels and schema.features else None
+    report: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "rows": plan.rows,
+        "files": _files(plan, footers),
+        "row_groups": _sizes([rows for shard in plan.shards for rows in shard.group_rows]),
+        "units": _sizes([unit.rows for unit in plan.units]),
+        "compression": dict(footers.codecs.most_common()) if footers else {},
+        "columns": [_column(plan, name, column, _role(schema, name)) for name, column in columns.items()],
+        "ignored": [{"name": name, "reason": reason} for name, reason in schema.ignored],
+        "warnings": [*plan.warnings, *names_and_globs(plan, "--labels", labels), *_size_warnings(plan)],
+    }
+    if footers is None:
+        report["warnings"].append(
+            "the footers' statistics of the columns cannot be read: a file is damaged, or encrypted"
+        )
+    if found is not None:
+        mixing = _mixing(plan, schema, found, settings)
+        report |= {"labels": found.labels, "inputs": found.inputs, "mixing": mixing}
+        report["warnings"] += [*found.warnings, *_mixing_warnings(mixing)]
+    else:
+        report["warnings"] += _footer_warnings(plan, schema, columns)
+    report["memory"] = _memory(plan, _fit_size(plan, schema, columns, found), settings)
+    return report
+
+
+@dataclass
+class _Pass:
+    """What the pass over the rows found."""
+
+    labels: dict[str, dict[str, Any]]
+    inputs: dict[str, int]
+    warnings: list[str]
+    row_bytes: float
+    decoded_row_bytes: float
+    num_bendable: int
+    row_ids: float
+
+
+def _column(plan: Plan, name: str, footer: ColumnFooter, role: str) -> dict[str, Any]:
+    found = [shard for shard in plan.shards if name in shard.schema.names]
+    rows = sum(shard.rows for shard in found)
+    return {
+        "name": name,
+        "type": " / ".join(dict.fromkeys(str(shard.schema.field(name).type) for shard in found)),
+        "role": role,
+        "null_share": None if footer.nulls is None else footer.nulls / max(1, rows),
+        "min": _plain(footer.low),
+        "max": _plain(footer.high),
+        "bytes": footer.bytes,
+    }
+
+
+def _plain(value: Any) -> bool | int | float | str | None:
+    """A value that JSON can hold."""
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    return str(value)
+
+
+def _without_inputs(schema: Schema, labels: Sequence[str]) -> Schema | None:
+    """The schema where nothing is left to learn from beside the labels, which a fit refuses and a report shows."""
+    named = [name for name in schema.feature_columns if any(matches(name, pattern) for pattern in labels)]
+    if any(column.name not in named for column in schema.features):
+        return None
+    return replace(schema, features=(), labels=tuple(named))
+
+
+def _role(schema: Schema, name: str) -> str:
+    if name in schema.labels:
+        return "tags" if schema.tags else "label"
+    for role in ("weight", "key", "group"):
+        if name == getattr(schema, role):
+            return role
+    for column in schema.features:
+        if name == column.name:
+            return column.role
+        if name == column.values_column:
+            return "sparse values"
+    return "ignored" if any(name == ignored for ignored, _ in schema.ignored) else "excluded"
+
+
+def _column_footer(footers: Footers | None, name: str) -> ColumnFooter:
+    unknown = ColumnFooter(nulls=None, is_bounded=False)
+    return footers.columns.get(name, unknown) if footers else unknown
+
+
+def _files(plan: Plan, footers: Footers | None) -> dict[str, Any]:
+    checksums = footers.checksums if footers else {}
+    return {
+        "count": len(plan.shards),
+        "bytes": sum(shard.source.size_bytes for shard in plan.shards),
+        "names": [shard.source.name for shard in plan.shards],
+        "with_page_checksums": sum(has is True for has in checksums.values()),
+        "without_page_checksums": [name for name, has in checksums.items() if has is False],
+        "empty": [shard.source.name for shard in plan.shards if not shard.rows],
+    }
+
+
+def _sizes(rows: Sequence[int]) -> dict[str, int]:
+    return {
+        "count": len(rows),
+        "min_rows": min(rows, default=0),
+        "median_rows": int(statistics.median(rows)) if rows else 0,
+        "max_rows": max(rows, default=0),
+    }
+
+
+def _size_warnings(plan: Plan) -> Iterator[str]:
+    """What the sizes of files and row groups give reason to say."""
+    empty = sum(not shard.rows for shard in plan.shards)
+    if empty:
+        yield f"{empty:,} of {len(plan.shards):,} files have no rows"
+    rows = [rows for shard in plan.shards for rows in shard.group_rows if rows]
+    if len(rows) > MANY_GROUPS and statistics.median(rows) < SMALL_GROUP_ROWS:
+        yield (
+            f"row groups are small ({int(statistics.median(rows)):,} rows in the middle), which makes reading "
+            "several times slower; write them with 50,000 rows or more"
+        )
+
+
+def _footer_warnings(plan: Plan, schema: Schema, columns: Mapping[str, ColumnFooter]) -> Iterator[str]:
+    """What a pass over the rows would say of the columns, as far as the footers tell."""
+    if not schema.features:
+        yield "no column can be an input: every one is a label, left out, or of a type that cannot be read"
+    for feature in schema.features:
+        column = columns[feature.name]
+        bounds_differ = not column.is_bounded or column.low != column.high
+        if column.nulls is not None and column.nulls == plan.rows:
+            yield f"column {feature.name!r} has no value in any row; a fit leaves it out"
+        elif feature.role == NUMERIC and column.nulls == 0 and not bounds_differ and column.low is not None:
+            yield f"column {feature.name!r} is constant ({_plain(column.low)}); a fit leaves it out"
+
+
+def _label_pass(plan: Plan, schema: Schema, settings: Settings) -> _Pass:
+    """Read every row once, as the first step of a fit."""
+    from mlclf.data.passes.statistics import fit_statistics  # loads torch, which footers alone do not need
+    from mlclf.data.sampling.splits import Split
+
+    options = settings.features
+    found = None
+    for _, found in fit_statistics(  # noqa: B007  # the last one counts
+        plan,
+        schema,
+        Split(),
+        label_values=settings.data.label_values,
+        standardize=options.standardize,
+        vocabulary_levels=options.vocabulary_levels,
+        hash_limit=options.hash_limit,
+        hash_buckets=options.hash_buckets,
+        threads=settings.runtime.threads or 2,
+    ):
+        pass
+    assert found is not None
+    positives, observed = found.counts.positive_rows[0].tolist(), found.counts.rows[0].tolist()
+    labels = {
+        name: {
+            "positives": positives[index],
+            "observed": observed[index],
+            "nulls": plan.rows - observed[index],
+            "prevalence": positives[index] / observed[index] if observed[index] else None,
+        }
+        for index, name in enumerate(found.label_names)
+    }
+    inputs = {"dense": found.features.num_dense, "vocabulary": found.features.vocabulary_size}
+    warnings = [*found.warnings, *_identifiers(found.features, plan.rows), *_one_sided(labels)]
+    fixed = 4 * found.features.num_dense + len(labels) + ROW_BYTES
+    ids = found.features.num_tokens
+    row_ids = max(0.0, (found.row_bytes - fixed) / ID_BYTES) if ids is None else ids
+    bendable = sum(1 for _ in found.features.bendable())
+    return _Pass(labels, inputs, warnings, found.row_bytes, found.decoded_row_bytes, bendable, row_ids)
+
+
+def _mixing(plan: Plan, schema: Schema, found: _Pass, settings: Settings) -> dict[str, Any]:
+    """How well the pool that a fit would have mixes the rows."""
+    from mlclf.data.inspection.mixing import BATCH_ROWS, estimate_mixing
+    from mlclf.data.streaming.pool import pool_shape, reader_bytes
+
+    pool = pool_shape(
+        settings.runtime.memory_budget,
+        found.row_bytes,
+        max(plan.row_bytes, found.decoded_row_bytes),
+        reader_bytes(plan, len(schema.feature_columns) + len(schema.labels)),
+        max(unit.rows for unit in plan.units),
+    )
+    chosen = settings.training.batch_rows
+    mixing = estimate_mixing(
+        plan,
+        schema,
+        settings.data.label_values,
+        slabs=pool.slabs,
+        slab_rows=pool.slab_rows,
+        lanes=pool.lanes,
+        batch_rows=plan.rows if chosen == "all" else chosen or BATCH_ROWS,
+    )
+    return mixing.to_json()
+
+
+def _mixing_warnings(mixing: Mapping[str, Any]) -> Iterator[str]:
+    worst = mixing["worst"]
+    if worst is not None and worst["deviation_ratio"] > SORTED_RATIO:
+        yield (
+            f"the rows are sorted by label: batch means of {worst['label']!r} deviate {worst['deviation_ratio']:.1f} "
+            "times as much as in a random order, which makes training by batches noisy; write them in random order "
+            "once with 'mlclf shuffle DATA --out DIR', or raise runtime.memory_budget"
+        )
+
+
+def _identifiers(features: Features, rows: int) -> Iterator[str]:
+    """Columns whose values hardly ever repeat."""
+    from mlclf.data.features.categories import LevelFeature
+
+    for feature in features.tokens:
+        distinct = len(feature.levels) if isinstance(feature, LevelFeature) and not feature.is_list else 0
+        if distinct > max(MANY_LEVELS, rows / 2):
+            yield (
+                f"column {feature.name!r} has {distinct:,} distinct values in {rows:,} rows; "
+                "if it names the row, give it as --key or --exclude"
+            )
+
+
+def _one_sided(labels: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Labels that nothing can be learned about, in one line each kind."""
+    kinds = {
+        "have no observed row": [name for name, found in labels.items() if not found["observed"]],
+        "have no positive row": [
+            name for name, found in labels.items() if found["observed"] and not found["positives"]
+        ],
+        "have no negative row": [
+            name for name, found in labels.items() if found["observed"] and found["positives"] == found["observed"]
+        ],
+    }
+    for what, names in kinds.items():
+        if names:
+            shown = ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+            yield f"{len(names)} of {len(labels)} labels {what}: {shown}"
+
+
+def _row_bytes(plan: Plan, schema: Schema, columns: Mapping[str, ColumnFooter], found: _Pass | None) -> float:
+    """Bytes of an encoded row: as the pass found them, else from the roles and the counts in the footers."""
+    if found is not None:
+        return found.row_bytes
+    total = ROW_BYTES + float(len(schema.labels))
+    for column in schema.features:
+        items = max(1.0, columns[column.name].items / max(1, plan.rows))
+        if column.role in (NUMERIC, EMBEDDING):
+            total += 4 * max(1, column.width)
+        else:
+            total += (12 if column.role == SPARSE else ID_BYTES) * items
+    return total
+
+
+def _fit_size(plan: Plan, schema: Schema, columns: Mapping[str, ColumnFooter], found: _Pass | None) -> FitSize:
+    """How large a fit would be: as the pass found it, else from the roles and the counts in the footers."""
+    row_bytes = _row_bytes(plan, schema, columns, found)
+    if found is not None:
+        dense, vocabulary = found.inputs["dense"], found.inputs["vocabulary"]
+        return FitSize(plan.rows, row_bytes, len(found.labels), dense, vocabulary, found.num_bendable, found.row_ids)
+    numeric = sum(column.role == NUMERIC for column in schema.features)
+    dense = sum(max(1, column.width) for column in schema.features if column.role in (NUMERIC, EMBEDDING))
+    ids = max(0.0, (row_bytes - ROW_BYTES - 4 * dense) / ID_BYTES)
+    return FitSize(plan.rows, row_bytes, len(schema.labels), dense, 0, numeric, ids)
+
+
+def _memory(plan: Plan, size: FitSize, settings: Settings) -> dict[str, Any]:
+    """What the rows take decoded and encoded, and about what a fit of them takes in all."""
+    budget = settings.runtime.memory_budget
+    return {
+        "decoded_bytes": int(plan.decoded_bytes),
+        "encoded_bytes": int(plan.rows * size.row_bytes),
+        "budget_bytes": budget,
+        "fit_bytes": size.foretold_bytes(budget),
+    }
+
+
+def summary_lines(report: Mapping[str, Any]) -> list[str]:
+    """Return the report of `inspect` as lines for people, safe for a terminal whatever the names hold."""
+    files, groups, units, memory = report["files"], report["row_groups"], report["units"], report["memory"]
+    lines = [
+        f"{_count(report['rows'], 'row')} in {_count(files['count'], 'file')}, {_bytes(files['bytes'])}",
+        _group_line(groups, units),
+        f"compression: {', '.join(report['compression']) or 'unknown'}",
+        _checksum_line(files),
+        "",
+        *_table([("column", "type", "role", "null", "min", "max"), *map(_column_row, report["columns"])]),
+    ]
+    if report["ignored"]:
+        lines += ["", "left out:", *(f"  {item['name']!r}: {item['reason']}" for item in report["ignored"])]
+    if "labels" in report:
+        inputs = report["inputs"]
+        lines += ["", *_label_lines(report["labels"]), ""]
+        lines += [f"inputs: {inputs['dense']:,} dense, {inputs['vocabulary']:,} in vocabularies"]
+        lines += _mixing_lines(report["mixing"])
+    decoded, taken, budget = (_bytes(memory[f"{name}_bytes"]) for name in ("decoded", "fit", "budget"))
+    lines += ["", f"memory: {decoded} decoded; a fit takes about {taken} (runtime.memory_budget {budget})"]
+    if report["warnings"]:
+        lines += ["", "warnings:", *(f"  {warning}" for warning in report["warnings"])]
+    return [printable(line) for line in lines]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _group_line(groups: Mapping[str, int], units: Mapping[str, int]) -> str:
+    low, high = f"{groups['min_rows']:,}", f"{groups['max_rows']:,}"
+    sizes = low if low == high else f"{low} to {high}"
+    return f"row groups: {groups['count']:,} of {sizes} rows, read as {_count(units['count'], 'unit')}"
+
+
+def _checksum_line(files: Mapping[str, Any]) -> str:
+    has, without = files["with_page_checksums"], len(files["without_page_checksums"])
+    unknown = files["count"] - has - without
+    rest = f", unknown in {unknown:,}" if unknown else ""
+    if not without:
+        return f"page checksums: in {_count(has, 'file')}{rest}"
+    return f"page checksums: none in {_count(without, 'file')}, so damage there can go unseen{rest}"
+
+
+def _column_row(column: Mapping[str, Any]) -> tuple[str, ...]:
+    share = column["null_share"]
+    return (
+        _short(column["name"]),
+        _short(column["type"]),
+        column["role"],
+        "?" if share is None else f"{share:.1%}",
+        _short(_number(column["min"])),
+        _short(_number(column["max"])),
+    )
+
+
+def _label_lines(labels: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    rows = [("label", "positives", "observed", "prevalence")]
+    for name, found in list(labels.items())[:SHOWN_LABELS]:
+        prevalence = "undefined" if found["prevalence"] is None else f"{found['prevalence']:.4%}"
+        rows.append((_short(name), f"{found['positives']:,}", f"{found['observed']:,}", prevalence))
+    more = len(labels) - SHOWN_LABELS
+    return [*_table(rows), *([f"… and {more:,} labels more"] if more > 0 else [])]
+
+
+def _mixing_lines(mixing: Mapping[str, Any]) -> Iterator[str]:
+    worst, slabs = mixing["worst"], mixing["slabs"]
+    if worst is None:
+        return
+    if worst["deviation_ratio"] < NOTICED_RATIO:
+        yield f"mixing: batches are as good as in a random order, with {slabs:,} slabs in memory"
+    else:
+        yield (
+            f"mixing: labels are sorted across units; batch means deviate {worst['deviation_ratio']:.1f} times as much "
+            f"as in a random order (worst label {worst['label']!r}, median {mixing['median_deviation_ratio']:.1f}), "
+            f"with {slabs:,} slabs in memory"
+        )
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    safe = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(len(row[index]) for row in safe) for index in range(len(safe[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in safe]
+
+
+def _number(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value + 0.0:.6g}" if isinstance(value, float) else str(value)  # + 0.0 takes the sign off a zero
+
+
+def _short(text: str) -> str:
+    text = printable(text)
+    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
+
+
+def _bytes(count: float) -> str:
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"
+        count /= 1024
+    return f"{count:,.1f} TiB"

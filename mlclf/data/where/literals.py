@@ -1,0 +1,179 @@
+"""Literals among the values of a type, so that each comparison is made in the column's own type, and is exact.
+
+Where no value of the type is the literal, it lies next to one: 1.5 just above 1 among integers, 300 just above 255 in
+uint8. A float column rounds the literal as it would if the number were stored there, so that 0.1 finds 0.1 in float32.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mlclf.data.arrow.arrays import is_text
+from mlclf.data.where.syntax import Literal, Membership, cut
+
+NUMBER, TEXT, TIME, NULL = "number", "text", "time", "null"
+
+SECOND = 10**9
+UNITS = {"s": SECOND, "ms": 10**6, "us": 10**3, "ns": 1}
+DAY = 86_400 * SECOND
+
+MOMENT = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})"
+    r"(?:[T ]([0-9]{2}:[0-9]{2})(?::([0-9]{2})(?:\.([0-9]{1,9}))?)?(?: ?(?:Z|([+-])([0-9]{2})(?::?([0-9]{2}))?))?)?"
+)
+
+
+class UnsuitedError(Exception):
+    """A literal cannot be compared with a type; the text says what to write instead."""
+
+    def __init__(self, literal: Literal, hint: str) -> None:
+        super().__init__(f"cannot be compared with {cut(literal.text)}; {hint}")
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Where a literal lies: at `value` (gap 0), between it and the next greater (1), or below it, the least (-1)."""
+
+    value: pa.Scalar
+    gap: int
+
+
+def family(kind: pa.DataType) -> str | None:
+    """What a column of this type is compared as; None where it cannot be compared. A dictionary is its values."""
+    types = pa.types
+    if types.is_dictionary(kind):
+        return family(kind.value_type)
+    if types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
+        return NUMBER
+    if types.is_date(kind) or types.is_timestamp(kind):
+        return TIME
+    if is_text(kind):
+        return TEXT
+    return NULL if types.is_null(kind) else None
+
+
+def plain(kind: pa.DataType) -> pa.DataType:
+    """The type that values are compared in: pyarrow has no kernels for some, and booleans are 0 and 1."""
+    if pa.types.is_dictionary(kind):
+        return plain(kind.value_type)
+    if pa.types.is_boolean(kind):
+        return pa.uint8()
+    if pa.types.is_float16(kind):
+        return pa.float32()
+    if pa.types.is_string_view(kind):
+        return pa.large_string()
+    if pa.types.is_decimal(kind) and kind.bit_width < 128:
+        return pa.decimal128(kind.precision, kind.scale)
+    return kind
+
+
+@lru_cache(maxsize=1024)
+def bound(literal: Literal, kind: pa.DataType) -> Bound:
+    """Where a literal lies among the values of a type, which is no dictionary; `value` is of its `plain` type.
+
+    Raises:
+        UnsuitedError: they cannot be compared.
+    """
+    value, among = literal.value, family(kind)
+    if among == TEXT:
+        if not isinstance(value, str):
+            raise UnsuitedError(literal, "write the value in 'single quotes'")
+        return Bound(pa.scalar(value, plain(kind)), 0)
+    if among == TIME:
+        moment = nanoseconds(value) if isinstance(value, str) else None
+        if moment is None:
+            raise UnsuitedError(literal, "write a date or time such as '2024-01-31' or '2024-01-31 12:30:00'")
+        return _among_integers(Fraction(moment, unit_nanoseconds(kind)), kind)
+    if isinstance(value, str):
+        raise UnsuitedError(literal, "write a number, without quotes")
+    number = Fraction(value)
+    if pa.types.is_floating(kind):
+        return _among_floats(number, kind)
+    return _among_decimals(number, kind) if pa.types.is_decimal(kind) else _among_integers(number, plain(kind))
+
+
+@lru_cache(maxsize=64)
+def value_set(membership: Membership, kind: pa.DataType) -> pa.Array:
+    """The listed values as an array of the `plain` type, those left out that no value of the type equals.
+
+    Raises:
+        UnsuitedError: one cannot be compared with the type.
+    """
+    bounds = [bound(literal, kind) for literal in membership.values]
+    values = [found.value for found in bounds if found.gap == 0]
+    if pa.types.is_floating(kind) and any(value.as_py() == 0 for value in values):
+        values += [pa.scalar(zero, plain(kind)) for zero in (0.0, -0.0)]  # pyarrow finds zero only with its own sign
+    return pa.array(values, plain(kind))
+
+
+def nanoseconds(text: str) -> int | None:
+    """Nanoseconds since 1970 of an ISO date or time, in UTC where it names no zone; None where it is neither.
+
+    >>> nanoseconds("1970-01-02 00:00:00.5+01:00") / 10**9
+    82800.5
+    """
+    found = MOMENT.fullmatch(text)
+    if found is None:
+        return None
+    day, clock, second, fraction, sign, hours, minutes = found.groups()
+    try:
+        moment = dt.datetime.fromisoformat(f"{day}T{clock or '00:00'}:{second or '00'}").replace(tzinfo=dt.UTC)
+        shift = dt.time(int(hours or 0), int(minutes or 0))
+    except ValueError:
+        return None
+    seconds = (moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(seconds=1)
+    seconds -= (shift.hour * 3600 + shift.minute * 60) * (-1 if sign == "-" else 1)
+    return seconds * SECOND + int((fraction or "").ljust(9, "0"))
+
+
+def unit_nanoseconds(kind: pa.DataType) -> int:
+    """Nanoseconds of one unit of a type of dates or times."""
+    if pa.types.is_date32(kind):
+        return DAY
+    return UNITS["ms" if pa.types.is_date64(kind) else kind.unit]
+
+
+def _between(value: Fraction, least: int, greatest: int) -> tuple[int, int]:
+    """The integer at or just below a value, and the gap."""
+    if value < least:
+        return least, -1
+    whole = min(math.floor(value), greatest)
+    return whole, int(whole != value)
+
+
+def _among_integers(value: Fraction, kind: pa.DataType) -> Bound:
+    bits = kind.bit_width
+    is_unsigned = pa.types.is_unsigned_integer(kind)
+    least, greatest = (0, 2**bits - 1) if is_unsigned else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    whole, gap = _between(value, least, greatest)
+    return Bound(pa.scalar(whole, kind), gap)
+
+
+def _among_decimals(value: Fraction, kind: pa.DataType) -> Bound:
+    limit = 10**kind.precision - 1
+    whole, gap = _between(value * Fraction(10) ** kind.scale, -limit, limit)
+    digits = tuple(map(int, str(abs(whole))))
+    return Bound(pa.scalar(Decimal((int(whole < 0), digits, -kind.scale)), plain(kind)), gap)
+
+
+def _among_floats(value: Fraction, kind: pa.DataType) -> Bound:
+    width: Any = kind.to_pandas_dtype()
+    try:
+        with np.errstate(over="ignore"):
+            rounded = float(width(float(value)))
+    except OverflowError:
+        rounded = math.inf
+    if math.isfinite(rounded):
+        return Bound(pa.scalar(rounded, plain(kind)), 0)
+    # Beyond the greatest finite value lies only infinity.
+    return Bound(pa.scalar(float(np.finfo(width).max) if value > 0 else -math.inf, plain(kind)), 1)

@@ -1,0 +1,175 @@
+"""How far thresholds are shrunk, judged by cross-validation over folds of the rows.
+
+Two targets: what calibrated probabilities promise (for F measures), and last month's thresholds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from mlclf.decisions.histograms.counting import bin_of
+from mlclf.decisions.histograms.folds import summed
+from mlclf.decisions.histograms.label_histogram import LabelHistogram
+from mlclf.decisions.thresholds.cutoffs import NEVER, Cuts, Probabilities, best_cuts, cuts_of, f_measure
+from mlclf.decisions.thresholds.joint import solve_joint
+from mlclf.decisions.thresholds.objectives import Objective
+
+PRIOR_POSITIVES = (0.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, math.inf)
+"""Positive rows that the promise of the probabilities may count for; with infinity those of a label do not count."""
+
+LEAST_SHARE = 0.05
+"""Beside the best; what would count for less is left out."""
+
+TRUSTS = (0.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, math.inf)
+"""Positive rows that last month's thresholds may count for."""
+
+JUDGED = ("f1", "fbeta", "macro_f1", "micro_f1", "micro_macro_f1", "mcc", "balanced_accuracy", "youden", "cost")
+"""Objectives with a value that is larger where decisions are better."""
+
+
+def weigh_prior_positives(
+    folds: Sequence[LabelHistogram],
+    objective: Objective,
+    scores_of: Callable[[Tensor], Tensor],
+    probabilities: Sequence[Probabilities],
+) -> dict[float, float]:
+    """What thresholds by each of PRIOR_POSITIVES are to count for, by how those chosen without a fold do on it.
+
+    The best over all folds counts 1, another e^(−d), when it is worse by d standard errors of the difference: those of
+    the jackknife over folds (Efron and Tibshirani 1993, chapter 11). What is best by little is best by chance, and
+    neighbours that differ by chance are better together (exponential weights, Vovk 1990).
+
+    Args:
+        folds: histograms of the folds.
+        objective: an F measure.
+        scores_of: float32 logits to float32 probabilities.
+        probabilities: for each fold calibrated ones that do not know its rows: else they seem to promise the truth.
+
+    Returns:
+        prior positives → weight, the best first.
+    """
+    sums = torch.zeros(len(PRIOR_POSITIVES), len(folds), 4, folds[0].num_labels, dtype=torch.float64)
+    for fold, ((train, judge), promised) in enumerate(zip(_splits(folds), probabilities, strict=True)):
+        trained, positives = _slices(train, scores_of, promised), train.effective_class_rows()[:, 1]
+        judged = _slices(judge, scores_of, None)
+        for which, prior in enumerate(PRIOR_POSITIVES):
+            shrunk = [(part, cuts.blended(positives[part], prior)) for part, cuts in trained]
+            joint = solve_joint([cuts for _, cuts in shrunk], objective) if objective.is_joint else None
+            for (part, cuts), (_, fresh) in zip(shrunk, judged, strict=True):
+                sums[which, fold, :, part] = _outcome(fresh, best_cuts(cuts, objective, joint))
+    weights = dict(zip(PRIOR_POSITIVES, _weights(sums, objective).tolist(), strict=True))
+    ordered = sorted(weights.items(), key=lambda item: -item[1])
+    return {prior: weight for prior, weight in ordered if weight >= LEAST_SHARE}
+
+
+def choose_trust(
+    folds: Sequence[LabelHistogram],
+    objective: Objective,
+    scores_of: Callable[[Tensor], Tensor],
+    tuned_without: Sequence[Tensor],
+    prior: Tensor,
+) -> float:
+    """The one of TRUSTS by which thresholds drawn to prior ones serve the objective best on rows not tuned on.
+
+    Args:
+        folds: histograms of the folds.
+        objective: one of JUDGED.
+        scores_of: float32 logits to float32 probabilities.
+        tuned_without: for each fold the thresholds tuned on the others: [K] float32, NaN = never positive.
+        prior: [K] float32, the thresholds to draw to; NaN = none.
+    """
+    sums = torch.zeros(len(TRUSTS), len(folds), 4, folds[0].num_labels, dtype=torch.float64)
+    for fold, ((train, judge), tuned) in enumerate(zip(_splits(folds), tuned_without, strict=True)):
+        positives = train.effective_class_rows()[:, 1]
+        for part, fresh in _slices(judge, scores_of, None):
+            for which, trust in enumerate(TRUSTS):
+                drawn = drawn_to(tuned[part], prior[part], positives[part], trust)
+                sums[which, fold, :, part] = _outcome(fresh, _bins_of(drawn, judge.num_bins))
+    return TRUSTS[int(_values(sums.sum(1), objective).argmax())]
+
+
+def drawn_to(tuned: Tensor, prior: Tensor, positive_rows: Tensor, trust: float) -> Tensor:
+    """Thresholds [k] float32 between tuned and prior ones in the logit, the tuned one weighing P / (P + trust).
+
+    A label whose prior or tuned threshold is NaN keeps the tuned one.
+    """
+    share = torch.nan_to_num(positive_rows / (positive_rows + trust), nan=0.0).double()
+    logits = [torch.logit(side.double(), eps=1e-12) for side in (tuned, prior)]
+    moved = torch.sigmoid(share * logits[0] + (1 - share) * logits[1]).float()
+    kept = tuned.isnan() | prior.isnan() | (share == 1)
+    return torch.where(kept, tuned, torch.where(share == 0, prior, moved))
+
+
+def _splits(folds: Sequence[LabelHistogram]) -> Iterator[tuple[LabelHistogram, LabelHistogram]]:
+    """(the rows of the other folds, the rows of the fold), for each fold."""
+    total = summed(folds)
+    for fold in folds:
+        yield total.without(fold), fold
+
+
+def _slices(
+    histogram: LabelHistogram, scores_of: Callable[[Tensor], Tensor], probabilities: Probabilities | None
+) -> list[tuple[slice, Cuts]]:
+    return [(part, cuts_of(histogram, part, scores_of, probabilities)) for part in histogram.label_slices(200)]
+
+
+def _outcome(cuts: Cuts, index: Tensor) -> Tensor:
+    """[4, k] float64: true positives, flagged, positives, rows."""
+    true, flagged = cuts.at(index)
+    return torch.stack([true, flagged, cuts.positives[:, -1], cuts.flagged[:, -1]])
+
+
+def _bins_of(thresholds: Tensor, num_bins: int) -> Tensor:
+    """Where in cuts from the top a threshold [k] lies, NEVER for NaN."""
+    logits = torch.logit(thresholds.double(), eps=1e-12)
+    return torch.where(thresholds.isnan(), NEVER, num_bins - 1 - bin_of(logits, num_bins))
+
+
+def _values(sums: Tensor, objective: Objective) -> Tensor:
+    """[M] float64 of sums [M, 4, K]."""
+    return torch.stack([value_of(part, objective) for part in sums])
+
+
+def _weights(sums: Tensor, objective: Objective) -> Tensor:
+    """[M] float64, e^(−d) of choices by sums [M, V, 4, K] that are worse than the best by d standard errors.
+
+    All are 1 where the errors are not known, because all positives are in one fold.
+    """
+    total, num_folds = sums.sum(1), sums.shape[1]
+    values = _values(total, objective)
+    best = int(values.argmax())
+    left_out = torch.stack([_values(total - sums[:, fold], objective) for fold in range(num_folds)])
+    differences = left_out - left_out[:, best, None]
+    errors = ((num_folds - 1) / num_folds * (differences - differences.mean(0)).square().sum(0)).sqrt()
+    deficits = values[best] - values
+    return torch.exp(-deficits / errors.nan_to_num(nan=torch.inf)).where(deficits > 0, 1.0)
+
+
+def value_of(sums: Tensor, objective: Objective) -> Tensor:
+    """[] float64, how well decisions serve an objective; labels without a positive row do not count.
+
+    Args:
+        sums: [4, K] float64, true positives, flagged rows, positives and rows.
+        objective: one of JUDGED.
+    """
+    true, flagged, total, rows = sums[:, sums[2] > 0].unbind()
+    false, negatives = flagged - true, rows - total
+    micro = f_measure(true.sum(), flagged.sum(), total.sum()).nan_to_num()
+    match objective.name, objective.parameters:
+        case "micro_f1", _:
+            return micro
+        case "micro_macro_f1", _:
+            return micro + f_measure(true, flagged, total).mean().nan_to_num()
+        case "mcc", _:
+            spread = (flagged * (rows - flagged) * total * negatives).sqrt()
+            return ((true * rows - total * flagged) / spread).nan_to_num().mean()
+        case (("balanced_accuracy" | "youden"), _):
+            return (true / total - (false / negatives).nan_to_num()).mean()
+        case "cost", (false_positive, false_negative):
+            return -(false_positive * false + false_negative * (total - true)).sum()
+        case _:
+            return f_measure(true, flagged, total, objective.beta_squared).mean()

@@ -1,0 +1,66 @@
+"""The labels of a row with the largest scores, and thresholds that flag those and no others."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mlclf.decisions.cells.cells import Cells
+from mlclf.decisions.histograms.label_histogram import row_slices
+
+
+def top_labels(scores: Tensor, seen: Tensor, count: int) -> Tensor:
+    """Return [n, min(count, K)] int64, the seen labels of largest scores, ties in label order, then unseen ones.
+
+    `topk` promises no order among ties, so it gets distinct integers: the bits of a float that is not negative grow
+    with it, and take the upper half; the lower half falls with the label.
+
+    Args:
+        scores: [n, K] float32, not negative.
+        seen: [n, K] bool.
+        count: labels of each row.
+    """
+    num_labels = scores.shape[1]
+    falling = torch.arange(num_labels - 1, -1, -1, device=scores.device)
+    keys = ((scores + 0.0).view(torch.int32).long() << 32) | falling  # + 0.0 turns -0.0 into 0.0
+    keys = torch.where(seen, keys, falling - num_labels)
+    return keys.topk(min(count, num_labels), dim=1).indices
+
+
+def is_top(scores: Tensor, seen: Tensor, count: int) -> Tensor:
+    """Return [n, K] bool, True for the seen labels that `top_labels` names."""
+    places = top_labels(scores, seen, count)
+    return torch.zeros_like(seen).scatter_(1, places, True) & seen
+
+
+class TopCounts:
+    """What flagging the best labels of each row comes to, label by label, over a stream of rows.
+
+    Attributes:
+        least: [K] float32, the least score that is flagged; +inf where none is.
+        positives, flagged, total: [K] float64, sums of weights: true positives, flagged, positives.
+        positive_rows: [K] int64.
+    """
+
+    def __init__(self, num_labels: int, count: int) -> None:
+        self.count = count
+        self.least = torch.full((num_labels,), torch.inf)
+        self.positives, self.flagged, self.total = (torch.zeros(num_labels, dtype=torch.float64) for _ in range(3))
+        self.positive_rows = torch.zeros(num_labels, dtype=torch.int64)
+
+    def update(self, cells: Cells, scores: Tensor) -> None:
+        """Count rows; `scores` [n, K] float32 are those of the cells' logits."""
+        weights = cells.cell_weights()
+        for rows in row_slices(*scores.shape):
+            part = scores[rows]
+            mass = torch.ones(part.shape, dtype=torch.float64)
+            if weights is not None:
+                mass = mass * (weights[rows][:, None] if weights.dim() == 1 else weights[rows])
+            seen = mass > 0 if cells.mask is None else cells.mask[rows] & (mass > 0)
+            flagged = is_top(part, seen, self.count)
+            positive = (cells.labels[rows] != 0) & seen
+            self.least = torch.minimum(self.least, part.where(flagged, torch.inf).amin(0))
+            self.positives += (mass * (flagged & positive)).sum(0)
+            self.flagged += (mass * flagged).sum(0)
+            self.total += (mass * positive).sum(0)
+            self.positive_rows += positive.sum(0)

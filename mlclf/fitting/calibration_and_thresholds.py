@@ -1,0 +1,162 @@
+"""Decisions of a fit: calibrator and thresholds from held-out rows, their metrics, and the files of the run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlclf.config.settings import RunFile
+from mlclf.data.parquet.planning import Plan
+from mlclf.decisions.calibration.calibration import CALIBRATION_BINS, Calibration, fit_calibration
+from mlclf.decisions.calibration.choosing import fit_calibrators
+from mlclf.decisions.cells.cells import Cells, row_identities
+from mlclf.decisions.evaluation.evaluation import Evaluation
+from mlclf.decisions.histograms.folds import FoldHistograms, fold_of, summed
+from mlclf.decisions.histograms.label_histogram import bins_for
+from mlclf.decisions.scorer import scores_of
+from mlclf.decisions.thresholds.objectives import parse_objective
+from mlclf.decisions.thresholds.thresholds import Thresholds, fallback_thresholds
+from mlclf.decisions.tuner import Tuner
+from mlclf.files import write_json
+from mlclf.fitting.data_preparation import PreparedData
+from mlclf.fitting.last_rows import LAST_SHARE, caution, log_loss_sums
+from mlclf.fitting.record import run_record
+from mlclf.fitting.trained_models import Trained
+from mlclf.progress import Progress
+from mlclf.run_folder import RunFolder
+
+HISTOGRAM_BYTES = 64 << 20
+"""Of a histogram of held-out logits, beside the rows' own budget: 65,536 bins for up to 64 labels."""
+
+
+class Decided:
+    """Turns trained models into a finished run folder."""
+
+    def __init__(self, data: PreparedData, run_file: RunFile, trained: Trained, folder: RunFolder) -> None:
+        self.data, self.run_file, self.trained, self.folder = data, run_file, trained, folder
+        self.settings = run_file.settings
+        self.decides = bool((data.hold_out.decide >= 0).any())
+
+    def steps(self) -> Iterator[Progress]:
+        """Calibrate, tune thresholds, evaluate the held-out rows, and write the run, its manifest last."""
+        data, names = self.data, self.data.statistics.label_names
+        if self.decides:
+            yield Progress("calibration", note="fitting calibrator and thresholds on held-out rows")
+        calibration = self._calibration()
+        chosen = self.settings.thresholds
+        objective, bins = parse_objective(chosen.objective), bins_for(data.num_labels, HISTOGRAM_BYTES)
+        tuner = Tuner(objective, data.num_labels, method=chosen.method, num_bins=bins, keeps_folds=True)
+        for cells in self._held_out():
+            tuner.update(replace(cells, logits=calibration.apply(cells.logits)))
+        thresholds = tuner.thresholds() if self.decides else self._fallback()
+        final = data.totals.of(data.hold_out.final())
+        prevalences = ((final.positives + 0.5) / (final.totals + 1))[0]
+        if self.decides:
+            self._write_metrics(calibration, thresholds, tuner.thresholds_without_folds(), prevalences)
+            yield from self._last_rows(calibration, prevalences)
+        head = self.trained.final
+        head.rescale(calibration.slope.float(), calibration.intercept.float())
+        self.folder.write_schema(data.schema, names, prevalences)
+        self.folder.write_features(data.statistics.features)
+        self.folder.write_model(head, calibration.bounds)
+        self.folder.write_histogram(tuner.histogram)
+        assert tuner.folds is not None
+        self.folder.write_folds(tuner.folds)
+        self.folder.write_thresholds(thresholds, names)
+        self.folder.write_record(run_record(self.run_file, data, self.trained))
+        self.folder.write_manifest(self._training_record())
+        for line in data.statistics.features.counted():
+            yield Progress.warning("done", line)
+
+    def _calibration(self) -> Calibration:
+        log_weights = self.trained.pos_weight.log()
+        if not self.decides:
+            shift = Calibration.none(self.data.num_labels)
+            return Calibration(shift.slope, -log_weights, shift.bounds)
+        folds = FoldHistograms(self.data.num_labels, num_bins=CALIBRATION_BINS)
+        for cells in self._held_out():
+            folds.update(cells)
+        tunes = self.settings.optimizer.l2 == "auto"
+        calibrators = fit_calibrators(folds.histograms, richest="platt") if tunes else None
+        return fit_calibration(summed(folds.histograms), log_weights, calibrators)
+
+    def _held_out(self, first_row: int = 0) -> Iterator[Cells]:
+        """Held-out rows from a number on, each with the logits of the model that has not seen it.
+
+        Those of a group have one identity.
+        """
+        if not self.decides:
+            return
+        heads = [head.eval() for head in self.trained.held_out]
+        decide = self.data.hold_out.decide
+        for batch in self.data.batches((decide >= 0).nonzero()[:, 0].tolist()):
+            model = decide[batch.parts.long()]
+            if not (model >= 0).any():  # rows that are held in memory
+                continue
+            with torch.inference_mode():
+                logits = torch.stack([head.scoring_logits(batch) for head in heads])
+            rows = ((model >= 0) & (batch.rows >= first_row)).nonzero()[:, 0]
+            yield Cells(
+                logits[model[rows], rows].clone(),
+                batch.labels[rows],
+                row_identities(batch.rows[rows]) if batch.groups is None else batch.groups[rows],
+                None if batch.label_mask is None else batch.label_mask[rows],
+                batch.weights[rows].double(),
+            )
+
+    def _last_rows(self, calibration: Calibration, prevalences: Tensor) -> Iterator[Progress]:
+        """Warn where hidden layers do not hold on the last of the rows."""
+        if self.settings.model.hidden and self.data.valid_plan is None:
+            last = self._held_out(first_row=math.ceil((1 - LAST_SHARE) * self.data.plan.rows))
+            line = caution(log_loss_sums(last, calibration.apply, torch.logit(prevalences)))
+            if line is not None:
+                yield Progress.warning("calibration", line)
+
+    def _fallback(self) -> Thresholds:
+        support = torch.from_numpy(self.data.statistics.counts.positive_rows.sum(0))
+        return fallback_thresholds(
+            self.data.num_labels, support, str(parse_objective(self.settings.thresholds.objective))
+        )
+
+    def _write_metrics(
+        self, calibration: Calibration, thresholds: Thresholds, without_folds: Tensor | None, prevalences: Tensor
+    ) -> None:
+        """Metrics of the held-out rows; those of each fold are decided by thresholds that other folds chose."""
+        bins = bins_for(self.data.num_labels, HISTOGRAM_BYTES)
+
+        def decide_rows(scores: Tensor, identities: Tensor) -> Tensor:
+            assert without_folds is not None
+            return scores >= without_folds[fold_of(identities, len(without_folds))]
+
+        evaluation = Evaluation(
+            thresholds.thresholds,
+            scores_of,
+            bins,
+            decide=thresholds.decide,
+            decide_rows=None if without_folds is None else decide_rows,
+        )
+        for cells in self._held_out():
+            logits = calibration.apply(cells.logits)
+            evaluation.update_cells(replace(cells, logits=logits), scores_of(logits))
+        report = evaluation.report(list(self.data.statistics.label_names), prevalences)
+        nested = {} if without_folds is None else {"decisions": "nested"}
+        write_json(self.folder.file("metrics.json"), report | {"data": "validation"} | nested)
+
+    def _training_record(self) -> dict[str, Any]:
+        plan, valid = self.data.plan, self.data.valid_plan
+        record = {"rows": plan.rows, "plan": plan.digest, "files": _files_of(plan)}
+        if valid is not None:
+            record["valid_files"] = _files_of(valid)
+        if self.trained.certificate is not None:
+            record["certificate"] = self.trained.certificate
+        return record | {"algorithm": self.trained.algorithm}
+
+
+def _files_of(plan: Plan) -> list[list[Any]]:
+    """Name, size and fingerprint of every file: by these `calibrate` knows rows that have been used."""
+    return [[shard.source.name, shard.source.size_bytes, shard.fingerprint] for shard in plan.shards]

@@ -1,0 +1,447 @@
+"""Candidates of a fit: which rows train, choose and decide, and how the amount of L2 is chosen from held-out rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mlclf.training.fold_levels import level_shifts
+from mlclf.training.full_batch.chunks import Chunks, Problems
+from mlclf.training.full_batch.lbfgs import label_groups, lbfgs
+from mlclf.training.full_batch.optimality import Optimality, optimality_of
+from mlclf.training.full_batch.preconditioner import InputMoments
+from mlclf.training.models import FAR
+
+SHRINKAGE_POSITIVES = 100
+"""Positives at which a label's own curve of held-out loss counts as much as that of all labels."""
+
+SEARCH_TOLERANCE, HELD_OUT_TOLERANCE, FINAL_TOLERANCE = 1e-6, 1e-8, 1e-13
+"""Of a step along the path of l2, of the held-out models at its end, and of the final model."""
+ROW_PARTS = 5
+"""Parts of held-out rows that belong to one part of the split."""
+
+SOLVER_BYTES = 256 << 20
+MAX_RISES = 2
+STEEP_RISE = 1.02
+LEVEL = 1e-4
+
+
+@dataclass(frozen=True)
+class HeldOutCells:
+    """Held-out rows of a chunk: logits [m, k] float32, labels [m, k] uint8, cells [m, k] float64 (weight or 0)."""
+
+    logits: Tensor
+    labels: Tensor
+    cells: Tensor
+
+    def chosen(self, rows: Tensor) -> HeldOutCells:
+        """Some of the rows."""
+        return HeldOutCells(self.logits[rows], self.labels[rows], self.cells[rows])
+
+
+class _HeldOut(NamedTuple):
+    """Held-out rows.
+
+    Attributes:
+        pieces: for each chunk its rows and their parts [m].
+        shifts: [R, k] float64, what brings the models to one level; the logits have it.
+    """
+
+    pieces: list[tuple[HeldOutCells, Tensor]]
+    shifts: Tensor
+
+
+HeldOutLoss = Callable[[Sequence[HeldOutCells], Tensor], Tensor]
+"""(held-out rows, log pos_weight [k]) → mean loss of each label after calibration [k]; NaN where unobserved."""
+
+
+@dataclass(frozen=True)
+class HoldOut:
+    """What each part of a split is used for, by R models trained beside each other.
+
+    Attributes:
+        trained: [R, parts] float64, 1 where model r is trained on the part.
+        judge: [parts] int64, the model whose l2 and stopping point the part helps to choose; −1 none.
+        decide: [parts] int64, the model whose calibrator and thresholds it helps to fit; −1 none.
+        refit: whether one more model is trained on all parts in the end.
+    """
+
+    trained: Tensor
+    judge: Tensor
+    decide: Tensor
+    refit: bool
+
+    @classmethod
+    def folds(cls, count: int) -> HoldOut:
+        """Fold f is held out of model f."""
+        order = torch.arange(count)
+        return cls(1 - torch.eye(count, dtype=torch.float64), order, order, refit=True)
+
+    @classmethod
+    def halves(cls) -> HoldOut:
+        """Part 0 is trained on, part 1 chooses, part 2 decides."""
+        return cls(_row(1, 0, 0), torch.tensor([-1, 0, -1]), torch.tensor([-1, -1, 0]), refit=False)
+
+    @classmethod
+    def given(cls) -> HoldOut:
+        """Part 0 is trained on; part 1, data given as validation, chooses and decides."""
+        return cls(_row(1, 0), torch.tensor([-1, 0]), torch.tensor([-1, 0]), refit=False)
+
+    @classmethod
+    def nothing(cls) -> HoldOut:
+        """All rows are trained on, none is held out."""
+        return cls(_row(1), torch.tensor([-1]), torch.tensor([-1]), refit=False)
+
+    @property
+    def num_models(self) -> int:
+        return self.trained.shape[0]
+
+    @property
+    def chooses(self) -> bool:
+        """Whether any rows are held out to choose by."""
+        return bool((self.judge >= 0).any())
+
+    def final(self) -> Tensor:
+        """Parts of the final model: [1, parts]."""
+        return torch.ones_like(self.trained[:1]) if self.refit else self.trained[:1]
+
+
+def _row(*values: int) -> Tensor:
+    return torch.tensor([values], dtype=torch.float64)
+
+
+def l2_grid(total: float, c_low: float, c_high: float, steps_per_decade: int) -> list[float]:
+    """Amounts of L2 from strong to weak: 1 ÷ (C · total weight) for C from `c_low` to `c_high`."""
+    low, high = torch.tensor([c_low, c_high], dtype=torch.float64).log10().tolist()
+    count = max(1, round((high - low) * steps_per_decade))
+    exponents = [low + (high - low) * step / count for step in range(count + 1)]
+    return [1.0 / (10.0**exponent * max(total, 1e-300)) for exponent in exponents]
+
+
+def choose_by_label(curves: Tensor, positives: Tensor) -> Tensor:
+    """Index of the best candidate for each label, rare labels drawn to the curve of all: [K] int64.
+
+    The criterion is a·own + (1 − a)·pooled, both relative to the pooled best, with a = P ÷ (P + 100).
+
+    Args:
+        curves: [G, K] float64, held-out loss of each candidate and label; NaN for labels without held-out rows.
+        positives: [K] float64, rows of the rarer class.
+    """
+    known = ~curves.isnan()
+    pooled = torch.where(known, curves, 0.0).sum(1) / known.sum(1).clamp_min(1)
+    best = int(pooled.argmin())
+    own = torch.where(known, curves / curves[best].clamp_min(1e-12), 1.0)
+    share = positives / (positives + SHRINKAGE_POSITIVES)
+    return (share * own + (1 - share) * (pooled / pooled[best].clamp_min(1e-12))[:, None]).argmin(0)
+
+
+def has_passed_its_least(losses: Sequence[float]) -> bool:
+    """Whether losses of weaker and weaker L2 have risen for good: steeply once, or twice since their least.
+
+    Where L2 is so strong that the models are hardly more than the prior, the losses are level, and which of them is the
+    least means nothing: those that differ from the first by no more than LEVEL of it are no rise.
+
+    >>> has_passed_its_least([0.5, 0.500001, 0.500002]), has_passed_its_least([0.5, 0.4, 0.403, 0.402])
+    (False, True)
+    """
+    least = min(losses)
+    since = losses[losses.index(least) + 1 :]
+    rises = sum(abs(loss - losses[0]) > LEVEL * losses[0] for loss in since)
+    return losses[-1] > least * STEEP_RISE or rises >= MAX_RISES
+
+
+def joined_curves(curves: Sequence[Tensor]) -> Tensor:
+    """Curves [G, K] of all labels from those of groups [g, k]; one that stopped, for it rose, goes on level.
+
+    So which labels are in a group, and in which order they come, hardly matters for what all have in common.
+    """
+    longest = max(len(curve) for curve in curves)
+    return torch.cat([torch.cat([curve, curve[-1:].expand(longest - len(curve), -1)]) for curve in curves], dim=1)
+
+
+@dataclass
+class Fit:
+    """What a full-batch fit ends with.
+
+    Attributes:
+        models: [R, D + V + 1, K], the held-out models at the chosen l2, brought to one level.
+        final: [D + V + 1, K].
+        l2: [K], the chosen amounts.
+        valid_loss: mean held-out loss at the chosen l2; NaN without held-out rows.
+        optimality: of the final model, [K]: its data term, and how near the optimum it is; NaN for labels of one class,
+            but for their data term, and all NaN where nothing is observed.
+        reached: [K] bool, whether the final model reached the tolerance; labels of one class need not.
+    """
+
+    models: Tensor
+    final: Tensor
+    l2: Tensor
+    valid_loss: float
+    optimality: Optimality
+    reached: Tensor
+
+    @property
+    def train_loss(self) -> Tensor:
+        """[K], the data term of the final model."""
+        return self.optimality.losses
+
+    @property
+    def converged(self) -> bool:
+        """Whether every final problem reached the tolerance."""
+        return bool(self.reached.all())
+
+
+@dataclass(frozen=True)
+class LabelTotals:
+    """Row weights behind each label, by part: positives and observed, [parts, K] float64."""
+
+    positives: Tensor
+    totals: Tensor
+
+    def of(self, trained: Tensor) -> LabelTotals:
+        """The same for models trained on several parts: [R, K]."""
+        return LabelTotals(trained @ self.positives, trained @ self.totals)
+
+    def prior_logits(self, pos_weight: Tensor) -> Tensor:
+        """logit((P + ½) ÷ (N + 1)), shifted by log pos_weight: [R, K]."""
+        share = (self.positives + 0.5) / (self.totals + 1)
+        return torch.logit(share) + pos_weight.log()
+
+    def constant(self) -> Tensor:
+        """[R, K] bool: one class only, or nothing observed."""
+        return (self.positives <= 0) | (self.positives >= self.totals)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One solved amount of L2: `l2`, mean `train_loss` over labels, mean held-out `valid_loss` (NaN: none), passes."""
+
+    l2: float
+    train_loss: float
+    valid_loss: float
+    passes: int
+
+
+class FullBatchFit:
+    """Finds l2 and the optimum for all labels, group by group so that solver state stays in bounds.
+
+    With `newton` every solve begins with the Hessian of its start, and not only those at the chosen l2.
+    """
+
+    def __init__(
+        self,
+        chunks: Chunks,
+        totals: LabelTotals,
+        hold_out: HoldOut,
+        pos_weight: Tensor,
+        num_inputs: int,
+        loss_of: HeldOutLoss,
+        *,
+        l1: float = 0.0,
+        newton: bool = False,
+    ) -> None:
+        self.chunks, self.totals, self.hold_out = chunks, totals, hold_out
+        self.pos_weight, self.num_inputs, self.l1, self.newton = pos_weight, num_inputs, l1, newton
+        self.loss_of = loss_of
+        self.moments = InputMoments.of(chunks)
+        self.num_labels = totals.totals.shape[1]
+        self.result: Fit | None = None
+        self._reached = torch.ones(self.num_labels, dtype=torch.bool)
+
+    def run(self, l2: float | Sequence[float]) -> Iterator[Progress]:
+        """Solve for a fixed l2, or choose from a grid (strong to weak); yields progress, leaves `result`."""
+        copies = self.hold_out.num_models + 1
+        groups = list(label_groups(self.num_labels, self.num_inputs, copies, SOLVER_BYTES))
+        starts: list[Tensor | None] = [None] * len(groups)
+        if not isinstance(l2, float) and self.hold_out.chooses:
+            chosen, starts = yield from self._search(groups, l2)
+        else:
+            fixed = l2 if isinstance(l2, float) else l2[0]
+            chosen = torch.full((self.num_labels,), fixed, dtype=torch.float64)
+        fits = []
+        for number, group in enumerate(groups):
+            labels, start = torch.tensor(group), starts[number]
+            starts[number] = None
+            fit = self._finish(
+                labels, self._start(labels, self.hold_out.trained) if start is None else start, chosen[labels]
+            )
+            yield Progress(float(fit.l2.median()), float(fit.train_loss.mean()), fit.valid_loss, 0)
+            fits.append((len(labels), fit))
+        self.result = _joined(fits)
+
+    def _search(
+        self, groups: Sequence[Sequence[int]], grid: Sequence[float]
+    ) -> Generator[Progress, None, tuple[Tensor, list[Tensor | None]]]:
+        """Choose l2 [K] by the curves of all labels; returns with it where each group may start, or None."""
+        curves, starts, kept_bytes = [], [], 0
+        for group in groups:
+            found, columns = yield from self._walk(torch.tensor(group), grid)
+            curves.append(found)
+            kept_bytes += columns.nbytes
+            starts.append(columns if kept_bytes <= SOLVER_BYTES else None)
+        totals = self.totals.of(self.hold_out.final())
+        rarer = torch.minimum(totals.positives, totals.totals - totals.positives)[0]
+        order = torch.tensor([label for group in groups for label in group])
+        index = torch.empty_like(order)
+        index[order] = choose_by_label(joined_curves(curves), rarer[order])
+        return torch.tensor(grid, dtype=torch.float64)[index], starts
+
+    def _walk(self, labels: Tensor, grid: Sequence[float]) -> Generator[Progress, None, tuple[Tensor, Tensor]]:
+        """Walk the grid until the held-out loss has passed its least; returns curves [G, k] and the best columns."""
+        curves: list[Tensor] = []
+        best_loss = torch.full((len(labels),), torch.inf, dtype=torch.float64)
+        best_columns = columns = self._start(labels, self.hold_out.trained)
+        for l2 in grid:
+            problems = self._problems(labels, self.hold_out.trained, torch.full((len(labels),), l2))
+            columns = self._solve(problems, columns, SEARCH_TOLERANCE)
+            losses = self.held_out_loss(labels, columns)
+            curves.append(losses)
+            better = losses < best_loss
+            best_loss = torch.where(better, losses, best_loss)
+            best_columns = torch.where(better.repeat(self.hold_out.num_models), columns, best_columns)
+            means = [float(curve.nanmean()) for curve in curves]
+            yield Progress(l2, float("nan"), means[-1], 0)
+            if has_passed_its_least(means):
+                break
+        return torch.stack(curves), best_columns
+
+    def _finish(self, labels: Tensor, start: Tensor, l2: Tensor) -> Fit:
+        """Solve at the chosen l2: the held-out models, then the final one."""
+        hold_out, count = self.hold_out, len(labels)
+        tolerance = HELD_OUT_TOLERANCE if hold_out.refit else FINAL_TOLERANCE
+        models = self._solve(self._problems(labels, hold_out.trained, l2), start, tolerance)
+        loss, shifts = float("nan"), torch.zeros(1, dtype=torch.float64)
+        if hold_out.chooses:
+            held_out = self._held_out(labels, models)
+            loss, shifts = float(self._loss_of(labels, held_out).nanmean()), held_out.shifts
+        final = models[:, :count]
+        if hold_out.refit:
+            constant = self.totals.of(hold_out.final()).constant()[0, labels]
+            final = torch.where(constant, self._start(labels, hold_out.final()), final)
+            final = self._solve(self._problems(labels, hold_out.final(), l2), final, FINAL_TOLERANCE)
+        stacked = models.reshape(self.num_inputs, hold_out.num_models, count).permute(1, 0, 2)
+        stacked[:, -1] += shifts
+        return Fit(stacked, final, l2, loss, self._optimality(labels, final, l2), self._reached[labels])
+
+    def _start(self, labels: Tensor, trained: Tensor) -> Tensor:
+        """Zero weights, biases at the prior: [D + V + 1, R · k]."""
+        prior = self.totals.of(trained).prior_logits(self.pos_weight)[:, labels]
+        columns = torch.zeros(self.num_inputs, prior.numel(), dtype=torch.float64)
+        columns[-1] = prior.reshape(-1)
+        return columns
+
+    def _problems(self, labels: Tensor, trained: Tensor, l2: Tensor) -> Problems:
+        """Problem r · k + j is label labels[j] of model r."""
+        num_models = trained.shape[0]
+        totals = self.totals.of(trained).totals[:, labels].reshape(-1)
+        return Problems(
+            labels=labels.repeat(num_models),
+            candidates=torch.arange(num_models).repeat_interleave(len(labels)),
+            l2=l2.double().repeat(num_models),
+            trained=trained,
+            totals=totals.clamp_min(1e-300),
+            pos_weight=self.pos_weight[labels].repeat(num_models),
+            l1=self.l1,
+        )
+
+    def _solve(self, problems: Problems, start: Tensor, tolerance: float) -> Tensor:
+        """Columns of every problem; those of labels with one class stay at the start, which is their prior."""
+        fixed = self.totals.of(problems.trained).constant()[problems.candidates, problems.labels]
+        index = (~fixed).nonzero()[:, 0]
+        result = start.clone()
+        if len(index):
+            solution = lbfgs(
+                self.chunks,
+                problems.chosen(index),
+                start[:, index],
+                self.moments,
+                tolerance=tolerance,
+                newton=self.newton or tolerance < SEARCH_TOLERANCE,
+            )
+            result[:, index] = solution.columns
+            if tolerance == FINAL_TOLERANCE:
+                self._reached[problems.labels[index]] = solution.converged
+        return result
+
+    def held_out_loss(self, labels: Tensor, columns: Tensor) -> Tensor:
+        """Mean held-out log-loss of each label after calibration: [k] float64; NaN where nothing is observed."""
+        return self._loss_of(labels, self._held_out(labels, columns))
+
+    def _loss_of(self, labels: Tensor, held_out: _HeldOut) -> Tensor:
+        return self.loss_of([cells for cells, _ in held_out.pieces], self.pos_weight[labels].log())
+
+    def held_out_parts(self) -> Tensor:
+        """Held-out loss of the result in parts of the rows, mean over labels: [parts] float64.
+
+        The parts are the folds, which keep groups together; where one part alone is held out, every fifth of its rows
+        from the first on, from the second on, and so on.
+        """
+        assert self.result is not None
+        models = self.result.models.permute(1, 0, 2)
+        folds = (self.hold_out.judge >= 0).nonzero()[:, 0].tolist()
+        numbers = folds if len(folds) > 1 else range(ROW_PARTS)
+        losses: list[list[Tensor]] = [[] for _ in numbers]
+        for group in label_groups(self.num_labels, self.num_inputs, self.hold_out.num_models + 1, SOLVER_BYTES):
+            labels = torch.tensor(group)
+            held_out = self._held_out(labels, models[:, :, labels].flatten(1)).pieces
+            lengths = [len(parts) for _, parts in held_out]
+            every = torch.cat([parts for _, parts in held_out])
+            if len(folds) == 1:
+                every = torch.arange(len(every)) % ROW_PARTS
+            pieces = [(cells, parts) for (cells, _), parts in zip(held_out, torch.split(every, lengths), strict=True)]
+            for number, found in zip(numbers, losses, strict=True):
+                rows = [cells.chosen(parts == number) for cells, parts in pieces]
+                found.append(self.loss_of(rows, self.pos_weight[labels].log()))
+        return torch.stack([torch.cat(found).nanmean() for found in losses])
+
+    def _held_out(self, labels: Tensor, columns: Tensor) -> _HeldOut:
+        """The held-out rows, scored by the models that have not seen them, when these are brought to one level."""
+        count = self.hold_out.num_models
+        levels = torch.zeros(count, len(labels), dtype=torch.float64)
+        weights = torch.zeros(len(labels), dtype=torch.float64)
+        pieces, models = [], []
+        for chunk in self.chunks():
+            model = self.hold_out.judge[chunk.parts]
+            rows = (model >= 0).nonzero()[:, 0]
+            logits = chunk.logits(columns).reshape(len(chunk), count, len(labels))
+            truth = chunk.labels[rows][:, labels]
+            mask = torch.ones_like(truth) if chunk.mask is None else chunk.mask[rows][:, labels]
+            cells = chunk.weights[rows, None] * mask
+            if count > 1:  # several models are those of folds, which hold out every row
+                levels += torch.einsum("nrk,nk->rk", logits, cells)
+                weights += cells.sum(0)
+            held_out = logits[rows, model[rows]].clamp(-FAR, FAR).float()
+            pieces.append((HeldOutCells(held_out, truth, cells), chunk.parts[rows]))
+            models.append(model[rows])
+        if count == 1:
+            return _HeldOut(pieces, levels)
+        levels = torch.where(weights > 0, levels / weights, 0.0)
+        shifts = level_shifts(levels, self.totals.of(self.hold_out.trained).totals[:, labels])
+        for (piece, _), model in zip(pieces, models, strict=True):
+            piece.logits.add_(shifts[model].float())
+        return _HeldOut(pieces, shifts)
+
+    def _optimality(self, labels: Tensor, columns: Tensor, l2: Tensor) -> Optimality:
+        trained = self.hold_out.final()
+        totals = self.totals.of(trained)
+        found = optimality_of(self.chunks, self._problems(labels, trained, l2), columns)
+        return found.known(totals.totals[0, labels] > 0, ~totals.constant()[0, labels])
+
+
+def _joined(fits: Sequence[tuple[int, Fit]]) -> Fit:
+    """One fit of all labels from the fits of groups."""
+    sizes = torch.tensor([size for size, _ in fits], dtype=torch.float64)
+    parts = [fit for _, fit in fits]
+    losses = torch.tensor([fit.valid_loss for fit in parts], dtype=torch.float64)
+    return Fit(
+        models=torch.cat([fit.models for fit in parts], dim=2),
+        final=torch.cat([fit.final for fit in parts], dim=1),
+        l2=torch.cat([fit.l2 for fit in parts]),
+        valid_loss=float((losses * sizes).sum() / sizes.sum()),
+        optimality=Optimality.joined([fit.optimality for fit in parts]),
+        reached=torch.cat([fit.reached for fit in parts]),
+    )
