@@ -27,12 +27,14 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 from torchmetrics.classification import MultilabelAUROC
 
+from mlclf.decisions.cells.scores import scores_of
 from mlclf.decisions.evaluation.evaluation import Evaluation
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
+from mlclf.decisions.metrics.auroc import auroc
+from mlclf.decisions.metrics.average_precision import average_precision
+from mlclf.decisions.metrics.bin_splits import TOLERANCE
 from mlclf.decisions.metrics.curves import score_cuts
-from mlclf.decisions.metrics.ranking import auroc, average_precision
-from mlclf.decisions.metrics.refinement import TOLERANCE, Refinement
-from mlclf.decisions.scorer import scores_of
+from mlclf.decisions.metrics.refinement import Refinement
 
 KINDS = ("normal", "ties", "one tied mass", "all below 0.001")
 LEAST_TORCHMETRICS_RATIO, LEAST_SKLEARN_RATIO = 500, 10

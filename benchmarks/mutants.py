@@ -252,7 +252,8 @@ def judged(base: Base, data: bytes, folder: Path) -> tuple[str, str]:
 
 def jobs(base: Base, path: Path, folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
     import mlclf
-    from mlclf.data.inspection.report import inspect, summary_lines
+    from mlclf.data.inspection.report import inspect
+    from mlclf.data.inspection.summary import summary_lines
 
     yield "inspect", lambda: summary_lines(inspect(str(path)))
     yield "decode", lambda: compared(path, is_plain=False)

@@ -24,7 +24,8 @@ from mlclf.data.passes.row_folds import dealt_out
 from mlclf.data.sampling.splits import Split
 from mlclf.decisions.calibration.calibration import calibrated_loss
 from mlclf.training.full_batch.chunks import Chunk
-from mlclf.training.full_batch.l2_search import FullBatchFit, HoldOut, LabelTotals
+from mlclf.training.full_batch.l2_search import FullBatchFit
+from mlclf.training.hold_out import HoldOut, LabelTotals
 
 ROWS, INPUTS, FOLDS, NEW_ROWS, NEW_POSITIVES = 500, 20, 5, 20_000, 1000
 CASES = ((0.0, 0.1), (0.0, 0.01), (1.0, 0.03), (2.0, 0.01))

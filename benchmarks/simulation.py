@@ -29,10 +29,10 @@ from checks import concluded
 from torch import Tensor
 
 from mlclf.decisions.cells.cells import Cells, row_identities
+from mlclf.decisions.cells.scores import scores_of
 from mlclf.decisions.guarantees.independent_rows import certified
 from mlclf.decisions.guarantees.weighted_rows import BettingConstraints
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
-from mlclf.decisions.scorer import scores_of
 from mlclf.decisions.thresholds.objectives import Objective
 
 PRECISION, CONFIDENCE = 0.9, 0.95

@@ -152,7 +152,7 @@ def filled_pools(stream: Any, cache_folder: Path, clock: Clock) -> Iterator[list
     import pyarrow.parquet as pq
 
     from mlclf.data.parquet.decoding import decode_unit
-    from mlclf.data.sampling.batch_plan import spans_of
+    from mlclf.data.parquet.spans import spans_of
     from mlclf.data.streaming.slab_cache import SlabCache
 
     plan, encoder, pool, columns = stream.plan, stream.encoder, stream.pool(), list(stream.columns)

@@ -34,7 +34,7 @@ from sklearn.model_selection import TunedThresholdClassifierCV
 
 import mlclf
 from mlclf.decisions.cells.cells import Cells
-from mlclf.decisions.scorer import scores_of
+from mlclf.decisions.cells.scores import scores_of
 from mlclf.decisions.tuner import Tuner
 
 SETS = ("enron", "scene", "yeast", "bibtex", "goemotions")

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from pictures import BLUE, ORANGE, asked_for, page
 
-from mlclf.decisions.scorer import scores_of
+from mlclf.decisions.cells.scores import scores_of
 
 LOGITS = (-100, -10, 0, 10, 100)
 

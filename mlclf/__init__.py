@@ -2,26 +2,24 @@
 
 The map, in the order in which a row travels; imports only point up it:
 
-    messages            safe and short text, commands that a shell takes
-    addresses           URIs, and the secrets that leave them
-    given_files         what a user names: looked at before it is opened
-    yaml_text           YAML, read as text within bounds
-    errors              what can go wrong, as a user meets it
-    stops               signals as a flag that is looked at between batches
-    memory              what is free
-    files               the commit primitive: temporary file, hash, fsync, rename
-    names               how data and columns are named from Python
-    outputs             the folder of a command: its list, its lock, and how it takes the place of the one before
-    config              the tree of validated settings; YAML; every default
-    data                Parquet → batches
-    training            batches → weights
-    decisions           weights → scores → decisions
-    runs                the run folder: paths, versions, hashes
-    fitting             the fit job, stage by stage
-    jobs                fit(), class Run (evaluate, predict, calibrate), jobs on the scores of any model
-    demo                the data set with a known answer
-    progress            progress and tables as lines of text
-    cli                 argv and printing
+    messages       safe and short text, commands that a shell takes
+    addresses      URIs, and the secrets that leave them
+    given_files    what a user names: looked at before it is opened
+    errors         what can go wrong, as a user meets it
+    names          how data and columns are named from Python
+    machine        memory, cores and threads, signals
+    progress       jobs as generators that say how far they are
+    files          the commit primitive: temporary file, hash, fsync, rename
+    outputs        the folder of a command: its list, its lock, and how it takes the place of the one before
+    config         settings: every default, YAML, and what is wrong with a value
+    data           Parquet → batches
+    training       batches → weights
+    decisions      scores → metrics, calibration, thresholds, guarantees
+    run_folder     the run folder: paths, versions, hashes
+    fitting        the fit job, stage by stage
+    jobs           fit, class Run (evaluate, predict, calibrate), jobs on the scores of any model
+    demo           the data set with a known answer
+    cli            argv and printing
 
 The public names below are imported when they are first used, so that `import mlclf` costs nothing. What the command
 line says on stderr goes to the logger "mlclf" in Python: warnings at level WARNING, which Python shows unless told

@@ -24,6 +24,10 @@ class CorruptDataError(DataError):
     """Bytes of a file are damaged; `data.on_corrupt=skip` sets them aside."""
 
 
+class RemoteError(DataError, OSError):
+    """The network or the storage service failed. The file itself may be sound, so nothing may set it aside."""
+
+
 class ChangedDataError(DataError):
     """A file is no longer the one that was there when the job began; nothing may set it aside."""
 

@@ -21,10 +21,11 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as pack_tensors
 from torch import Tensor
 
-from mlclf.config.settings import Settings, load_run_file
+from mlclf.config.loading import load_run_file
+from mlclf.config.settings import Settings
 from mlclf.data.features.features import Features
-from mlclf.data.schema.finding import Schema
-from mlclf.decisions.calibration.calibration import LogitBounds
+from mlclf.data.schema.schema import Schema
+from mlclf.decisions.calibration.logit_bounds import LogitBounds
 from mlclf.decisions.histograms.folds import FoldHistograms
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
 from mlclf.decisions.thresholds.thresholds import Thresholds

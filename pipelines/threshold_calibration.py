@@ -22,7 +22,7 @@ from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 import mlclf
-from mlclf.config.settings import load_run_file
+from mlclf.config.loading import load_run_file
 from mlclf.files import committed
 
 DEFAULT_CONFIG = Path(__file__).parents[1] / "configs" / "alerts.yaml"

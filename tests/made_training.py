@@ -12,7 +12,8 @@ from made_batches import correlated, made_batch
 from torch import Tensor
 
 from mlclf.data.batch import Batch
-from mlclf.training.mini_batch.loop import Candidate, CandidateHeads, Training
+from mlclf.training.mini_batch.candidate_heads import Candidate, CandidateHeads
+from mlclf.training.mini_batch.loop import Training
 
 
 class Places:

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mlclf.config.settings import Arguments, Settings, load_run_file
+from mlclf.config.loading import load_run_file
+from mlclf.config.settings import Arguments, Settings
 from mlclf.errors import MlclfError
 
 VALUES = (

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import mlclf
-from mlclf.config.settings import load_run_file
+from mlclf.config.loading import load_run_file
 from mlclf.data.convert.conversion import convert_steps
 from mlclf.data.convert.shuffling import shuffle_steps
 from mlclf.data.convert.splitting import split_steps

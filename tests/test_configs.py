@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import mlclf
-from mlclf.config.settings import load_run_file
+from mlclf.config.loading import load_run_file
 
 TOP = Path(__file__).parents[1]
 CONFIGS = sorted((TOP / "configs").glob("*.yaml"))

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlclf.data.parquet.planning import make_plan
-from mlclf.data.storage.sources import find_sources
+from mlclf.data.storage.finding import find_sources
 from mlclf.errors import DataError
 from mlclf.given_files import found_at, problem_of, read_given
 

@@ -1,13 +1,16 @@
-"""The map of the library: imports only point up it, no circles inside a room, and a help that loads little."""
+"""The map of the library: imports only point up it, no circles of files or folders, and a help that loads little."""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
+
+import pytest
 
 import mlclf
 
@@ -15,38 +18,69 @@ PACKAGE = Path(mlclf.__file__).parent
 OUTSIDE = ("__init__", "__main__")
 """The door (public names, imported when first used) and the way in from the command line."""
 
-LEAST_FILES = 35
+LEAST_FILES = 200
+MOST_FILES, MOST_LINES, MOST_FUNCTION_LINES = 12, 510, 100
 FORBIDDEN_NAMES = ("utils", "common", "helpers", "misc", "tools")
 
 
 def test_imports_only_point_up_the_map() -> None:
-    order = {room: place for place, room in enumerate(rooms_of_the_map())}
     files = source_files()
     assert len(files) >= LEAST_FILES
-    wrong = [
-        f"{module} imports {imported}"
-        for module, path in files.items()
-        for imported in imports_of(path)
-        if order[room_of(imported)] > order[room_of(module)]
-    ]
+    wrong = []
+    for package in packages():
+        order = {name: place for place, name in enumerate(entries_of_the_map(package))}
+        for module, path in files.items():
+            for imported in imports_of(path):
+                own, other = entry_in(package, module), entry_in(package, imported)
+                if own and other and own != other and order[other] > order[own]:
+                    wrong.append(f"{module} imports {imported}")
     assert not wrong
 
 
-def test_every_file_has_a_place_on_the_map() -> None:
-    rooms = rooms_of_the_map()
-    assert rooms[:5] == ["messages", "addresses", "given_files", "yaml_text", "errors"]
-    assert rooms[-1] == "cli"
-    assert {room_of(module) for module in source_files()} <= set(rooms)
+@pytest.mark.parametrize("package", sorted(p for p in (str(d.parent) for d in PACKAGE.rglob("__init__.py"))))
+def test_the_map_of_a_folder_names_what_is_in_it(package: str) -> None:
+    folder = Path(package)
+    found = {path.stem for path in folder.glob("*.py") if path.stem not in OUTSIDE}
+    found |= {path.parent.name for path in folder.glob("*/__init__.py")}
+    assert set(entries_of_the_map(folder)) == found
 
 
-def test_no_circle_of_imports() -> None:
+def test_no_circle_of_files() -> None:
     files = source_files()
     graph = {module: {name for name in imports_of(path) if name in files} for module, path in files.items()}
     assert len(list(TopologicalSorter(graph).static_order())) == len(files)
 
 
+def test_folders_and_files_are_small() -> None:
+    counts = [(len(list(folder.glob("*.py"))) - (folder / "__init__.py").is_file(), folder) for folder in packages()]
+    assert [str(folder) for count, folder in counts if count > MOST_FILES] == []
+    assert [module for module, path in source_files().items() if len(path.read_text().splitlines()) > MOST_LINES] == []
+
+
+def test_functions_are_short() -> None:
+    long = [
+        f"{module}.{node.name}: {lines_of(node)} lines"
+        for module, path in source_files().items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef) and lines_of(node) > MOST_FUNCTION_LINES
+    ]
+    assert long == []
+
+
 def test_files_are_named_by_what_they_define() -> None:
     assert not [module for module in source_files() if module.rpartition(".")[2] in FORBIDDEN_NAMES]
+
+
+def test_private_names_stay_in_their_file() -> None:
+    shared = [
+        f"{module} imports {alias.name} of {node.module}"
+        for module, path in source_files().items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mlclf")
+        for alias in node.names
+        if alias.name.startswith("_")
+    ]
+    assert shared == []
 
 
 def test_only_the_command_line_prints() -> None:
@@ -56,7 +90,7 @@ def test_only_the_command_line_prints() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     ]
-    assert {room_of(module) for module in printing} <= {"cli", "progress"}
+    assert {module.split(".")[1] for module in printing} <= {"cli"}
 
 
 def test_help_and_import_load_no_torch() -> None:
@@ -70,23 +104,40 @@ def test_help_and_import_load_no_torch() -> None:
         assert done.returncode == 0, done.stderr
 
 
-def rooms_of_the_map() -> list[str]:
-    """The rooms in the order of the map in the package's docstring: indented lines of a name and what it holds."""
-    lines = (mlclf.__doc__ or "").splitlines()
-    return [line.split()[0] for line in lines if line.startswith("    ") and len(line.split()) > 1]
+def packages() -> list[Path]:
+    """The folders of the library."""
+    return sorted(path.parent for path in PACKAGE.rglob("__init__.py"))
+
+
+def entries_of_the_map(folder: Path) -> list[str]:
+    """The files and folders in the order of the map in a package's docstring: lines of a name, spaces and its words."""
+    doc = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
+    return [found[1] for line in doc.splitlines() if (found := re.match(r" *(\w+) {3,}\S", line))]
+
+
+def entry_in(folder: Path, module: str) -> str | None:
+    """Which file or folder of a package a module belongs to."""
+    inside = ".".join((PACKAGE.name, *folder.relative_to(PACKAGE).parts)) + "."
+    return module.removeprefix(inside).split(".")[0] if module.startswith(inside) else None
+
+
+def lines_of(node: ast.FunctionDef) -> int:
+    """Lines of a function without its docstring."""
+    first = node.body[0]
+    is_doc = (
+        isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+    )
+    doc = (first.end_lineno or 0) - first.lineno + 1 if is_doc else 0
+    return (node.end_lineno or 0) - node.lineno + 1 - doc
 
 
 def source_files() -> dict[str, Path]:
-    """Module name → file, of all but the door and the packages' empty `__init__`."""
+    """Module name → file, of all but the door and the packages' `__init__`."""
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         if path.stem not in OUTSIDE:
             found[".".join(("mlclf", *path.relative_to(PACKAGE).with_suffix("").parts))] = path
     return found
-
-
-def room_of(module: str) -> str:
-    return module.split(".")[1]
 
 
 def imports_of(path: Path) -> Iterator[str]:

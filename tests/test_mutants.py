@@ -6,12 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mutants
 import pyarrow as pa
 import pyarrow.parquet as pq
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-
-import mutants
 from made_parquet import made_files
 
 

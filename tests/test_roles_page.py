@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mlclf.config.settings import load_run_file
+from mlclf.config.loading import load_run_file
 from mlclf.data.features import categories as vocabulary
-from mlclf.data.parquet.planning import Plan, make_plan
+from mlclf.data.parquet.plan import Plan
+from mlclf.data.parquet.planning import make_plan
 from mlclf.data.schema import samples as column_samples
 from mlclf.data.schema.finding import find_schema
 

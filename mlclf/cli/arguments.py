@@ -65,7 +65,7 @@ def refuse_with_run(**options: Any) -> None:
 
 def budget_bytes(text: str | None) -> int:
     """Bytes of a memory budget as it is written, such as 512MiB."""
-    from mlclf.config.settings import load_run_file
+    from mlclf.config.loading import load_run_file
 
     sets = [] if text is None else [f"runtime.memory_budget={text}"]
     return load_run_file(None, sets).settings.runtime.memory_budget

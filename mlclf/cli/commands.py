@@ -36,7 +36,7 @@ def fit(
     debug: Debug = False,
 ) -> None:
     """Train, calibrate and tune thresholds: data in, run folder out."""
-    from mlclf.config.settings import load_run_file
+    from mlclf.config.loading import load_run_file
 
     given = {
         "train": data,
@@ -90,7 +90,7 @@ def inspect(
         _inspect_run(data, labels or (), as_json)
         return
     from mlclf.data.inspection.report import inspect as inspect_data
-    from mlclf.data.inspection.report import summary_lines
+    from mlclf.data.inspection.summary import summary_lines
 
     report = inspect_data(data, labels or ())
     if as_json:

@@ -41,21 +41,21 @@ def print_metrics(report: dict[str, Any] | None, what: str) -> None:
     if report is None:
         print_text("no rows were held out: no metrics; thresholds are 0.5")
         return
-    from mlclf.cli.display import metrics_table
+    from mlclf.cli.tables import metrics_table
 
     for line in metrics_table(report, what):
         print_text(line)
 
 
 def print_thresholds(document: dict[str, Any]) -> None:
-    from mlclf.cli.display import thresholds_table
+    from mlclf.cli.tables import thresholds_table
 
     for line in thresholds_table(document):
         print_text(line)
 
 
 def print_diff(document: dict[str, Any]) -> None:
-    from mlclf.cli.display import diff_table
+    from mlclf.cli.tables import diff_table
 
     for line in diff_table(document):
         print_text(line)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mlclf.data.arrow.identities import joined_tables
@@ -87,56 +86,6 @@ class Batch:
             None if self.keys is None else self.keys.slice(start, end - start),
             None if self.groups is None else self.groups[start:end],
         )
-
-
-@dataclass
-class Tokens:
-    """Ids of a column for n rows, before columns are joined.
-
-    Attributes:
-        lengths: [n] int64, ids of each row, or None where each row has exactly one.
-        ids: [sum of lengths] int64.
-        values: [sum of lengths] float32, or None where all are 1.
-    """
-
-    lengths: NDArray[np.int64] | None
-    ids: NDArray[np.int64]
-    values: NDArray[np.float32] | None = None
-
-
-def join_tokens(parts: Sequence[Tokens], num_rows: int) -> Tokens:
-    """Put the ids of several columns beside each other, row by row, in column order."""
-    if not parts:
-        return Tokens(np.zeros(num_rows, np.int64), np.zeros(0, np.int64))
-    if len(parts) == 1 and parts[0].lengths is not None:
-        return parts[0]
-    if all(part.lengths is None and part.values is None for part in parts):
-        ids = np.stack([part.ids for part in parts], axis=1).reshape(-1)
-        return Tokens(np.full(num_rows, len(parts), np.int64), ids)
-    lengths = [np.ones(num_rows, np.int64) if part.lengths is None else part.lengths for part in parts]
-    totals = np.sum(lengths, axis=0)
-    starts = np.cumsum(totals) - totals
-    ids = np.empty(int(totals.sum()), np.int64)
-    values = np.ones(len(ids), np.float32) if any(part.values is not None for part in parts) else None
-    for part, part_lengths in zip(parts, lengths, strict=True):
-        targets = spans(starts, part_lengths)
-        ids[targets] = part.ids
-        if values is not None and part.values is not None:
-            values[targets] = part.values
-        starts = starts + part_lengths
-    return Tokens(totals, ids, values)
-
-
-def spans(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Indices start, start + 1, … for each span, joined: [sum of lengths] int64.
-
-    >>> spans(np.array([5, 0]), np.array([2, 3]))
-    array([5, 6, 0, 1, 2])
-    """
-    ends = np.cumsum(lengths)
-    total = int(ends[-1]) if len(ends) else 0
-    begins = np.repeat(starts - (ends - lengths), lengths)
-    return np.asarray(np.arange(total) + begins, np.int64)
 
 
 def joined(batches: Sequence[Batch]) -> Batch:

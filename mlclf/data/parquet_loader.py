@@ -13,18 +13,23 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from mlclf.config.settings import Settings
 from mlclf.data.batch import Batch
 from mlclf.data.features.features import Features
-from mlclf.data.labels.label_columns import Labels, make_labels
+from mlclf.data.labels.label_encoder import Labels, make_labels
 from mlclf.data.parquet.content import Contents
 from mlclf.data.parquet.decoding import decode_unit
-from mlclf.data.parquet.planning import Plan, make_plan
+from mlclf.data.parquet.plan import Plan
+from mlclf.data.parquet.planning import make_plan
 from mlclf.data.parquet.polars_columns import with_plain_columns
-from mlclf.data.passes.statistics import corrupt_units, count_rows, fit_statistics, matching_units
-from mlclf.data.sampling.batch_plan import SPAN_ROWS
-from mlclf.data.sampling.selection import Census, Selection
+from mlclf.data.parquet.spans import SPAN_ROWS
+from mlclf.data.passes.partial_passes import corrupt_units, count_rows, matching_units
+from mlclf.data.passes.statistics import fit_statistics
+from mlclf.data.sampling.census import Census
+from mlclf.data.sampling.selection import Selection
 from mlclf.data.sampling.splits import Split
-from mlclf.data.schema.finding import Schema, check_shards, find_schema
+from mlclf.data.schema.agreement import check_shards
+from mlclf.data.schema.finding import find_schema
+from mlclf.data.schema.schema import Schema
 from mlclf.data.streaming.batch_stream import BatchStream
-from mlclf.data.streaming.pool import pool_shape, reader_bytes
+from mlclf.data.streaming.memory_budget import pool_shape, reader_bytes
 from mlclf.data.streaming.row_encoder import RowEncoder
 from mlclf.data.where.condition import Where, parse_where
 from mlclf.data.where.row_groups import check_where

@@ -6,17 +6,8 @@ import torch
 from torch import Tensor
 
 from mlclf.data.batch import Batch
-from mlclf.decisions.calibration.calibration import LogitBounds
+from mlclf.decisions.calibration.logit_bounds import LogitBounds
 from mlclf.training.models import LinearHead
-
-
-def scores_of(logits: Tensor) -> Tensor:
-    """Probabilities of logits, element by element: float32 in, float32 out.
-
-    Through float64, because a float32 sigmoid rounds differently inside a vector than alone, which would move the very
-    row that a threshold was taken from to the other side.
-    """
-    return torch.sigmoid(logits.double()).float()
 
 
 class Scorer:

@@ -12,11 +12,11 @@ from mlclf.decisions.calibration.choosing import fit_cross_calibrators
 from mlclf.decisions.calibration.curves import Calibrators
 from mlclf.decisions.calibration.prevalence import reweighted
 from mlclf.decisions.cells.cells import Cells
+from mlclf.decisions.cells.scores import scores_of
 from mlclf.decisions.guarantees.independent_rows import certified
 from mlclf.decisions.guarantees.weighted_rows import BettingConstraints
 from mlclf.decisions.histograms.folds import FoldHistograms, summed
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
-from mlclf.decisions.scorer import scores_of
 from mlclf.decisions.thresholds.best_cut import tune_thresholds
 from mlclf.decisions.thresholds.cutoffs import CUT_BYTES, Outcome, Probabilities, cuts_of, f_measure
 from mlclf.decisions.thresholds.objectives import Objective

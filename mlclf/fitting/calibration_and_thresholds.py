@@ -11,20 +11,20 @@ import torch
 from torch import Tensor
 
 from mlclf.config.settings import RunFile
-from mlclf.data.parquet.planning import Plan
+from mlclf.data.parquet.plan import Plan
 from mlclf.decisions.calibration.calibration import CALIBRATION_BINS, Calibration, fit_calibration
 from mlclf.decisions.calibration.choosing import fit_calibrators
 from mlclf.decisions.cells.cells import Cells, row_identities
+from mlclf.decisions.cells.scores import scores_of
 from mlclf.decisions.evaluation.evaluation import Evaluation
+from mlclf.decisions.histograms.bins import bins_for
 from mlclf.decisions.histograms.folds import FoldHistograms, fold_of, summed
-from mlclf.decisions.histograms.label_histogram import bins_for
-from mlclf.decisions.scorer import scores_of
 from mlclf.decisions.thresholds.objectives import parse_objective
 from mlclf.decisions.thresholds.thresholds import Thresholds, fallback_thresholds
 from mlclf.decisions.tuner import Tuner
 from mlclf.files import write_json
+from mlclf.fitting.cautions import LAST_SHARE, caution, log_loss_sums
 from mlclf.fitting.data_preparation import PreparedData
-from mlclf.fitting.last_rows import LAST_SHARE, caution, log_loss_sums
 from mlclf.fitting.record import run_record
 from mlclf.fitting.trained_models import Trained
 from mlclf.progress import Progress

@@ -17,35 +17,29 @@ from mlclf.data.batch import Batch
 from mlclf.data.features.knots import Hinges
 from mlclf.data.inspection.fit_memory import KNOTS, RESIDENT_SHARE
 from mlclf.data.parquet.content import Contents
-from mlclf.data.parquet.planning import Plan, make_plan
+from mlclf.data.parquet.planning import make_plan
 from mlclf.data.parquet.polars_columns import with_plain_columns
 from mlclf.data.passes.group_parts import FAR, even_folds, group_sizes, held_out
+from mlclf.data.passes.partial_passes import count_rows, matching_units, time_cut, without_corrupt
 from mlclf.data.passes.row_folds import row_folds
-from mlclf.data.passes.statistics import (
-    Statistics,
-    count_rows,
-    fit_statistics,
-    matching_units,
-    time_cut,
-    without_corrupt,
-)
+from mlclf.data.passes.statistics import Statistics, fit_statistics
 from mlclf.data.sampling.selection import Selection
 from mlclf.data.sampling.splits import CHOICE, DECISION, TRAIN, GroupParts, RowFolds, Split, held_out_parts
-from mlclf.data.schema.finding import check_shards, drift, find_schema, names_and_globs
+from mlclf.data.schema.agreement import check_shards, drift
+from mlclf.data.schema.finding import find_schema
+from mlclf.data.schema.globs import names_and_globs
 from mlclf.data.streaming.batch_stream import BatchStream
-from mlclf.data.streaming.pool import ReaderBytes, lanes_for, pool_shape, reader_bytes
+from mlclf.data.streaming.memory_budget import ReaderBytes, lanes_for, pool_shape, reader_bytes
 from mlclf.data.streaming.row_encoder import RowEncoder
 from mlclf.data.where.condition import parse_where
 from mlclf.data.where.row_groups import check_where
 from mlclf.errors import ConfigError, CorruptDataError, DataError
+from mlclf.fitting.hold_out_choice import resolve_split
 from mlclf.fitting.model_size import check_buckets, check_model_size
 from mlclf.progress import Progress
-from mlclf.training.full_batch.l2_search import HoldOut, LabelTotals
+from mlclf.training.hold_out import HoldOut, LabelTotals
 from mlclf.training.mini_batch.device_pool import HOST_ROW_BYTES, DevicePool, room_on
 
-FOLDS_UP_TO_ROWS = 200_000
-DEFAULT_FOLDS = 5
-DEFAULT_FRACTION = 0.1
 CHUNK_ROWS = 65_536
 PASSING_ROWS = 16_384
 """Rows of a batch in a pass that keeps nothing: some such batches are on their way at a time."""
@@ -434,25 +428,3 @@ class PreparedData:
 
 def _mib(num_bytes: int) -> str:
     return f"{-(-num_bytes >> 20):,} MiB"
-
-
-def resolve_split(arguments: Arguments, settings: Settings, plan: Plan, has_valid: bool) -> Split:
-    """The split that the arguments ask for, or the default for this number of rows."""
-    seed = settings.training.seed
-    if has_valid:
-        return Split(kind="none")
-    if arguments.valid_by is not None:
-        kind, _, column = arguments.valid_by.partition(":")
-        column_of = {
-            "group": column if kind == "group" else arguments.group,
-            "time": column if kind == "time" else None,
-        }
-        return Split("held_out", fraction=DEFAULT_FRACTION, seed=seed, group=column_of["group"], time=column_of["time"])
-    if arguments.folds is not None:
-        return Split("folds", num_folds=arguments.folds, seed=seed, group=arguments.group)
-    fraction = arguments.valid_fraction
-    if fraction is None and plan.rows <= FOLDS_UP_TO_ROWS:
-        return Split("folds", num_folds=min(DEFAULT_FOLDS, max(2, plan.rows)), seed=seed, group=arguments.group)
-    if fraction == 0:
-        return Split(kind="none")
-    return Split("held_out", fraction=fraction or DEFAULT_FRACTION, seed=seed, group=arguments.group)

@@ -21,7 +21,8 @@ from mlclf.fitting.trained_models import Knots, Trained, epoch_line, log_epoch
 from mlclf.machine.signals import looked
 from mlclf.progress import Progress
 from mlclf.training.full_batch.chunks import Chunk
-from mlclf.training.full_batch.l2_search import Fit, FullBatchFit, l2_grid
+from mlclf.training.full_batch.l2_choice import l2_grid
+from mlclf.training.full_batch.l2_search import Fit, FullBatchFit
 from mlclf.training.models import head_from_columns
 
 LEAST_GAIN = 0.005

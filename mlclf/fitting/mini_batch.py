@@ -14,16 +14,17 @@ from torch import Tensor
 from mlclf.config.settings import Settings
 from mlclf.data.batch import Batch
 from mlclf.files import append_line, parsed_json, write_bytes, write_text
-from mlclf.fitting.bindings import binding, check_binding
 from mlclf.fitting.certificate import certificate_lines, certificate_of, head_optimality
 from mlclf.fitting.data_preparation import CHUNK_ROWS, PreparedData
+from mlclf.fitting.resuming import binding, check_binding
 from mlclf.fitting.trained_models import Trained, log_epoch
 from mlclf.progress import Progress
 from mlclf.run_folder import RunFolder, log_line
 from mlclf.training.fold_levels import level_heads
+from mlclf.training.mini_batch.candidate_heads import Candidate, CandidateHeads
 from mlclf.training.mini_batch.checkpoint import load_checkpoint, save_checkpoint
 from mlclf.training.mini_batch.device_pool import DevicePool
-from mlclf.training.mini_batch.loop import Candidate, CandidateHeads, StepRecord, Training
+from mlclf.training.mini_batch.loop import StepRecord, Training
 from mlclf.training.mini_batch.transfer import on_device
 
 MINI_BATCH_CS = (1e-2, 1e-1, 1.0, 1e1, 1e2)

@@ -8,7 +8,7 @@ from itertools import pairwise
 from mlclf.config.settings import FULL_BATCH, Settings
 from mlclf.data.features.features import Features
 from mlclf.data.features.text import TextFeature
-from mlclf.data.schema.finding import TEXT, Schema
+from mlclf.data.schema.schema import TEXT, Schema
 from mlclf.errors import ConfigError
 from mlclf.machine.memory import free_bytes
 from mlclf.messages import quoted

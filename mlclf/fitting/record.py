@@ -15,7 +15,7 @@ import torch
 import mlclf
 from mlclf.addresses import hidden
 from mlclf.config.settings import Arguments, RunFile, Settings
-from mlclf.data.parquet.planning import Plan
+from mlclf.data.parquet.plan import Plan
 from mlclf.fitting.data_preparation import PreparedData
 from mlclf.fitting.trained_models import Trained
 from mlclf.run_folder import FORMAT_VERSION

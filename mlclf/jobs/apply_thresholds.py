@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mlclf.data.parquet.planning import Plan, make_plan
+from mlclf.data.parquet.plan import Plan
+from mlclf.data.parquet.planning import make_plan
 from mlclf.data.parquet.readers import decoded_pieces
-from mlclf.data.schema.finding import matches
+from mlclf.data.schema.globs import matches
 from mlclf.decisions.score_files.best_labels import DECIDED, TOP_LABELS, TOP_SCORES, decide_on_best, decided_lists
 from mlclf.decisions.score_files.columns import KIND_KEY, Place, is_list
 from mlclf.decisions.score_files.file_thresholds import FileThresholds, described, read_of_kind
@@ -22,7 +23,8 @@ from mlclf.decisions.score_files.pairing import SCORE_PREFIX, open_scores, score
 from mlclf.decisions.score_files.reading import Scored
 from mlclf.errors import ConfigError
 from mlclf.files import sha256_of
-from mlclf.jobs.predict import WIDE_LABELS, Parts, empty_keys
+from mlclf.jobs.parquet_parts import Parts, empty_keys
+from mlclf.jobs.predict import WIDE_LABELS
 from mlclf.names import Names, names_of
 from mlclf.outputs.output import claimed
 from mlclf.progress import Progress, drain

@@ -14,15 +14,17 @@ import torch
 from torch import Tensor
 
 from mlclf.data.arrow.identities import COMPARABLE, is_comparable
-from mlclf.data.parquet.planning import Plan
+from mlclf.data.parquet.plan import Plan
 from mlclf.decisions.cells.cells import Cells
+from mlclf.decisions.cells.scores import scores_of
 from mlclf.decisions.evaluation.by_column import SlicedEvaluation
 from mlclf.decisions.evaluation.evaluation import Evaluation
 from mlclf.decisions.evaluation.intervals import LEAST_REPLICATES, MOST_REPLICATES
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
-from mlclf.decisions.metrics.ranking import LabelRows, Ranking, exact_rankings
-from mlclf.decisions.metrics.refinement import MOST_PASSES, TOLERANCE, Refinement, labels_above
-from mlclf.decisions.scorer import scores_of
+from mlclf.decisions.metrics.average_precision import Ranking
+from mlclf.decisions.metrics.bin_splits import TOLERANCE
+from mlclf.decisions.metrics.exact_ranking import LabelRows, exact_rankings
+from mlclf.decisions.metrics.refinement import MOST_PASSES, Refinement, labels_above
 from mlclf.errors import ConfigError
 from mlclf.progress import Progress
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mlclf.addresses import is_address, without_credentials
-from mlclf.config.settings import RunFile, Settings, load_run_file
+from mlclf.config.loading import load_run_file
+from mlclf.config.settings import RunFile, Settings
 from mlclf.data.streaming.slab_cache import remove_cache
 from mlclf.errors import ConfigError, DataError
 from mlclf.files import real_path

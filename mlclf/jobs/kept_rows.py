@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from mlclf.data.parquet.planning import Plan
-from mlclf.data.passes.statistics import count_rows
+from mlclf.data.parquet.plan import Plan
+from mlclf.data.passes.partial_passes import count_rows
 from mlclf.data.sampling.selection import Selection
 from mlclf.data.sampling.splits import Split
 from mlclf.data.where.condition import parse_where

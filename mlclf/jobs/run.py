@@ -16,17 +16,21 @@ from torch import Tensor
 from mlclf.config.settings import Settings
 from mlclf.data.batch import Batch
 from mlclf.data.features.features import Features
-from mlclf.data.labels.label_columns import TagList, make_labels
-from mlclf.data.parquet.planning import Plan, make_plan
-from mlclf.data.schema.finding import Schema, check_shards, drift
+from mlclf.data.labels.label_encoder import make_labels
+from mlclf.data.labels.tags import TagList
+from mlclf.data.parquet.plan import Plan
+from mlclf.data.parquet.planning import make_plan
+from mlclf.data.schema.agreement import check_shards, drift
+from mlclf.data.schema.schema import Schema
 from mlclf.data.streaming.batch_stream import BatchStream
-from mlclf.data.streaming.pool import pool_shape
+from mlclf.data.streaming.memory_budget import pool_shape
 from mlclf.data.streaming.row_encoder import RowEncoder
 from mlclf.decisions.cells.cells import Cells, row_identities, value_identities, with_rows_alone
+from mlclf.decisions.cells.scores import scores_of
 from mlclf.decisions.evaluation.other_thresholds import rejudged
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
 from mlclf.decisions.score_files.file_thresholds import read_prior
-from mlclf.decisions.scorer import Scorer, scores_of
+from mlclf.decisions.scorer import Scorer
 from mlclf.decisions.thresholds.objectives import Objective, parse_objective
 from mlclf.decisions.thresholds.thresholds import Thresholds
 from mlclf.decisions.tuner import Tuner
@@ -34,16 +38,8 @@ from mlclf.errors import ConfigError
 from mlclf.jobs.evaluate import EvaluateOptions, Judged, ScoredBatch, check_column, evaluation_steps
 from mlclf.jobs.kept_rows import KeptRows
 from mlclf.jobs.make_tuner import DEFAULT_CONFIDENCE, make_tuner
-from mlclf.jobs.predict import (
-    DEFAULT_TOP,
-    WIDE_LABELS,
-    Parts,
-    digest_of_json,
-    empty_keys,
-    score_table,
-    top_columns,
-    wide_columns,
-)
+from mlclf.jobs.parquet_parts import Parts, digest_of_json, empty_keys
+from mlclf.jobs.predict import DEFAULT_TOP, WIDE_LABELS, score_table, top_columns, wide_columns
 from mlclf.jobs.prevalence_shift import read_prevalences, shifted_thresholds
 from mlclf.names import Names, names_of
 from mlclf.outputs.documents import check_document, write_document

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from mlclf.data.parquet.planning import make_plan
 from mlclf.decisions.cells.cells import Cells
+from mlclf.decisions.cells.scores import at_least, scores_of
+from mlclf.decisions.cells.top_labels import is_top
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
 from mlclf.decisions.score_files.columns import LOGIT, LOSS_CLIP, PROBABILITY, file_logits
 from mlclf.decisions.score_files.file_thresholds import (
@@ -25,10 +27,7 @@ from mlclf.decisions.score_files.file_thresholds import (
 from mlclf.decisions.score_files.label_blocks import in_label_blocks, label_blocks
 from mlclf.decisions.score_files.pairing import open_score_files, open_scores
 from mlclf.decisions.score_files.reading import Scored, ScoreFiles
-from mlclf.decisions.scorer import scores_of
 from mlclf.decisions.thresholds.objectives import parse_objective
-from mlclf.decisions.thresholds.thresholds import at_least
-from mlclf.decisions.thresholds.top_k import is_top
 from mlclf.decisions.tuner import Tuner
 from mlclf.errors import ConfigError, DataError
 from mlclf.jobs.evaluate import EvaluateOptions, Judged, ScoredBatch, check_column, evaluation_steps

@@ -2,11 +2,87 @@
 
 from __future__ import annotations
 
+import ctypes
+import math
 import os
 import sys
+from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+
+class Recycler:
+    """Arrays in memory that is used again, since touching fresh pages costs more than most work done in them.
+
+    The memory of an array comes back by itself once nothing refers to it any more, neither the array nor a view of it
+    nor a tensor made of it, so that nobody has to say so. Safe for several threads.
+    """
+
+    def __init__(self, most: int = 8) -> None:
+        """`most` pieces of memory are kept."""
+        self._free: deque[NDArray[np.uint8]] = deque(maxlen=most)
+
+    def array(self, shape: tuple[int, ...], kind: type[np.generic] | np.dtype[Any]) -> NDArray[Any]:
+        """An array of unknown content."""
+        size = math.prod(shape) * np.dtype(kind).itemsize
+        lease = _Lease(self._take(size), self._free)
+        return np.asarray(lease)[:size].view(kind).reshape(shape)
+
+    def touch(self, shape: tuple[int, ...], kind: type[np.generic], count: int) -> None:
+        """Have memory ready for so many arrays at once."""
+        arrays = [self.array(shape, kind) for _ in range(count)]
+        for array in arrays:
+            array.fill(0)
+
+    def _take(self, size: int) -> NDArray[np.uint8]:
+        for _ in range(len(self._free)):
+            try:
+                memory = self._free.popleft()
+            except IndexError:  # another thread was faster
+                break
+            if size <= len(memory) <= 4 * size + 4096:
+                return memory
+        return np.empty(size, np.uint8)
+
+
+class _Lease:
+    """The owner of an array's memory as NumPy sees it; gives it back when it is deleted."""
+
+    def __init__(self, memory: NDArray[np.uint8], home: deque[NDArray[np.uint8]]) -> None:
+        self._memory, self._home = memory, home
+        self.__array_interface__ = memory.__array_interface__
+
+    def __del__(self) -> None:
+        self._home.append(self._memory)
+
+
+def give_back_memory() -> None:
+    """Return to the system what parsing large footers has left behind, ten times their size, which glibc would keep."""
+    with suppress(OSError, AttributeError, TypeError):  # other libraries have no such function
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+LARGEST_BLOCK = (32 << 20) - (64 << 10)
+"""Bytes, a little below what glibc never keeps."""
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Let the C library keep blocks of up to 32 MiB that are freed, 64 MiB at most a thread, for those that come after.
+
+    glibc gives back to the system any block larger than all that were freed before, and what it has beyond twice the
+    size of those (mallopt(3), M_MMAP_THRESHOLD). So a large block is asked for, not touched, and freed. Where another
+    library or a setting of the user decides, nothing changes.
+    """
+    torch.empty(LARGEST_BLOCK, dtype=torch.uint8, device="cpu")
+
 
 CGROUPS = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")

@@ -1,6 +1,9 @@
-"""The folder that a command writes: what is replaced, by whom, and how it appears whole or not at all.
+"""The folder that a command writes: what may be replaced, by whom, and how it appears whole or not at all.
 
-A command claims its `--out` (`claims`), which holds a list of what was written there (`listing`): nothing else is ever
-replaced. The new output is built beside the old one, and both change places in one step (`exchange`); `output` is what
-commands use.
+apart        inputs and outputs are kept apart: neither lies inside the other, through links, patterns and URIs too
+listing      the list of what was written to a folder: only these files, unchanged, may be replaced
+documents    one JSON file as an output: it replaces nothing but such a file
+exchange     A finished folder takes the place of another: in one step where the system can, else with a journal
+claims       the claim to an output: one job at a time may write to a folder, and loses
+output       one output of a command, from the first look at `--out` to the moment at which it is whole
 """

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from jobs.made_tables import document, plain_table, with_column, write
+from made_tables import document, plain_table, with_column, write
 
 from mlclf import DataError, Run, fit
 

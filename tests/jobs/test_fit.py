@@ -111,7 +111,7 @@ def test_the_metrics_are_of_held_out_rows(fitted: Any) -> None:
 
 
 def test_the_configuration_is_resolved_and_reads_back(fitted: Any) -> None:
-    from mlclf.config.settings import load_run_file
+    from mlclf.config.loading import load_run_file
 
     arguments, settings = load_run_file(fitted.run / "config.yaml")
     assert arguments.train == (fitted.data,)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from jobs.made_tables import plain_table, with_column, write
+from made_tables import plain_table, with_column, write
 
 from mlclf import DataError, fit
 

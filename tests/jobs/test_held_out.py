@@ -11,7 +11,7 @@ import pytest
 from made_tables import document, plain_table, write
 
 import mlclf
-from mlclf.config.settings import load_run_file
+from mlclf.config.loading import load_run_file
 from mlclf.jobs.fit import fit_steps
 
 CHOOSES_NOTHING = re.compile(

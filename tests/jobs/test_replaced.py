@@ -19,7 +19,7 @@ from made_tables import names_below, plain_table, with_column, write
 
 import mlclf
 from mlclf import Run
-from mlclf.data.parquet.planning import FooterCache
+from mlclf.data.parquet.shards import FooterCache
 from mlclf.errors import ConfigError, FullDiskError
 from mlclf.outputs.listing import Inventory, Listing
 
@@ -230,7 +230,7 @@ def rewritten(path: Path, table: pa.Table) -> None:
 def test_parts_of_input_that_was_written_since_are_made_anew(
     run: Run, data: str, half: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    monkeypatch.setattr("mlclf.data.parquet.planning.FOOTERS", FooterCache(0))  # as in another process
+    monkeypatch.setattr("mlclf.data.parquet.shards.FOOTERS", FooterCache(0))  # as in another process
     table = plain_table(30)
     table = plain_table(33, seed=4) if how == "rows" else with_column(table, "a", np.flip(table["a"].to_numpy()).copy())
     rewritten(Path(data) / "day=1" / "part.parquet", table)

@@ -15,7 +15,7 @@ import pytest
 from made_tables import document, lines_of, plain_table, write
 
 import mlclf
-from mlclf.config.settings import load_run_file
+from mlclf.config.loading import load_run_file
 from mlclf.errors import ConfigError
 from mlclf.fitting.record import command_of
 from mlclf.jobs.run_summary import inspect_run, run_lines

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,51 +70,6 @@ def _seconds_per_unit(kind: pa.DataType) -> float:
     if pa.types.is_date64(kind):
         return 1e-3
     return SECONDS[kind.unit]
-
-
-class Recycler:
-    """Arrays in memory that is used again, since touching fresh pages costs more than most work done in them.
-
-    The memory of an array comes back by itself once nothing refers to it any more, neither the array nor a view of it
-    nor a tensor made of it, so that nobody has to say so. Safe for several threads.
-    """
-
-    def __init__(self, most: int = 8) -> None:
-        """`most` pieces of memory are kept."""
-        self._free: deque[NDArray[np.uint8]] = deque(maxlen=most)
-
-    def array(self, shape: tuple[int, ...], kind: type[np.generic] | np.dtype[Any]) -> NDArray[Any]:
-        """An array of unknown content."""
-        size = math.prod(shape) * np.dtype(kind).itemsize
-        lease = _Lease(self._take(size), self._free)
-        return np.asarray(lease)[:size].view(kind).reshape(shape)
-
-    def touch(self, shape: tuple[int, ...], kind: type[np.generic], count: int) -> None:
-        """Have memory ready for so many arrays at once."""
-        arrays = [self.array(shape, kind) for _ in range(count)]
-        for array in arrays:
-            array.fill(0)
-
-    def _take(self, size: int) -> NDArray[np.uint8]:
-        for _ in range(len(self._free)):
-            try:
-                memory = self._free.popleft()
-            except IndexError:  # another thread was faster
-                break
-            if size <= len(memory) <= 4 * size + 4096:
-                return memory
-        return np.empty(size, np.uint8)
-
-
-class _Lease:
-    """The owner of an array's memory as NumPy sees it; gives it back when it is deleted."""
-
-    def __init__(self, memory: NDArray[np.uint8], home: deque[NDArray[np.uint8]]) -> None:
-        self._memory, self._home = memory, home
-        self.__array_interface__ = memory.__array_interface__
-
-    def __del__(self) -> None:
-        self._home.append(self._memory)
 
 
 def tensor_of(column: pa.ChunkedArray) -> Tensor:

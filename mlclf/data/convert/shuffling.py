@@ -20,7 +20,8 @@ from mlclf.data.convert.buckets import TOP_BITS, Dealer
 from mlclf.data.convert.numbers import check_numbers
 from mlclf.data.convert.row_groups import FILE_BYTES, FILE_GROUPS, GROUP_ROWS, cut, even_parts, group_rows, open_writer
 from mlclf.data.parquet.decoding import decode_unit
-from mlclf.data.parquet.planning import Plan, make_plan
+from mlclf.data.parquet.plan import Plan
+from mlclf.data.parquet.planning import make_plan
 from mlclf.data.schema.common_schema import aligned, plain_schema, unified_schema
 from mlclf.files import committed
 from mlclf.names import Names, names_of

@@ -14,18 +14,23 @@ from numpy.typing import NDArray
 
 from mlclf.config.settings import Settings
 from mlclf.data.arrow.arrays import one_array
+from mlclf.data.arrow.lists import tag_texts
+from mlclf.data.arrow.row_hashes import group_hashes, is_missing, row_hashes
 from mlclf.data.arrow.times import time_values
 from mlclf.data.convert.numbers import check_numbers
 from mlclf.data.convert.row_writer import RowsWritten, rows_written
-from mlclf.data.labels.label_columns import LabelColumns, make_labels, tag_texts
+from mlclf.data.labels.label_columns import LabelColumns
+from mlclf.data.labels.label_encoder import make_labels
 from mlclf.data.parquet.decoding import decode_unit
-from mlclf.data.parquet.planning import Plan, make_plan
+from mlclf.data.parquet.plan import Plan
+from mlclf.data.parquet.planning import make_plan
 from mlclf.data.passes.group_parts import GroupSizes, dealt, group_sizes, is_far
-from mlclf.data.passes.statistics import time_cut
-from mlclf.data.sampling.splits import GroupParts, group_hashes, is_missing, row_hashes
+from mlclf.data.passes.partial_passes import time_cut
+from mlclf.data.sampling.splits import GroupParts
 from mlclf.data.sampling.stratification import Stratifier
 from mlclf.data.schema.common_schema import aligned, unified_schema
-from mlclf.data.schema.finding import find_schema, names_and_globs
+from mlclf.data.schema.finding import find_schema
+from mlclf.data.schema.globs import names_and_globs
 from mlclf.errors import ConfigError, DataError
 from mlclf.names import Names, names_of
 from mlclf.outputs.output import claimed

@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mlclf.data.arrow.identities import canonical, levels_of
+from mlclf.data.arrow.lists import list_parts, null_inside
 from mlclf.data.arrow.murmur import murmur3_32
-from mlclf.data.batch import Tokens
-from mlclf.data.labels.label_columns import list_parts, null_inside
+from mlclf.data.features.tokens import Tokens
 from mlclf.errors import DataError
 from mlclf.machine.tally import Tally
 

@@ -13,15 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlclf.data.arrow.arrays import Recycler, tensor_of, transpose
-from mlclf.data.batch import Tokens, join_tokens
+from mlclf.data.arrow.arrays import tensor_of, transpose
 from mlclf.data.features.categories import LevelFeature
 from mlclf.data.features.knots import Hinges, shortest
 from mlclf.data.features.numeric import NumericFeature
 from mlclf.data.features.sparse import SparseFeature
 from mlclf.data.features.text import TextFeature
-from mlclf.data.schema.finding import CATEGORICAL, EMBEDDING, NUMERIC, SPARSE, TEXT, TOKENS, Schema
+from mlclf.data.features.tokens import Tokens, join_tokens
+from mlclf.data.schema.schema import CATEGORICAL, EMBEDDING, NUMERIC, SPARSE, TEXT, TOKENS, Schema
 from mlclf.errors import RunError
+from mlclf.machine.memory import Recycler
 
 FORMAT_VERSION = 2
 """In format 1 the text of a level depended on the type of its column; features of such runs keep it."""

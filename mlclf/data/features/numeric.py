@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mlclf.data.arrow.arrays import as_floats, one_array
+from mlclf.data.arrow.lists import null_inside
 from mlclf.data.features.moments import Moments
-from mlclf.data.labels.label_columns import null_inside
 from mlclf.errors import DataError
 from mlclf.machine.tally import Tally
 

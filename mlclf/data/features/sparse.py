@@ -11,9 +11,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mlclf.data.arrow.arrays import one_array
-from mlclf.data.batch import Tokens
+from mlclf.data.arrow.lists import list_parts, null_inside
 from mlclf.data.features.numeric import numeric_values
-from mlclf.data.labels.label_columns import list_parts, null_inside
+from mlclf.data.features.tokens import Tokens
 from mlclf.errors import DataError
 from mlclf.machine.tally import Tally
 

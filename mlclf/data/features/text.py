@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from mlclf.data.arrow.arrays import one_array, text_of_bytes
 from mlclf.data.arrow.identities import is_bytes
-from mlclf.data.batch import Tokens
 from mlclf.data.features.tfidf import hashed_counts, idf, tfidf
+from mlclf.data.features.tokens import Tokens
 from mlclf.errors import DataError
 
 SPREAD = 16

@@ -22,10 +22,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mlclf.data.labels.label_columns import UNOBSERVED, LabelColumns, TagList, make_labels
+from mlclf.data.labels.label_columns import UNOBSERVED, LabelColumns
+from mlclf.data.labels.label_encoder import make_labels
+from mlclf.data.labels.tags import TagList
 from mlclf.data.parquet.decoding import decode_unit
-from mlclf.data.parquet.planning import Plan
-from mlclf.data.schema.finding import Schema
+from mlclf.data.parquet.plan import Plan
+from mlclf.data.schema.schema import Schema
 
 BATCH_ROWS = 4_096
 CHANCE = 5.0

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import datetime
-import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlclf.config.settings import Settings
 from mlclf.data.inspection.fit_memory import FitSize
+from mlclf.data.inspection.warnings import (
+    footer_warnings,
+    identifier_warnings,
+    mixing_warnings,
+    one_sided_warnings,
+    plain_value,
+    size_warnings,
+)
 from mlclf.data.parquet.column_statistics import ColumnFooter, Footers, read_footers
-from mlclf.data.parquet.planning import Plan, make_plan
-from mlclf.data.schema.finding import EMBEDDING, NUMERIC, SPARSE, Schema, find_schema, matches, names_and_globs
-from mlclf.messages import printable
+from mlclf.data.parquet.plan import Plan
+from mlclf.data.parquet.planning import make_plan
+from mlclf.data.schema.finding import find_schema
+from mlclf.data.schema.globs import matches, names_and_globs
+from mlclf.data.schema.schema import EMBEDDING, NUMERIC, SPARSE, Schema
 from mlclf.names import Names, names_of
-
-if TYPE_CHECKING:
-    from mlclf.data.features.features import Features
 
 FORMAT_VERSION = 1
 ID_BYTES = 8
@@ -27,14 +32,6 @@ ID_BYTES = 8
 
 ROW_BYTES = 40
 """Of an encoded row, beside its inputs and labels: where its ids begin, weight, row number, order."""
-
-MANY_GROUPS, SMALL_GROUP_ROWS = 100, 4_096
-MANY_LEVELS = 1_000
-SHOWN_LABELS = 30
-NOTICED_RATIO, SORTED_RATIO = 1.05, 2.0
-"""Deviation of batch means against a random order: below the first it is as good, above the second it is warned of."""
-
-LONGEST_TEXT = 60
 
 
 def inspect(
@@ -90,7 +87,7 @@ def inspect(
         "compression": dict(footers.codecs.most_common()) if footers else {},
         "columns": [_column(plan, name, column, _role(schema, name)) for name, column in columns.items()],
         "ignored": [{"name": name, "reason": reason} for name, reason in schema.ignored],
-        "warnings": [*plan.warnings, *names_and_globs(plan, "--labels", labels), *_size_warnings(plan)],
+        "warnings": [*plan.warnings, *names_and_globs(plan, "--labels", labels), *size_warnings(plan)],
     }
     if footers is None:
         report["warnings"].append(
@@ -99,9 +96,9 @@ def inspect(
     if found is not None:
         mixing = _mixing(plan, schema, found, settings)
         report |= {"labels": found.labels, "inputs": found.inputs, "mixing": mixing}
-        report["warnings"] += [*found.warnings, *_mixing_warnings(mixing)]
+        report["warnings"] += [*found.warnings, *mixing_warnings(mixing)]
     else:
-        report["warnings"] += _footer_warnings(plan, schema, columns)
+        report["warnings"] += footer_warnings(plan, schema, columns)
     report["memory"] = _memory(plan, _fit_size(plan, schema, columns, found), settings)
     return report
 
@@ -127,23 +124,10 @@ def _column(plan: Plan, name: str, footer: ColumnFooter, role: str) -> dict[str,
         "type": " / ".join(dict.fromkeys(str(shard.schema.field(name).type) for shard in found)),
         "role": role,
         "null_share": None if footer.nulls is None else footer.nulls / max(1, rows),
-        "min": _plain(footer.low),
-        "max": _plain(footer.high),
+        "min": plain_value(footer.low),
+        "max": plain_value(footer.high),
         "bytes": footer.bytes,
     }
-
-
-def _plain(value: Any) -> bool | int | float | str | None:
-    """A value that JSON can hold."""
-    if value is None or isinstance(value, bool | int):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, datetime.date | datetime.time):
-        return value.isoformat()
-    return str(value)
 
 
 def _without_inputs(schema: Schema, labels: Sequence[str]) -> Schema | None:
@@ -194,32 +178,6 @@ def _sizes(rows: Sequence[int]) -> dict[str, int]:
     }
 
 
-def _size_warnings(plan: Plan) -> Iterator[str]:
-    """What the sizes of files and row groups give reason to say."""
-    empty = sum(not shard.rows for shard in plan.shards)
-    if empty:
-        yield f"{empty:,} of {len(plan.shards):,} files have no rows"
-    rows = [rows for shard in plan.shards for rows in shard.group_rows if rows]
-    if len(rows) > MANY_GROUPS and statistics.median(rows) < SMALL_GROUP_ROWS:
-        yield (
-            f"row groups are small ({int(statistics.median(rows)):,} rows in the middle), which makes reading "
-            "several times slower; write them with 50,000 rows or more"
-        )
-
-
-def _footer_warnings(plan: Plan, schema: Schema, columns: Mapping[str, ColumnFooter]) -> Iterator[str]:
-    """What a pass over the rows would say of the columns, as far as the footers tell."""
-    if not schema.features:
-        yield "no column can be an input: every one is a label, left out, or of a type that cannot be read"
-    for feature in schema.features:
-        column = columns[feature.name]
-        bounds_differ = not column.is_bounded or column.low != column.high
-        if column.nulls is not None and column.nulls == plan.rows:
-            yield f"column {feature.name!r} has no value in any row; a fit leaves it out"
-        elif feature.role == NUMERIC and column.nulls == 0 and not bounds_differ and column.low is not None:
-            yield f"column {feature.name!r} is constant ({_plain(column.low)}); a fit leaves it out"
-
-
 def _label_pass(plan: Plan, schema: Schema, settings: Settings) -> _Pass:
     """Read every row once, as the first step of a fit."""
     from mlclf.data.passes.statistics import fit_statistics  # loads torch, which footers alone do not need
@@ -251,7 +209,7 @@ def _label_pass(plan: Plan, schema: Schema, settings: Settings) -> _Pass:
         for index, name in enumerate(found.label_names)
     }
     inputs = {"dense": found.features.num_dense, "vocabulary": found.features.vocabulary_size}
-    warnings = [*found.warnings, *_identifiers(found.features, plan.rows), *_one_sided(labels)]
+    warnings = [*found.warnings, *identifier_warnings(found.features, plan.rows), *one_sided_warnings(labels)]
     fixed = 4 * found.features.num_dense + len(labels) + ROW_BYTES
     ids = found.features.num_tokens
     row_ids = max(0.0, (found.row_bytes - fixed) / ID_BYTES) if ids is None else ids
@@ -262,7 +220,7 @@ def _label_pass(plan: Plan, schema: Schema, settings: Settings) -> _Pass:
 def _mixing(plan: Plan, schema: Schema, found: _Pass, settings: Settings) -> dict[str, Any]:
     """How well the pool that a fit would have mixes the rows."""
     from mlclf.data.inspection.mixing import BATCH_ROWS, estimate_mixing
-    from mlclf.data.streaming.pool import pool_shape, reader_bytes
+    from mlclf.data.streaming.memory_budget import pool_shape, reader_bytes
 
     pool = pool_shape(
         settings.runtime.memory_budget,
@@ -282,46 +240,6 @@ def _mixing(plan: Plan, schema: Schema, found: _Pass, settings: Settings) -> dic
         batch_rows=plan.rows if chosen == "all" else chosen or BATCH_ROWS,
     )
     return mixing.to_json()
-
-
-def _mixing_warnings(mixing: Mapping[str, Any]) -> Iterator[str]:
-    worst = mixing["worst"]
-    if worst is not None and worst["deviation_ratio"] > SORTED_RATIO:
-        yield (
-            f"the rows are sorted by label: batch means of {worst['label']!r} deviate {worst['deviation_ratio']:.1f} "
-            "times as much as in a random order, which makes training by batches noisy; write them in random order "
-            "once with 'mlclf shuffle DATA --out DIR', or raise runtime.memory_budget"
-        )
-
-
-def _identifiers(features: Features, rows: int) -> Iterator[str]:
-    """Columns whose values hardly ever repeat."""
-    from mlclf.data.features.categories import LevelFeature
-
-    for feature in features.tokens:
-        distinct = len(feature.levels) if isinstance(feature, LevelFeature) and not feature.is_list else 0
-        if distinct > max(MANY_LEVELS, rows / 2):
-            yield (
-                f"column {feature.name!r} has {distinct:,} distinct values in {rows:,} rows; "
-                "if it names the row, give it as --key or --exclude"
-            )
-
-
-def _one_sided(labels: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Labels that nothing can be learned about, in one line each kind."""
-    kinds = {
-        "have no observed row": [name for name, found in labels.items() if not found["observed"]],
-        "have no positive row": [
-            name for name, found in labels.items() if found["observed"] and not found["positives"]
-        ],
-        "have no negative row": [
-            name for name, found in labels.items() if found["observed"] and found["positives"] == found["observed"]
-        ],
-    }
-    for what, names in kinds.items():
-        if names:
-            shown = ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-            yield f"{len(names)} of {len(labels)} labels {what}: {shown}"
 
 
 def _row_bytes(plan: Plan, schema: Schema, columns: Mapping[str, ColumnFooter], found: _Pass | None) -> float:
@@ -359,107 +277,3 @@ def _memory(plan: Plan, size: FitSize, settings: Settings) -> dict[str, Any]:
         "budget_bytes": budget,
         "fit_bytes": size.foretold_bytes(budget),
     }
-
-
-def summary_lines(report: Mapping[str, Any]) -> list[str]:
-    """Return the report of `inspect` as lines for people, safe for a terminal whatever the names hold."""
-    files, groups, units, memory = report["files"], report["row_groups"], report["units"], report["memory"]
-    lines = [
-        f"{_count(report['rows'], 'row')} in {_count(files['count'], 'file')}, {_bytes(files['bytes'])}",
-        _group_line(groups, units),
-        f"compression: {', '.join(report['compression']) or 'unknown'}",
-        _checksum_line(files),
-        "",
-        *_table([("column", "type", "role", "null", "min", "max"), *map(_column_row, report["columns"])]),
-    ]
-    if report["ignored"]:
-        lines += ["", "left out:", *(f"  {item['name']!r}: {item['reason']}" for item in report["ignored"])]
-    if "labels" in report:
-        inputs = report["inputs"]
-        lines += ["", *_label_lines(report["labels"]), ""]
-        lines += [f"inputs: {inputs['dense']:,} dense, {inputs['vocabulary']:,} in vocabularies"]
-        lines += _mixing_lines(report["mixing"])
-    decoded, taken, budget = (_bytes(memory[f"{name}_bytes"]) for name in ("decoded", "fit", "budget"))
-    lines += ["", f"memory: {decoded} decoded; a fit takes about {taken} (runtime.memory_budget {budget})"]
-    if report["warnings"]:
-        lines += ["", "warnings:", *(f"  {warning}" for warning in report["warnings"])]
-    return [printable(line) for line in lines]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def _group_line(groups: Mapping[str, int], units: Mapping[str, int]) -> str:
-    low, high = f"{groups['min_rows']:,}", f"{groups['max_rows']:,}"
-    sizes = low if low == high else f"{low} to {high}"
-    return f"row groups: {groups['count']:,} of {sizes} rows, read as {_count(units['count'], 'unit')}"
-
-
-def _checksum_line(files: Mapping[str, Any]) -> str:
-    has, without = files["with_page_checksums"], len(files["without_page_checksums"])
-    unknown = files["count"] - has - without
-    rest = f", unknown in {unknown:,}" if unknown else ""
-    if not without:
-        return f"page checksums: in {_count(has, 'file')}{rest}"
-    return f"page checksums: none in {_count(without, 'file')}, so damage there can go unseen{rest}"
-
-
-def _column_row(column: Mapping[str, Any]) -> tuple[str, ...]:
-    share = column["null_share"]
-    return (
-        _short(column["name"]),
-        _short(column["type"]),
-        column["role"],
-        "?" if share is None else f"{share:.1%}",
-        _short(_number(column["min"])),
-        _short(_number(column["max"])),
-    )
-
-
-def _label_lines(labels: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    rows = [("label", "positives", "observed", "prevalence")]
-    for name, found in list(labels.items())[:SHOWN_LABELS]:
-        prevalence = "undefined" if found["prevalence"] is None else f"{found['prevalence']:.4%}"
-        rows.append((_short(name), f"{found['positives']:,}", f"{found['observed']:,}", prevalence))
-    more = len(labels) - SHOWN_LABELS
-    return [*_table(rows), *([f"… and {more:,} labels more"] if more > 0 else [])]
-
-
-def _mixing_lines(mixing: Mapping[str, Any]) -> Iterator[str]:
-    worst, slabs = mixing["worst"], mixing["slabs"]
-    if worst is None:
-        return
-    if worst["deviation_ratio"] < NOTICED_RATIO:
-        yield f"mixing: batches are as good as in a random order, with {slabs:,} slabs in memory"
-    else:
-        yield (
-            f"mixing: labels are sorted across units; batch means deviate {worst['deviation_ratio']:.1f} times as much "
-            f"as in a random order (worst label {worst['label']!r}, median {mixing['median_deviation_ratio']:.1f}), "
-            f"with {slabs:,} slabs in memory"
-        )
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    safe = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(len(row[index]) for row in safe) for index in range(len(safe[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in safe]
-
-
-def _number(value: object) -> str:
-    if value is None:
-        return ""
-    return f"{value + 0.0:.6g}" if isinstance(value, float) else str(value)  # + 0.0 takes the sign off a zero
-
-
-def _short(text: str) -> str:
-    text = printable(text)
-    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
-
-
-def _bytes(count: float) -> str:
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"
-        count /= 1024
-    return f"{count:,.1f} TiB"

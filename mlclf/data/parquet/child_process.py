@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 
-from mlclf.data.parquet.planning import Shard
+from mlclf.data.parquet.shards import Shard
 from mlclf.machine.signals import look
 
 THREADS = 16

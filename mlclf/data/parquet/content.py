@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pyarrow.parquet as pq
 
-from mlclf.data.parquet.planning import Plan
+from mlclf.data.parquet.plan import Plan
 from mlclf.data.storage.byte_ranges import chunk_ranges
 
 _WORDS = 512

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 from mlclf.data.arrow.arrays import is_text
 from mlclf.data.arrow.layouts import laid_out_column
 from mlclf.data.parquet.expansion import check_expansion
-from mlclf.data.parquet.planning import DECODE_ERRORS, Plan, Shard, Unit, width_bytes
+from mlclf.data.parquet.plan import Plan, Unit
+from mlclf.data.parquet.shards import DECODE_ERRORS, Shard, width_bytes
 from mlclf.data.storage.byte_ranges import chunks_of_columns
-from mlclf.data.storage.remote_files import RemoteError
-from mlclf.errors import ChangedDataError, CorruptDataError, DataError
+from mlclf.errors import ChangedDataError, CorruptDataError, DataError, RemoteError
 from mlclf.machine.signals import looked
 from mlclf.messages import first_line
 

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mlclf.data.parquet.planning import Shard, Unit
+from mlclf.data.parquet.plan import Unit
+from mlclf.data.parquet.shards import Shard
 from mlclf.errors import DataError
 from mlclf.messages import quoted
 

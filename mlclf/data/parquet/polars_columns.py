@@ -15,8 +15,9 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from mlclf.data.parquet.child_process import CHILD_BYTES, FileFooter, in_child
-from mlclf.data.parquet.column_statistics import first_page, has_checksum, leaves_of
-from mlclf.data.parquet.planning import DECODE_ERRORS, Plan, Shard
+from mlclf.data.parquet.plan import Plan
+from mlclf.data.parquet.shards import DECODE_ERRORS, Shard
+from mlclf.data.parquet.stored_columns import first_page, has_checksum, leaves_of
 
 LEAST_BUDGET_BYTES = 1 << 30
 """polars keeps some 100 MB of memory for later, which is too much beside a small pool."""

@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from mlclf.data.parquet.content import Contents
 from mlclf.data.parquet.decoding import check_values, decode_unit
-from mlclf.data.parquet.planning import Plan, Unit
-from mlclf.data.sampling.batch_plan import SPAN_ROWS, Span, interleaved
+from mlclf.data.parquet.plan import Plan, Unit
+from mlclf.data.parquet.spans import SPAN_ROWS, Span, interleaved
 from mlclf.errors import DataError
 from mlclf.machine.signals import look
 from mlclf.machine.threads import hand_on_threads, keep_threads, step_back

@@ -9,8 +9,9 @@ from heapq import heapify, heapreplace
 import numpy as np
 from numpy.typing import NDArray
 
-from mlclf.data.parquet.planning import Plan
-from mlclf.data.sampling.splits import CHOICE, DECISION, HALVES, TRAIN, GroupParts, group_hashes, is_missing
+from mlclf.data.arrow.row_hashes import group_hashes, is_missing
+from mlclf.data.parquet.plan import Plan
+from mlclf.data.sampling.splits import CHOICE, DECISION, HALVES, TRAIN, GroupParts
 from mlclf.data.schema.samples import pieces_of
 from mlclf.data.where.condition import Where
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from mlclf.data.arrow.arrays import one_array
 from mlclf.data.arrow.identities import value_hashes
-from mlclf.data.labels.label_columns import list_parts
-from mlclf.data.sampling.splits import mixed
+from mlclf.data.arrow.lists import list_parts
+from mlclf.data.arrow.row_hashes import mixed
 
 MOST_HASHES = 1 << 18
 """Rows whose hashes are kept; of more rows a sample by content is, in which copies stay together."""

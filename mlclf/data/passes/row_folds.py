@@ -14,14 +14,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mlclf.data.labels.label_columns import LabelColumns, TagList, make_labels
-from mlclf.data.parquet.planning import Plan
+from mlclf.data.arrow.row_hashes import row_hashes
+from mlclf.data.labels.label_columns import LabelColumns
+from mlclf.data.labels.label_encoder import make_labels
+from mlclf.data.labels.tags import TagList
+from mlclf.data.parquet.plan import Plan
 from mlclf.data.parquet.readers import decoded_pieces, located
-from mlclf.data.passes.statistics import matching_units
+from mlclf.data.passes.partial_passes import matching_units
 from mlclf.data.sampling.selection import Selection
-from mlclf.data.sampling.splits import RowFolds, Split, row_hashes
+from mlclf.data.sampling.splits import RowFolds, Split
 from mlclf.data.sampling.stratification import Stratifier
-from mlclf.data.schema.finding import Schema
+from mlclf.data.schema.schema import Schema
 from mlclf.data.streaming.row_encoder import row_weights
 from mlclf.data.where.condition import Where
 

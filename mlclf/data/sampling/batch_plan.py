@@ -2,33 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from mlclf.data.parquet.planning import Plan, Unit
-
-SPAN_ROWS = 64
-"""Units are cut at multiples of it, so that counts kept for blocks of so many rows tell what a span holds."""
-
-
-class Span(NamedTuple):
-    """Consecutive rows of one unit: what one slab holds.
-
-    Attributes:
-        unit: index of the unit in the plan.
-        first_row: number of the first row in the plan.
-        rows: number of rows, before any are left out.
-    """
-
-    unit: int
-    first_row: int
-    rows: int
+from mlclf.data.parquet.spans import Span, level
 
 
 class Load(NamedTuple):
@@ -55,46 +33,6 @@ class Round:
 
     loads: tuple[Load, ...]
     draws: tuple[Draw, ...]
-
-
-def spans_of(index: int, unit: Unit, rows: int) -> list[Span]:
-    """A unit cut into spans of `rows` rows, the last one shorter."""
-    starts = range(0, unit.rows, rows)
-    return [Span(index, unit.first_row + start, min(rows, unit.rows - start)) for start in starts]
-
-
-def random_stream(seed: int, epoch: int, stream: int) -> np.random.Generator:
-    """Counter-based random numbers of their own for (seed, epoch, stream)."""
-    key = np.random.SeedSequence([seed, epoch, stream]).generate_state(2, np.uint64)
-    return np.random.Generator(np.random.Philox(key=key))
-
-
-def unit_order(plan: Plan, seed: int, epoch: int, shuffle: bool) -> Sequence[int]:
-    """Units in the order of an epoch; in that of the plan where nothing is shuffled."""
-    count = len(plan.units)
-    return random_stream(seed, epoch, 0).permutation(count).tolist() if shuffle else range(count)
-
-
-def row_order(rows: NDArray[np.int64], seed: int, epoch: int, first_row: int) -> NDArray[np.int64]:
-    """The rows of a slab, [m] int64, in the order in which they are drawn; `first_row` is that of its span."""
-    return random_stream(seed, epoch, 1 + first_row).permutation(rows)
-
-
-def interleaved(plan: Plan, order: Iterable[int], lanes: int, rows_of: Callable[[Unit], int]) -> Iterator[Span]:
-    """Spans of the units of `order`, dealt from `lanes` units at a time, one span of each in turn.
-
-    A unit that fits one slab is one span, so that the spans follow `order`; at most `lanes` larger units are open.
-    """
-    units = iter(order)
-    lanes_open: list[deque[Span]] = []
-    while True:
-        for index in islice(units, lanes - len(lanes_open)):
-            lanes_open.append(deque(spans_of(index, plan.units[index], rows_of(plan.units[index]))))
-        if not lanes_open:
-            return
-        for spans in lanes_open:
-            yield spans.popleft()
-        lanes_open = [spans for spans in lanes_open if spans]
 
 
 class Schedule:
@@ -166,25 +104,3 @@ class Schedule:
                 self._opening = self._opening and not last
                 draws.append(Draw(slot, self._slab[slot], start, start + count, last))
         return tuple(draws)
-
-
-def level(left: Sequence[int], rows: int, counts: list[int]) -> None:
-    """Add `rows` to `counts` in equal parts, none more than its `left`; what one cannot give, the others do.
-
-    >>> counts = [0, 0, 0]
-    >>> level([1, 10, 10], 8, counts)
-    >>> counts
-    [1, 4, 3]
-    """
-    by_left = sorted(zip(left, range(len(left)), strict=True))
-    rows = min(rows, sum(left))
-    for position, (most, index) in enumerate(by_left):
-        share, spare = divmod(rows, len(by_left) - position)
-        if share >= most:
-            counts[index] += most
-            rows -= most
-        else:  # all that are left can give as much
-            for slot in sorted(index for _, index in by_left[position:]):
-                counts[slot] += share + (spare > 0)
-                spare -= spare > 0
-            return

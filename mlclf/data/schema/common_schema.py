@@ -10,7 +10,7 @@ from itertools import combinations
 import pyarrow as pa
 
 from mlclf.data.arrow.layouts import plain, plain_field
-from mlclf.data.parquet.planning import Plan, Unit
+from mlclf.data.parquet.plan import Plan, Unit
 from mlclf.errors import DataError
 from mlclf.messages import first_line, listed
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlclf.data.arrow.arrays import as_floats, one_array
-from mlclf.data.parquet.planning import Plan
+from mlclf.data.parquet.plan import Plan
 from mlclf.data.schema.samples import list_width, pieces_of
 from mlclf.errors import ConfigError, DataError
 

@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 
 from mlclf.data.arrow.arrays import one_array
 from mlclf.data.parquet.decoding import decode_unit
-from mlclf.data.parquet.planning import Plan, Shard, Unit
+from mlclf.data.parquet.plan import Plan, Unit
+from mlclf.data.parquet.shards import Shard
 from mlclf.errors import CorruptDataError
 
 SAMPLE_ROWS = 2048

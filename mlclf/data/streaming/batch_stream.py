@@ -17,19 +17,20 @@ from numpy.typing import NDArray
 from torchdata.nodes import BaseNode, Loader
 
 from mlclf.data.batch import Batch, joined, padded
-from mlclf.data.parquet.planning import Plan
+from mlclf.data.parquet.plan import Plan
 from mlclf.data.parquet.readers import Readers, Work
-from mlclf.data.sampling.batch_plan import Draw, Load, Round, Schedule, Span, interleaved, row_order, unit_order
+from mlclf.data.parquet.spans import Span, interleaved
+from mlclf.data.sampling.batch_plan import Draw, Load, Round, Schedule
 from mlclf.data.sampling.selection import Selection
-from mlclf.data.streaming.pool import Pick, Pool, PoolShape, Slab
+from mlclf.data.sampling.shuffle_order import row_order, unit_order
+from mlclf.data.streaming.memory_budget import PoolShape
+from mlclf.data.streaming.pool import Pick, Pool
 from mlclf.data.streaming.row_encoder import RowEncoder
+from mlclf.data.streaming.slab import Slab
 from mlclf.data.streaming.slab_cache import SlabCache, cache_key, check_origin, origin_of
 from mlclf.errors import CheckpointError, ConfigError, CorruptDataError
 from mlclf.machine.signals import look
 from mlclf.machine.threads import cores_left_by
-
-BATCHES_AHEAD = 2
-"""Batches that are gathered while the one before is used."""
 
 
 class BatchNode(BaseNode[Batch]):  # type: ignore[misc]  # torchdata has no types
@@ -274,6 +275,10 @@ class BatchStream:
         if parts is not None:
             rows = rows[self.selection.chosen(parts)]
         return row_order(rows, self.seed, self.epoch, first_row) if self.shuffle else rows
+
+
+BATCHES_AHEAD = 2
+"""Batches that are gathered while the one before is used."""
 
 
 class _Loading(NamedTuple):

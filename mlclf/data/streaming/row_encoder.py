@@ -8,12 +8,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mlclf.data.arrow.row_hashes import identities_of
 from mlclf.data.features.features import Features
 from mlclf.data.features.numeric import LARGEST, numeric_values
-from mlclf.data.labels.label_columns import UNOBSERVED, Labels
-from mlclf.data.sampling.splits import TRAIN, Split, identities_of
-from mlclf.data.schema.finding import Schema
-from mlclf.data.streaming.pool import Pool, RowLayout, Slab
+from mlclf.data.labels.label_columns import UNOBSERVED
+from mlclf.data.labels.label_encoder import Labels
+from mlclf.data.sampling.splits import TRAIN, Split
+from mlclf.data.schema.schema import Schema
+from mlclf.data.streaming.pool import Pool
+from mlclf.data.streaming.slab import RowLayout, Slab
 from mlclf.errors import DataError
 from mlclf.machine.tally import CountedOnce
 

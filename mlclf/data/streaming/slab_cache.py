@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlclf.data.parquet.content import content_digest
-from mlclf.data.parquet.planning import Plan
-from mlclf.data.sampling.batch_plan import Span
-from mlclf.data.streaming.pool import Slab
+from mlclf.data.parquet.plan import Plan
+from mlclf.data.parquet.spans import Span
 from mlclf.data.streaming.row_encoder import RowEncoder
+from mlclf.data.streaming.slab import Slab
 from mlclf.errors import ConfigError, MlclfError
 from mlclf.files import read_json, write_json
 

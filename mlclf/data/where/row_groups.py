@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from mlclf.data.parquet.child_process import FileFooter, in_child
-from mlclf.data.parquet.planning import DECODE_ERRORS, Plan, Shard
+from mlclf.data.parquet.plan import Plan
+from mlclf.data.parquet.shards import DECODE_ERRORS, Shard
 from mlclf.data.where.condition import Where, parse_where
 from mlclf.errors import ConfigError
 from mlclf.messages import listed

@@ -93,7 +93,7 @@ def cell_slices(cells: Cells, scores: Tensor, width: int = 1) -> Iterator[CellSl
         raise TypeError(f"scores must be float32, got {scores.dtype}")
     for name, weights in (("weights", cells.weights), ("label weights", cells.label_weights)):
         if weights is not None:
-            _check_weights(name, weights)
+            check_weights(name, weights)
     if cells.weights is not None and not bool((kept := cells.weights > 0).all()):
         cells, scores = cells.where(kept), scores[kept]
     slices = [_sliced(cells, scores, rows) for rows in _row_slices(len(cells), max(width, scores.shape[1]))]
@@ -102,8 +102,8 @@ def cell_slices(cells: Cells, scores: Tensor, width: int = 1) -> Iterator[CellSl
     whole = CellSlice(cells.logits, scores, cells.labels, cells.identities, None, None, None)
     for part in [whole] if all_seen else slices:
         if part.labels.numel():
-            _check_logits(part)
-            _check_scores(part)
+            check_logits(part)
+            check_scores(part)
     yield from slices
 
 
@@ -132,7 +132,7 @@ def _sliced(cells: Cells, scores: Tensor, rows: slice) -> CellSlice:
     )
 
 
-def _check_weights(name: str, weights: Tensor) -> None:
+def check_weights(name: str, weights: Tensor) -> None:
     bad = ~((weights >= 0) & weights.isfinite())
     if bool(bad.any()):
         place = bad.nonzero()[0].tolist()
@@ -141,7 +141,7 @@ def _check_weights(name: str, weights: Tensor) -> None:
         )
 
 
-def _check_logits(part: CellSlice) -> None:
+def check_logits(part: CellSlice) -> None:
     if bool(part.observed(part.logits).sum().isfinite()):  # that of finite ones may overflow
         return
     bad = part.observed(~part.logits.isfinite())
@@ -154,7 +154,7 @@ def _check_logits(part: CellSlice) -> None:
     )
 
 
-def _check_scores(part: CellSlice) -> None:
+def check_scores(part: CellSlice) -> None:
     scores = part.observed(part.scores)
     if bool((scores.amin() >= 0) & (scores.amax() <= 1)):  # both are NaN where one score is; aminmax is far slower
         return

@@ -9,7 +9,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from mlclf.data.sampling.splits import group_hashes, is_missing, row_hashes
+from mlclf.data.arrow.row_hashes import group_hashes, is_missing, row_hashes
 
 
 @dataclass

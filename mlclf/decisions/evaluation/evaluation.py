@@ -13,15 +13,17 @@ from torchmetrics import Metric
 
 from mlclf.decisions.cells.cell_slices import CellSlice, cell_slices
 from mlclf.decisions.cells.cells import Cells
+from mlclf.decisions.cells.scores import at_least
 from mlclf.decisions.evaluation.intervals import Replicates
 from mlclf.decisions.histograms.filled_bins import over_labels
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
+from mlclf.decisions.metrics.auroc import auroc_measure
+from mlclf.decisions.metrics.average_precision import Ranking, average_precision_measure, ranking
+from mlclf.decisions.metrics.binned_metric import has_both_classes
 from mlclf.decisions.metrics.calibration_error import errors_measure, recalibration, recalibration_measure
 from mlclf.decisions.metrics.confusion import DecisionCounts, DecisionSums, decision_metrics, decision_sums
 from mlclf.decisions.metrics.label_ranking import RANKINGS, RowRankings, row_rankings
 from mlclf.decisions.metrics.log_loss import LossSums, loss_sums
-from mlclf.decisions.metrics.ranking import Ranking, auroc_measure, average_precision_measure, has_both_classes, ranking
-from mlclf.decisions.thresholds.thresholds import at_least
 from mlclf.machine.workers import in_order
 
 FORMAT_VERSION = 1

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlclf.decisions.cells.scores import at_least, scores_of
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
 from mlclf.decisions.metrics.confusion import DECISION_METRICS, confusion, hamming_loss
-from mlclf.decisions.scorer import scores_of
-from mlclf.decisions.thresholds.thresholds import Thresholds, at_least
+from mlclf.decisions.thresholds.thresholds import Thresholds
 
 _CELL_BYTES = 64
 

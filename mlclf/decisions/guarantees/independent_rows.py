@@ -9,21 +9,16 @@ import torch
 from torch import Tensor
 
 from mlclf.decisions.guarantees.binomial import least_successes, log_upper_tail, share_below, upper_tail_within
-from mlclf.decisions.guarantees.cut_grid import (
-    GRID_BYTES,
+from mlclf.decisions.guarantees.certified import (
     Bests,
     Certified,
-    CutGrid,
     Entries,
     best_at,
     certified_of,
     check_request,
     entries_of,
-    first_of,
-    grid_of,
-    last_of,
-    last_reached,
 )
+from mlclf.decisions.guarantees.cut_grid import GRID_BYTES, CutGrid, first_of, grid_of, last_of, last_reached
 from mlclf.decisions.guarantees.fixed_sequences import reached, start_counts, starts_of
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
 from mlclf.decisions.thresholds.objectives import Objective

@@ -11,26 +11,22 @@ from torch import Tensor
 
 from mlclf.decisions.cells.cells import Cells
 from mlclf.decisions.guarantees.betting import BYTES_PER_CUT, NUM_STAKES, Bet, RowWealth, Wealth
-from mlclf.decisions.guarantees.clusters import PLACE_BITS, ClusterWealth
-from mlclf.decisions.guarantees.cut_grid import (
-    NEVER,
+from mlclf.decisions.guarantees.certified import (
     Bests,
     Certified,
-    CutGrid,
     Entries,
     best_at,
     certified_of,
     check_request,
     entries_of,
-    first_of,
-    grid_of,
-    last_of,
-    last_reached,
 )
+from mlclf.decisions.guarantees.clusters import PLACE_BITS, ClusterWealth
+from mlclf.decisions.guarantees.cut_grid import NEVER, CutGrid, first_of, grid_of, last_of, last_reached
 from mlclf.decisions.guarantees.fixed_sequences import reached, reached_with_carry, start_counts, starts_of
 from mlclf.decisions.guarantees.independent_rows import shared_level
+from mlclf.decisions.histograms.bins import row_slices
 from mlclf.decisions.histograms.counting import bin_of
-from mlclf.decisions.histograms.label_histogram import LabelHistogram, row_slices
+from mlclf.decisions.histograms.label_histogram import LabelHistogram
 from mlclf.decisions.thresholds.objectives import Objective
 from mlclf.errors import DataError
 

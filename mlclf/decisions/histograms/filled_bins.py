@@ -8,8 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mlclf.decisions.histograms.bins import middle_of, take_bins
 from mlclf.decisions.histograms.counting import true_places
-from mlclf.decisions.histograms.label_histogram import LabelHistogram, middle_of, take_bins
+from mlclf.decisions.histograms.label_histogram import LabelHistogram
 
 _BYTES_PER_BIN = 128
 

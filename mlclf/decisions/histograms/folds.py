@@ -10,10 +10,12 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from mlclf.data.sampling.splits import mixed
+from mlclf.data.arrow.row_hashes import mixed
 from mlclf.decisions.cells.cells import Cells
+from mlclf.decisions.cells.checks import check_finite
+from mlclf.decisions.histograms.bins import bins_for
 from mlclf.decisions.histograms.counting import MOST_ROWS, Bins, Scored, by_label, count_cells
-from mlclf.decisions.histograms.label_histogram import LabelHistogram, bins_for, check_finite
+from mlclf.decisions.histograms.label_histogram import LabelHistogram
 from mlclf.decisions.histograms.tables import METADATA_KEY
 from mlclf.errors import RunError
 

@@ -9,60 +9,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from mlclf.decisions.cells.checks import check_finite, checked_weights
+from mlclf.decisions.histograms.bins import SLICE_BYTES, Counts, bins_for, row_slices, take_bins
 from mlclf.decisions.histograms.counting import MOST_ROWS, Bins, Scored, by_label, count_cells
-from mlclf.decisions.histograms.freed_memory import keep_freed_memory
 from mlclf.decisions.histograms.lazy_bins import Filled, is_lazy, lazy_zeros
 from mlclf.decisions.histograms.tables import SQUARES, columns_of, table_of
-from mlclf.errors import DataError
+from mlclf.machine.memory import keep_freed_memory
 
-__all__ = ["Counts", "LabelHistogram", "bins_for", "check_finite", "middle_of", "row_slices", "take_bins"]
-
-BYTES_PER_BIN = 16
-"""Two int32 counts and two float32 ends. Weights other than 1 make it 24, with their squares 40; float64 ends add 8."""
-
-BUDGET_BYTES = 1000 * 65_536 * BYTES_PER_BIN
-SLICE_BYTES = 64 << 20
-SLICE_CELLS = 1 << 22
-_FEW_ROWS = 64
 _EXACTLY = 1e6
-_MOST_ROWS = MOST_ROWS
-
-
-def bins_for(num_labels: int, budget_bytes: int = BUDGET_BYTES, ends: torch.dtype = torch.float32) -> int:
-    """Return how many bins a label gets: 65,536, halved until all labels fit the budget, never below 256.
-
-    The default budget, 1.05 GB, gives 65,536 bins to 1,000 labels and 1,024 to 50,000.
-    """
-    num_bins, bin_bytes = 65_536, BYTES_PER_BIN + 2 * (ends.itemsize - torch.float32.itemsize)
-    while num_bins > 256 and num_labels * num_bins * bin_bytes > budget_bytes:
-        num_bins //= 2
-    return num_bins
-
-
-def row_slices(num_rows: int, num_labels: int) -> Iterator[slice]:
-    """Yield slices of rows of about four million cells, so that temporaries stay small whatever the batch."""
-    step = max(1, SLICE_CELLS // max(1, num_labels))
-    for start in range(0, num_rows, step):
-        yield slice(start, min(start + step, num_rows))
-
-
-class Counts:
-    """Sums of weights [K, T], read as float64: ``counts[labels]`` widens only the part that is asked for."""
-
-    def __init__(self, stored: Tensor) -> None:
-        self.stored = stored
-        self.shape, self.device = stored.shape, stored.device
-
-    def __getitem__(self, part: Any) -> Tensor:
-        return self.stored[part].double()
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[np.float64]:
-        return np.asarray(self.stored.cpu().numpy(), dtype=dtype or np.float64)
 
 
 class LabelHistogram(Metric):
@@ -268,7 +226,7 @@ class LabelHistogram(Metric):
             DataError: A logit that counts or a weight is not finite, or a weight is negative. Nothing is counted then.
         """
         if weights is not None:
-            weights = _checked_weights(weights)
+            weights = checked_weights(weights)
             if weights.dim() == 2:
                 mask = weights > 0 if mask is None else mask & (weights > 0)
             elif not bool((weights > 0).all()):
@@ -281,7 +239,7 @@ class LabelHistogram(Metric):
             return
         if self._note_range(weights):
             weights = None
-        if weights is not None or int(self.rows.max()) + len(logits) > _MOST_ROWS:
+        if weights is not None or int(self.rows.max()) + len(logits) > MOST_ROWS:
             self._widen()
         if weights is not None:
             self._note_squares(labels, mask, weights, part or slice(0, self.num_labels))
@@ -363,7 +321,7 @@ class LabelHistogram(Metric):
         mine, theirs = (self.num_labels, self.num_bins), (other.num_labels, other.num_bins)
         if mine != theirs:
             raise ValueError(f"histograms must have the same labels and bins to be merged, got {mine} and {theirs}")
-        if other.counts.is_floating_point() or int((self.rows + other.rows).amax()) > _MOST_ROWS:
+        if other.counts.is_floating_point() or int((self.rows + other.rows).amax()) > MOST_ROWS:
             self._widen()
         if self._keeps_squares:
             self.squares += other._squared()
@@ -394,7 +352,7 @@ class LabelHistogram(Metric):
             group = process_group or self.process_group
             state = torch.tensor([int(self.rows.max()), int(self.counts.is_floating_point())], device=self.rows.device)
             found = torch.stack((dist_sync_fn or gather_all_tensors)(state, group))
-            if bool(found[:, 1].any()) or int(found[:, 0].sum()) > _MOST_ROWS:
+            if bool(found[:, 1].any()) or int(found[:, 0].sum()) > MOST_ROWS:
                 self._widen()
         super().sync(dist_sync_fn, process_group, should_sync, distributed_available)
 
@@ -475,7 +433,7 @@ class LabelHistogram(Metric):
     def _like(self, num_labels: int, num_bins: int) -> LabelHistogram:
         """An empty histogram as wide as this one, of the same range of weights."""
         result = LabelHistogram(num_labels, num_bins, self.weighted, self.ends_dtype).to(self.rows.device)
-        if self.counts.is_floating_point() or int(self.rows.sum()) > _MOST_ROWS:
+        if self.counts.is_floating_point() or int(self.rows.sum()) > MOST_ROWS:
             result._widen()
         result.least_weight, result.greatest_weight = self.least_weight.clone(), self.greatest_weight.clone()
         return result
@@ -523,7 +481,7 @@ class LabelHistogram(Metric):
             histogram.least_weight = torch.tensor(document["least_weight"], dtype=torch.float64)
         histogram.greatest_weight = torch.tensor(document["greatest_weight"], dtype=torch.float64)
         wide = document["least_weight"] is not None and not histogram._all_ones()
-        if wide or max(document["rows"], default=0) > _MOST_ROWS:
+        if wide or max(document["rows"], default=0) > MOST_ROWS:
             histogram._widen()
         label, bin_index = columns["label"].long(), columns["bin"].long()
         for half, name in enumerate(("negatives", "positives")):
@@ -545,42 +503,3 @@ class LabelHistogram(Metric):
 def effective(sums: Tensor, squares: Tensor) -> Tensor:
     """(Σw)² / Σw² of sums of weights and of squared weights, 0 without any; whole where weights are all the same."""
     return ((sums.square() / squares).nan_to_num(0.0, 0.0) * _EXACTLY).round() / _EXACTLY
-
-
-def middle_of(values_of: Callable[[Tensor], Tensor], least: Tensor, greatest: Tensor) -> Tensor:
-    """Float64, the middle of the values of the least and the greatest logit of bins; that of 0 in an empty bin."""
-    low, high = (values_of(end.nan_to_num(posinf=0.0, neginf=0.0)).double() for end in (least, greatest))
-    return (low + high) / 2
-
-
-def take_bins(values: Tensor, bins: Tensor) -> Tensor:
-    """Values [..., T] at some bins [t] int64: [..., t]."""
-    if values.shape[:-1].numel() > _FEW_ROWS:
-        return values[..., bins]
-    rows = [row.index_select(0, bins) for row in values.reshape(-1, values.shape[-1])]  # ten times as fast in a row
-    return torch.stack(rows).view(*values.shape[:-1], len(bins))
-
-
-def _checked_weights(weights: Tensor) -> Tensor:
-    weights = weights.double()
-    bad = ~((weights >= 0) & weights.isfinite())
-    if bool(bad.any()):
-        place = tuple(int(index) for index in bad.nonzero()[0])
-        where = f"row {place[0]}" if len(place) == 1 else f"row {place[0]} for label {place[1]}"
-        raise DataError(f"weights must be finite and not negative, got {float(weights[place])!r} in {where} of a batch")
-    return weights
-
-
-def check_finite(logits: Tensor, mask: Tensor | None) -> None:
-    """Refuse [B, K] logits that are not finite where a label is observed."""
-    if bool(logits.sum().isfinite()):  # many times cheaper than to ask each; the sum of finite ones may overflow
-        return
-    bad = ~logits.isfinite()
-    if mask is not None:
-        bad &= mask
-    if bool(bad.any()):
-        row, label = (int(index) for index in bad.nonzero()[0])
-        raise DataError(
-            f"logits must be finite where a label is observed, got {float(logits[row, label])!r} for label {label} "
-            f"in row {row} of a batch ({int(bad.sum())} such cells); look for infinite inputs or weights"
-        )

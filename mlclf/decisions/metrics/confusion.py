@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from mlclf.decisions.cells.cell_slices import CellSlice
-from mlclf.decisions.thresholds.thresholds import at_least
+from mlclf.decisions.cells.scores import at_least
 
 
 class DecisionSums(NamedTuple):

@@ -3,44 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from mlclf.decisions.cells.cells import Cells
+from mlclf.decisions.histograms.bins import row_slices
 from mlclf.decisions.histograms.counting import bin_of
 from mlclf.decisions.histograms.filled_bins import FilledBins, filled_bins
-from mlclf.decisions.histograms.label_histogram import LabelHistogram, row_slices
-from mlclf.decisions.metrics.ranking import Bounded, Ranking, auroc_steps, average_precision_steps, ranking
+from mlclf.decisions.histograms.label_histogram import LabelHistogram
+from mlclf.decisions.metrics.auroc import auroc_steps
+from mlclf.decisions.metrics.average_precision import Ranking, average_precision_steps, ranking
+from mlclf.decisions.metrics.bin_splits import SAME, TOLERANCE, Ranges, ranges_of, split_bins
+from mlclf.decisions.metrics.binned_metric import Bounded
 from mlclf.errors import DataError
 
-TOLERANCE = 1e-4
+
+def labels_above(source: LabelHistogram | Refinement, tolerance: float = TOLERANCE) -> list[int]:
+    """Return the labels with an interval, of AUROC or of average precision, that is wider than the tolerance."""
+    (_, areas), (_, precisions) = source.ranking() if isinstance(source, Refinement) else ranking(source)
+    above = 2 * torch.maximum(areas, precisions) > tolerance  # NaN, of one class, is not above
+    return [int(label) for label in above.nonzero()[:, 0]]
+
+
 BUDGET_BYTES = 256 << 20
 MOST_PASSES = 8
 _BYTES_PER_PART = 24
-_AIM = 0.75
-"""Share of the tolerance that the allotment of parts aims at; it takes rows to lie evenly inside a bin."""
-
-_HALVINGS = 30
-_SAME = 1e-9
-"""How far sums of weights added up in another order may be apart, relatively."""
-
-
-class _Ranges(NamedTuple):
-    """Bins that are split, by label and then by rising logit: R ranges with S parts together."""
-
-    starts: Tensor  # [K + 1] int64, on the CPU: where the ranges of each label start
-    least: Tensor  # [R] float32 or float64, as the histogram has it, the ends of a range, both inside
-    greatest: Tensor  # [R]
-    positives: Tensor  # [R] float64, what the first pass counted there
-    negatives: Tensor  # [R] float64
-    parts: Tensor  # [R] int64, at least 2
-    first: Tensor  # [R + 1] int64, the number of a range's first part
-
-    def of(self, label: int) -> slice:
-        return slice(int(self.starts[label]), int(self.starts[label + 1]))
 
 
 class Refinement(Metric):
@@ -60,7 +49,7 @@ class Refinement(Metric):
     least: Tensor
     greatest: Tensor
 
-    def __init__(self, source: LabelHistogram | Refinement, ranges: _Ranges) -> None:
+    def __init__(self, source: LabelHistogram | Refinement, ranges: Ranges) -> None:
         """See `needed`."""
         super().__init__(sync_on_compute=False, compute_with_cache=False)
         self.source = source
@@ -112,9 +101,11 @@ class Refinement(Metric):
         if not wide:
             return None
         most_parts = max(2, (budget_bytes // _BYTES_PER_PART - 1) // len(wide))
-        found = {label: _split(source, label, tolerance, most_parts) for label in wide}
         histogram = source.histogram if isinstance(source, Refinement) else source
-        return cls(source, _ranges_of(found, histogram.num_labels))
+        found = {
+            label: split_bins(bins_of(source, label), histogram.least_weight, tolerance, most_parts) for label in wide
+        }
+        return cls(source, ranges_of(found, histogram.num_labels))
 
     def reset(self) -> None:
         """Empty the parts, to count the rows again."""
@@ -236,7 +227,7 @@ class Refinement(Metric):
         for name, row, want in (("positive", 1, self.ranges.positives), ("negative", 0, self.ranges.negatives)):
             expected = want[within]
             got = torch.zeros_like(expected).index_add_(0, range_of, self.counts[row, span])
-            wrong = (got - expected).abs() > _SAME * expected
+            wrong = (got - expected).abs() > SAME * expected
             if bool(wrong.any()):
                 index = int(wrong.nonzero()[0])
                 where = within.start + index
@@ -285,71 +276,3 @@ def _and_none(values: Tensor) -> Tensor:
 def bins_of(counted: LabelHistogram | Refinement, label: int) -> FilledBins:
     """Return the bins of a label, [1, t], in parts where they were split; errors are those of `Refinement.filled`."""
     return counted.filled(label) if isinstance(counted, Refinement) else filled_bins(counted, slice(label, label + 1))
-
-
-def labels_above(source: LabelHistogram | Refinement, tolerance: float = TOLERANCE) -> list[int]:
-    """Return the labels with an interval, of AUROC or of average precision, that is wider than the tolerance."""
-    (_, areas), (_, precisions) = source.ranking() if isinstance(source, Refinement) else ranking(source)
-    above = 2 * torch.maximum(areas, precisions) > tolerance  # NaN, of one class, is not above
-    return [int(label) for label in above.nonzero()[:, 0]]
-
-
-class _Split(NamedTuple):
-    """The bins of one label that are split, [r]."""
-
-    bins: FilledBins
-    parts: Tensor
-
-
-def _split(source: LabelHistogram | Refinement, label: int, tolerance: float, most_parts: int) -> _Split:
-    """Give the bins of a label parts, so that what is left of both intervals comes down to the tolerance."""
-    histogram = source.histogram if isinstance(source, Refinement) else source
-    bins = bins_of(source, label)
-    errors = (auroc_steps(bins).error_shares(), average_precision_steps(bins, histogram.least_weight).error_shares())
-    parts = _parts_for(2 * torch.maximum(*errors)[0], tolerance * _AIM, most_parts)
-    chosen = parts > 1
-    return _Split(FilledBins(*(column[0, chosen] for column in bins)), parts[chosen])
-
-
-def _parts_for(widths: Tensor, aim: float, most_parts: int) -> Tensor:
-    """Return in how many parts [t] int64 to split bins whose shares of an interval are `widths` [t].
-
-    A bin in m parts has 1/m of its share left where its rows lie evenly. The fewest parts with ``Σ width / m = aim``
-    have m in proportion to √width; 1 means that a bin stays whole. The parts of the split bins are at most
-    `most_parts` together (at least 2), and then the widest bins are the ones that are split.
-    """
-    roots = widths.sqrt()
-
-    def parts(factor: float) -> Tensor:
-        return (roots * factor).clamp(1, most_parts).ceil().long()
-
-    def enough(factor: float) -> bool:
-        return float((widths / parts(factor)).sum()) <= aim
-
-    def fits(factor: float) -> bool:
-        counts = parts(factor)
-        return int(counts[counts > 1].sum()) <= most_parts
-
-    high = 2 * float(roots.sum()) / aim
-    low = 1 / float(roots.max())  # all stay whole
-    for _ in range(_HALVINGS):
-        middle = (low * high) ** 0.5
-        if enough(middle) or not fits(middle):
-            high = middle
-        else:
-            low = middle
-    factor = high if fits(high) else low
-    counts = parts(factor)
-    if int(counts.max()) == 1:
-        counts[int(widths.argmax())] = most_parts
-    return counts
-
-
-def _ranges_of(found: dict[int, _Split], num_labels: int) -> _Ranges:
-    counts = torch.zeros(num_labels + 1, dtype=torch.int64)
-    for label, split in found.items():
-        counts[label + 1] = len(split.parts)
-    bins = FilledBins(*(torch.cat(columns) for columns in zip(*(split.bins for split in found.values()), strict=True)))
-    parts = torch.cat([split.parts for split in found.values()])
-    first = torch.cat([parts.new_zeros(1), parts.cumsum(0)])
-    return _Ranges(counts.cumsum(0), bins.least, bins.greatest, bins.positives, bins.negatives, parts, first)

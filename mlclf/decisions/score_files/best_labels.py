@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mlclf.data.arrow.arrays import one_array
-from mlclf.data.labels.label_columns import list_parts
+from mlclf.data.arrow.lists import list_parts
 from mlclf.decisions.score_files.columns import Place
 from mlclf.errors import DataError
 

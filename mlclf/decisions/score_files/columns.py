@@ -9,10 +9,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mlclf.data.arrow.arrays import Recycler, as_floats, one_array, transpose
-from mlclf.data.labels.label_columns import list_parts
-from mlclf.data.schema.finding import family
+from mlclf.data.arrow.arrays import as_floats, one_array, transpose
+from mlclf.data.arrow.lists import list_parts
+from mlclf.data.schema.families import family
 from mlclf.errors import DataError
+from mlclf.machine.memory import Recycler
 
 PROBABILITY, LOGIT = "probability", "logit"
 KIND_KEY = b"mlclf_score_kind"

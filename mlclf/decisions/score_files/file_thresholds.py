@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mlclf.decisions.cells.scores import scores_of
+from mlclf.decisions.cells.top_labels import is_top
 from mlclf.decisions.score_files.columns import LARGEST_LOGIT, LOGIT, PROBABILITY, file_logits
-from mlclf.decisions.scorer import scores_of
 from mlclf.decisions.thresholds.thresholds import FORMAT_VERSION, Thresholds
-from mlclf.decisions.thresholds.top_k import is_top
 from mlclf.errors import ConfigError, RunError
 from mlclf.files import read_json
 

@@ -16,9 +16,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 
-from mlclf.data.arrow.arrays import Recycler
 from mlclf.data.parquet.decoding import decode_unit
-from mlclf.data.parquet.planning import Plan, Unit
+from mlclf.data.parquet.plan import Plan, Unit
 from mlclf.data.parquet.readers import located
 from mlclf.decisions.cells.cells import Cells
 from mlclf.decisions.histograms.counting import MOST_ROWS
@@ -26,6 +25,7 @@ from mlclf.decisions.score_files.columns import CellColumns
 from mlclf.decisions.score_files.label_join import placed
 from mlclf.decisions.score_files.label_rows import COLUMNS, LabelReader
 from mlclf.decisions.score_files.reading import ScoreFiles
+from mlclf.machine.memory import Recycler
 from mlclf.machine.workers import use_one_thread
 
 BLOCK_LABELS = 64

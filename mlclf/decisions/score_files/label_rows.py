@@ -8,12 +8,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mlclf.data.arrow.arrays import Recycler, one_array, transpose
-from mlclf.data.labels.label_columns import UNOBSERVED, LabelColumns, TagList, bits_of
+from mlclf.data.arrow.arrays import one_array, transpose
+from mlclf.data.arrow.lists import bits_of
+from mlclf.data.labels.label_columns import UNOBSERVED, LabelColumns
+from mlclf.data.labels.tags import TagList
 from mlclf.data.streaming.row_encoder import row_weights
 from mlclf.decisions.cells.cells import value_identities
 from mlclf.decisions.score_files.columns import CellColumns, Place, list_rows
 from mlclf.errors import DataError
+from mlclf.machine.memory import Recycler
 
 COLUMNS, VALUES, TAGS = "columns", "values", "tags"
 """How labels are written: a column each, a list of K values of 0, 1 or null, or a list of the tags that hold."""

@@ -12,9 +12,8 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from mlclf.data.arrow.arrays import Recycler
 from mlclf.data.labels.label_columns import UNOBSERVED
-from mlclf.data.parquet.planning import Plan
+from mlclf.data.parquet.plan import Plan
 from mlclf.data.parquet.polars_columns import LEAST_BUDGET_BYTES, with_plain_columns
 from mlclf.data.parquet.readers import decoded_pieces
 from mlclf.decisions.cells.cells import Cells, row_identities, value_identities, with_rows_alone
@@ -30,6 +29,7 @@ from mlclf.decisions.score_files.columns import (
 )
 from mlclf.decisions.score_files.label_join import JoinedLabels, placed
 from mlclf.decisions.score_files.label_rows import LabelReader, LabelRows, check_label_weights
+from mlclf.machine.memory import Recycler
 
 T = TypeVar("T")
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
-from mlclf.decisions.metrics.ranking import auroc, has_both_classes
+from mlclf.decisions.metrics.auroc import auroc
+from mlclf.decisions.metrics.binned_metric import has_both_classes
 from mlclf.decisions.thresholds.cutoffs import (
     CUT_BYTES,
     NEVER,

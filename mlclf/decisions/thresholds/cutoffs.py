@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mlclf.decisions.histograms.label_histogram import LabelHistogram, middle_of
+from mlclf.decisions.histograms.bins import middle_of
+from mlclf.decisions.histograms.label_histogram import LabelHistogram
 from mlclf.decisions.thresholds.objectives import Objective
 
 CUT_BYTES = 200

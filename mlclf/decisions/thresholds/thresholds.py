@@ -12,19 +12,12 @@ import torch
 from torch import Tensor
 
 from mlclf.decisions.cells.in_memory import columns_of, in_order
-from mlclf.decisions.thresholds.top_k import is_top
+from mlclf.decisions.cells.scores import at_least
+from mlclf.decisions.cells.top_labels import is_top
 from mlclf.errors import ConfigError, DataError, RunError
 
 FORMAT_VERSION = 1
 STATUSES = ("tuned", "shrunk", "fallback", "unattainable")
-
-
-def at_least(scores: Tensor, thresholds: Tensor | float) -> Tensor:
-    """``scores >= thresholds``: [n, K] bool of [n, K] float32 and [K] float32 or one for all."""
-    if scores.device.type != "cpu" or scores.dtype != torch.float32:
-        return scores >= thresholds
-    limits = thresholds.numpy() if isinstance(thresholds, Tensor) else np.float32(thresholds)
-    return torch.from_numpy(scores.detach().numpy() >= limits)  # half the time of torch's
 
 
 @dataclass(frozen=True)

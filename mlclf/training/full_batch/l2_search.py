@@ -2,165 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mlclf.training.fold_levels import level_shifts
 from mlclf.training.full_batch.chunks import Chunks, Problems
+from mlclf.training.full_batch.l2_choice import choose_by_label, has_passed_its_least, joined_curves
 from mlclf.training.full_batch.lbfgs import label_groups, lbfgs
 from mlclf.training.full_batch.optimality import Optimality, optimality_of
 from mlclf.training.full_batch.preconditioner import InputMoments
+from mlclf.training.hold_out import ROW_PARTS, HeldOutCells, HeldOutLoss, HeldOutRows, HoldOut, LabelTotals
 from mlclf.training.models import FAR
-
-SHRINKAGE_POSITIVES = 100
-"""Positives at which a label's own curve of held-out loss counts as much as that of all labels."""
 
 SEARCH_TOLERANCE, HELD_OUT_TOLERANCE, FINAL_TOLERANCE = 1e-6, 1e-8, 1e-13
 """Of a step along the path of l2, of the held-out models at its end, and of the final model."""
-ROW_PARTS = 5
-"""Parts of held-out rows that belong to one part of the split."""
 
 SOLVER_BYTES = 256 << 20
-MAX_RISES = 2
-STEEP_RISE = 1.02
-LEVEL = 1e-4
-
-
-@dataclass(frozen=True)
-class HeldOutCells:
-    """Held-out rows of a chunk: logits [m, k] float32, labels [m, k] uint8, cells [m, k] float64 (weight or 0)."""
-
-    logits: Tensor
-    labels: Tensor
-    cells: Tensor
-
-    def chosen(self, rows: Tensor) -> HeldOutCells:
-        """Some of the rows."""
-        return HeldOutCells(self.logits[rows], self.labels[rows], self.cells[rows])
-
-
-class _HeldOut(NamedTuple):
-    """Held-out rows.
-
-    Attributes:
-        pieces: for each chunk its rows and their parts [m].
-        shifts: [R, k] float64, what brings the models to one level; the logits have it.
-    """
-
-    pieces: list[tuple[HeldOutCells, Tensor]]
-    shifts: Tensor
-
-
-HeldOutLoss = Callable[[Sequence[HeldOutCells], Tensor], Tensor]
-"""(held-out rows, log pos_weight [k]) → mean loss of each label after calibration [k]; NaN where unobserved."""
-
-
-@dataclass(frozen=True)
-class HoldOut:
-    """What each part of a split is used for, by R models trained beside each other.
-
-    Attributes:
-        trained: [R, parts] float64, 1 where model r is trained on the part.
-        judge: [parts] int64, the model whose l2 and stopping point the part helps to choose; −1 none.
-        decide: [parts] int64, the model whose calibrator and thresholds it helps to fit; −1 none.
-        refit: whether one more model is trained on all parts in the end.
-    """
-
-    trained: Tensor
-    judge: Tensor
-    decide: Tensor
-    refit: bool
-
-    @classmethod
-    def folds(cls, count: int) -> HoldOut:
-        """Fold f is held out of model f."""
-        order = torch.arange(count)
-        return cls(1 - torch.eye(count, dtype=torch.float64), order, order, refit=True)
-
-    @classmethod
-    def halves(cls) -> HoldOut:
-        """Part 0 is trained on, part 1 chooses, part 2 decides."""
-        return cls(_row(1, 0, 0), torch.tensor([-1, 0, -1]), torch.tensor([-1, -1, 0]), refit=False)
-
-    @classmethod
-    def given(cls) -> HoldOut:
-        """Part 0 is trained on; part 1, data given as validation, chooses and decides."""
-        return cls(_row(1, 0), torch.tensor([-1, 0]), torch.tensor([-1, 0]), refit=False)
-
-    @classmethod
-    def nothing(cls) -> HoldOut:
-        """All rows are trained on, none is held out."""
-        return cls(_row(1), torch.tensor([-1]), torch.tensor([-1]), refit=False)
-
-    @property
-    def num_models(self) -> int:
-        return self.trained.shape[0]
-
-    @property
-    def chooses(self) -> bool:
-        """Whether any rows are held out to choose by."""
-        return bool((self.judge >= 0).any())
-
-    def final(self) -> Tensor:
-        """Parts of the final model: [1, parts]."""
-        return torch.ones_like(self.trained[:1]) if self.refit else self.trained[:1]
-
-
-def _row(*values: int) -> Tensor:
-    return torch.tensor([values], dtype=torch.float64)
-
-
-def l2_grid(total: float, c_low: float, c_high: float, steps_per_decade: int) -> list[float]:
-    """Amounts of L2 from strong to weak: 1 ÷ (C · total weight) for C from `c_low` to `c_high`."""
-    low, high = torch.tensor([c_low, c_high], dtype=torch.float64).log10().tolist()
-    count = max(1, round((high - low) * steps_per_decade))
-    exponents = [low + (high - low) * step / count for step in range(count + 1)]
-    return [1.0 / (10.0**exponent * max(total, 1e-300)) for exponent in exponents]
-
-
-def choose_by_label(curves: Tensor, positives: Tensor) -> Tensor:
-    """Index of the best candidate for each label, rare labels drawn to the curve of all: [K] int64.
-
-    The criterion is a·own + (1 − a)·pooled, both relative to the pooled best, with a = P ÷ (P + 100).
-
-    Args:
-        curves: [G, K] float64, held-out loss of each candidate and label; NaN for labels without held-out rows.
-        positives: [K] float64, rows of the rarer class.
-    """
-    known = ~curves.isnan()
-    pooled = torch.where(known, curves, 0.0).sum(1) / known.sum(1).clamp_min(1)
-    best = int(pooled.argmin())
-    own = torch.where(known, curves / curves[best].clamp_min(1e-12), 1.0)
-    share = positives / (positives + SHRINKAGE_POSITIVES)
-    return (share * own + (1 - share) * (pooled / pooled[best].clamp_min(1e-12))[:, None]).argmin(0)
-
-
-def has_passed_its_least(losses: Sequence[float]) -> bool:
-    """Whether losses of weaker and weaker L2 have risen for good: steeply once, or twice since their least.
-
-    Where L2 is so strong that the models are hardly more than the prior, the losses are level, and which of them is the
-    least means nothing: those that differ from the first by no more than LEVEL of it are no rise.
-
-    >>> has_passed_its_least([0.5, 0.500001, 0.500002]), has_passed_its_least([0.5, 0.4, 0.403, 0.402])
-    (False, True)
-    """
-    least = min(losses)
-    since = losses[losses.index(least) + 1 :]
-    rises = sum(abs(loss - losses[0]) > LEVEL * losses[0] for loss in since)
-    return losses[-1] > least * STEEP_RISE or rises >= MAX_RISES
-
-
-def joined_curves(curves: Sequence[Tensor]) -> Tensor:
-    """Curves [G, K] of all labels from those of groups [g, k]; one that stopped, for it rose, goes on level.
-
-    So which labels are in a group, and in which order they come, hardly matters for what all have in common.
-    """
-    longest = max(len(curve) for curve in curves)
-    return torch.cat([torch.cat([curve, curve[-1:].expand(longest - len(curve), -1)]) for curve in curves], dim=1)
 
 
 @dataclass
@@ -193,27 +53,6 @@ class Fit:
     def converged(self) -> bool:
         """Whether every final problem reached the tolerance."""
         return bool(self.reached.all())
-
-
-@dataclass(frozen=True)
-class LabelTotals:
-    """Row weights behind each label, by part: positives and observed, [parts, K] float64."""
-
-    positives: Tensor
-    totals: Tensor
-
-    def of(self, trained: Tensor) -> LabelTotals:
-        """The same for models trained on several parts: [R, K]."""
-        return LabelTotals(trained @ self.positives, trained @ self.totals)
-
-    def prior_logits(self, pos_weight: Tensor) -> Tensor:
-        """logit((P + ½) ÷ (N + 1)), shifted by log pos_weight: [R, K]."""
-        share = (self.positives + 0.5) / (self.totals + 1)
-        return torch.logit(share) + pos_weight.log()
-
-    def constant(self) -> Tensor:
-        """[R, K] bool: one class only, or nothing observed."""
-        return (self.positives <= 0) | (self.positives >= self.totals)
 
 
 @dataclass(frozen=True)
@@ -371,7 +210,7 @@ class FullBatchFit:
         """Mean held-out log-loss of each label after calibration: [k] float64; NaN where nothing is observed."""
         return self._loss_of(labels, self._held_out(labels, columns))
 
-    def _loss_of(self, labels: Tensor, held_out: _HeldOut) -> Tensor:
+    def _loss_of(self, labels: Tensor, held_out: HeldOutRows) -> Tensor:
         return self.loss_of([cells for cells, _ in held_out.pieces], self.pos_weight[labels].log())
 
     def held_out_parts(self) -> Tensor:
@@ -398,7 +237,7 @@ class FullBatchFit:
                 found.append(self.loss_of(rows, self.pos_weight[labels].log()))
         return torch.stack([torch.cat(found).nanmean() for found in losses])
 
-    def _held_out(self, labels: Tensor, columns: Tensor) -> _HeldOut:
+    def _held_out(self, labels: Tensor, columns: Tensor) -> HeldOutRows:
         """The held-out rows, scored by the models that have not seen them, when these are brought to one level."""
         count = self.hold_out.num_models
         levels = torch.zeros(count, len(labels), dtype=torch.float64)
@@ -418,12 +257,12 @@ class FullBatchFit:
             pieces.append((HeldOutCells(held_out, truth, cells), chunk.parts[rows]))
             models.append(model[rows])
         if count == 1:
-            return _HeldOut(pieces, levels)
+            return HeldOutRows(pieces, levels)
         levels = torch.where(weights > 0, levels / weights, 0.0)
         shifts = level_shifts(levels, self.totals.of(self.hold_out.trained).totals[:, labels])
         for (piece, _), model in zip(pieces, models, strict=True):
             piece.logits.add_(shifts[model].float())
-        return _HeldOut(pieces, shifts)
+        return HeldOutRows(pieces, shifts)
 
     def _optimality(self, labels: Tensor, columns: Tensor, l2: Tensor) -> Optimality:
         trained = self.hold_out.final()

@@ -1,1 +1,10 @@
-"""TODO"""
+"""Training by mini-batches: many candidates side by side, early stopping, checkpoints.
+
+candidate_heads    the heads of R candidates, trained side by side on the same batches
+checkpoint         save and load of all that must survive a restart of mini-batch training
+device_pool        every encoded row in the memory of the device, where the batches of each epoch are gathered
+fused              A linear layer and its binary cross-entropy in one step
+optimizers         optimizers of mini-batches: their rates, schedule, L1 and L2
+transfer           batches on the device that computes, copied while the batch before is computed with
+loop               mini-batch training of R candidates side by side, one epoch after the other
+"""

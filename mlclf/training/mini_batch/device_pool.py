@@ -14,9 +14,9 @@ from torch import Tensor
 
 from mlclf.data.batch import Batch, padded
 from mlclf.data.labels.label_columns import UNOBSERVED
-from mlclf.data.sampling.batch_plan import Span
+from mlclf.data.parquet.spans import Span
 from mlclf.data.streaming.batch_stream import BatchStream
-from mlclf.data.streaming.pool import RowLayout
+from mlclf.data.streaming.slab import RowLayout
 
 SHARE_OF_FREE = 0.5
 """At most this much of a device's free memory is taken: the model, its optimizer and the batches need the rest."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,21 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pv
 
-from mlclf.data.convert.formats.csv_dialect import Dialect, Malformed, find_dialect
-from mlclf.data.convert.formats.csv_records import RecordFile, lines_in, not_utf8
+from mlclf.data.convert.formats.csv_dialect import Dialect
+from mlclf.data.convert.formats.csv_records import lines_in
 from mlclf.data.convert.formats.csv_types import MISSING_WORDS, Evidence, code_in, columns, is_number, is_text, overflow
 from mlclf.data.convert.formats.text_lines import Block
 from mlclf.errors import DataError
 from mlclf.messages import cut, quoted, word
-
-_CONVERSION = re.compile(r"In CSV column #(\d+): .*?(?:CSV conversion error to (.+?): invalid value '(.*)')", re.DOTALL)
-_DELIMITER_LINE = re.compile(rb"sep=([^\w\r\n\"])(?:\r\n|\r|\n)", re.IGNORECASE)
-_NUMBER = re.compile(r"\s*[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?\s*")
-TRUE, FALSE = ("true", "True", "TRUE"), ("false", "False", "FALSE")
-"""What columns of booleans are found by; where they are declared, 1 and 0 are booleans too."""
-
-CACHED_BYTES = 64 << 10
-"""Arrays of so many bytes are soon made; larger ones are new pages of memory each time."""
 
 
 @dataclass(frozen=True)
@@ -60,126 +50,6 @@ class CsvFormat:
     found: Mapping[str, pa.DataType] | None = None
 
 
-@dataclass(frozen=True)
-class CsvFile:
-    """A file whose beginning was looked at.
-
-    Attributes:
-        rows: makes tables of blocks.
-        blocks: of whole records, as far as there are rows.
-        facts: the encoding, the delimiter and more, JSON-able.
-        notes: sentences on what was found; more come while rows are read.
-    """
-
-    rows: CsvRows
-    blocks: Iterator[Block]
-    facts: dict[str, object]
-    notes: list[str]
-
-
-def open_csv(path: Path, form: CsvFormat) -> CsvFile:
-    """Look at the first 8 MiB of a file.
-
-    Raises:
-        DataError: it is no text, its header cannot serve, or the dialect or a type is not clear; names the line.
-    """
-    file = RecordFile(path, form.encoding, form.names is None)
-    try:
-        return _opened(file, form)
-    except BaseException:
-        file.close()
-        raise
-
-
-def _opened(file: RecordFile, form: CsvFormat) -> CsvFile:
-    path, notes, skip = file.path, list(file.notes), 0
-    marked = _DELIMITER_LINE.match(file.first) if form.delimiter is None else None
-    if marked is not None:
-        skip, form = marked.end(), replace(form, delimiter=marked[1].decode())
-        notes.append(f"{path}: values are separated by {form.delimiter!r}, as line {file.first_line} says")
-    beginning = file.first[skip:]
-    declared = Dialect(form.delimiter or form.usual, form.quotes, form.escape)
-    finds, num_names = (form.delimiter is None, form.escape is None), None if form.names is None else len(form.names)
-    dialect, found = find_dialect(path, beginning, file.is_all, declared, finds=finds, num_names=num_names)
-    notes += found
-    names = form.names
-    if names is None:
-        line = file.first_line + lines_in(file.first[:skip])
-        names, more, after = _header(file, beginning, dialect, line)
-        notes += more
-        skip += after
-    elif len(names) > 1 and _begins_with(names, beginning, dialect, file.is_all):
-        raise DataError(
-            f"{path}: the first record must be a row where --names is given, and has these names; leave --names out"
-        )
-    blocks = file.blocks(dialect, names, skip)
-    first = next(blocks, None)
-    facts: dict[str, object] = {"encoding": file.encoding, "delimiter": dialect.delimiter}
-    rows = CsvRows(path, dialect, names, form, notes)
-    if first is None:
-        file.close()
-        return CsvFile(rows, iter(()), facts, notes)
-    rows.find_types(first)
-    facts |= {"decimal": rows.decimal} | ({"escape": dialect.escape} if dialect.escape else {})
-    return CsvFile(rows, _until_closed(file, first, blocks), facts, notes)
-
-
-def _until_closed(file: RecordFile, first: Block, rest: Iterator[Block]) -> Generator[Block, None, None]:
-    try:
-        yield first
-        del first
-        yield from rest
-    finally:
-        file.close()
-
-
-def _header(file: RecordFile, data: bytes, dialect: Dialect, line: int) -> tuple[tuple[str, ...], tuple[str, ...], int]:
-    """The names of the columns, sentences on them, and the place after their record."""
-    place = f"{file.path} line {line}"
-    if not data:
-        raise DataError(f"{file.path}: must begin with a line of column names, and is empty; check the file")
-    try:
-        start, end, after = next(dialect.records(data, file.is_all))
-        str(data[:end], "utf-8")
-        names = dialect.values(data[start:end])
-    except (StopIteration, Malformed):
-        raise DataError(
-            f"{place}: must be column names whose quotes are closed, got "
-            f"{quoted(data[:40].decode('utf-8', 'replace'))}; mend the header, or give --no-quotes"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise DataError(not_utf8(str(file.path), line, data, error)) from None
-    notes = []
-    unnamed = [index for index, name in enumerate(names) if not name]
-    for index in unnamed:
-        names[index] = f"unnamed_{index + 1}"
-    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-    if twice:
-        raise DataError(
-            f"{place}: column names must be distinct, got {quoted(twice[0], 60)} more than once; rename one"
-        )
-    if unnamed:
-        given = [names[index] for index in unnamed]
-        notes.append(
-            f"{place}: the header has an empty name, for which {columns(given)} is written; pandas writes row numbers "
-            f"so, which are no input: mlclf fit --exclude {given[0]}"
-        )
-    if len(names) > len(unnamed) and all(_NUMBER.fullmatch(name) for name in names):
-        notes.append(
-            f"{place}: the header has numbers as names, such as {quoted(names[0], 60)}; if it is a row, give --names"
-        )
-    return tuple(names), tuple(notes), after
-
-
-def _begins_with(names: Sequence[str], data: bytes, dialect: Dialect, is_all: bool) -> bool:
-    """Whether the first record that is not blank holds these names."""
-    try:
-        spans = ((start, end) for start, end, _ in dialect.records(data, is_all) if end > start)
-        return any(dialect.values(data[start:end]) == list(names) for start, end in islice(spans, 1))
-    except Malformed:
-        return False  # which is refused when the record is read
-
-
 def types_of_columns(types: Mapping[str, pa.DataType], names: Sequence[str]) -> dict[str, pa.DataType]:
     """The type of each column that has one: that of its name, else that of the last glob that fits.
 
@@ -191,6 +61,62 @@ def types_of_columns(types: Mapping[str, pa.DataType], names: Sequence[str]) -> 
         fitting = [name for name in names if name == pattern or fnmatch.fnmatchcase(name, pattern)]
         chosen |= {name: kind for name in fitting if name == pattern or name not in types}
     return {name: chosen[name] for name in names if name in chosen}
+
+
+def blank_line(data: bytes, quotes: bool) -> int | None:
+    """Where a line without a character begins outside quotes; None where there is none."""
+    if data[:1] in (b"\n", b"\r"):
+        return 0
+    letters = np.frombuffer(data, np.uint8)
+    ends = letters == 10
+    if b"\r" in data:
+        returns = letters == 13
+        ends[:-1] |= returns[:-1] & ~ends[1:]  # of a CRLF the feed is the end
+        ends[-1] |= returns[-1]
+        second = ends.copy()
+        second[:-1] |= returns[:-1] & ends[1:]
+    else:
+        second = ends
+    places = np.flatnonzero(ends[:-1] & second[1:])
+    if not len(places):
+        return None
+    if not quotes or b'"' not in data:
+        return int(places[0]) + 1
+    counts = np.searchsorted(np.flatnonzero(letters == ord('"')), places)
+    outside = places[counts % 2 == 0]
+    return int(outside[0]) + 1 if len(outside) else None
+
+
+def may_hold_codes(data: bytes, delimiter: str) -> bool:
+    """Whether a value begins with a zero and a digit or an x; a few others may be taken for such."""
+    letters = np.frombuffer(b"\n\n" + data, np.uint8)
+    for start in range(2, len(letters), CACHED_BYTES):
+        stop = min(start + CACHED_BYTES, len(letters) - 1)
+        before, after = letters[start - 1 : stop - 1], letters[start + 1 : stop + 1]
+        begins = (after - 48) < 10
+        begins |= (after | 32) == ord("x")
+        begins &= letters[start:stop] == ord("0")
+        beside = before <= ord('"')  # also spaces and line ends
+        beside |= before == ord(delimiter)
+        beside |= (before - 43) <= 2  # a sign, or a comma
+        begins &= beside
+        places = np.flatnonzero(begins) + start
+        first = letters[places - 1]
+        signs = (first == ord("-")) | (first == ord("+"))
+        first = np.where(signs, letters[places - 2], first)
+        if ((first <= ord('"')) | (first == ord(delimiter))).any():
+            return True
+    return False
+
+
+_CONVERSION = re.compile(r"In CSV column #(\d+): .*?(?:CSV conversion error to (.+?): invalid value '(.*)')", re.DOTALL)
+DELIMITER_LINE = re.compile(rb"sep=([^\w\r\n\"])(?:\r\n|\r|\n)", re.IGNORECASE)
+NUMBER = re.compile(r"\s*[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?\s*")
+TRUE, FALSE = ("true", "True", "TRUE"), ("false", "False", "FALSE")
+"""What columns of booleans are found by; where they are declared, 1 and 0 are booleans too."""
+
+CACHED_BYTES = 64 << 10
+"""Arrays of so many bytes are soon made; larger ones are new pages of memory each time."""
 
 
 class CsvRows:
@@ -385,30 +311,6 @@ class CsvRows:
             self._notes.append(f"{self._path}: blank lines, such as line {line}, are {what}")
 
 
-def blank_line(data: bytes, quotes: bool) -> int | None:
-    """Where a line without a character begins outside quotes; None where there is none."""
-    if data[:1] in (b"\n", b"\r"):
-        return 0
-    letters = np.frombuffer(data, np.uint8)
-    ends = letters == 10
-    if b"\r" in data:
-        returns = letters == 13
-        ends[:-1] |= returns[:-1] & ~ends[1:]  # of a CRLF the feed is the end
-        ends[-1] |= returns[-1]
-        second = ends.copy()
-        second[:-1] |= returns[:-1] & ends[1:]
-    else:
-        second = ends
-    places = np.flatnonzero(ends[:-1] & second[1:])
-    if not len(places):
-        return None
-    if not quotes or b'"' not in data:
-        return int(places[0]) + 1
-    counts = np.searchsorted(np.flatnonzero(letters == ord('"')), places)
-    outside = places[counts % 2 == 0]
-    return int(outside[0]) + 1 if len(outside) else None
-
-
 def _without_nan(table: pa.Table) -> pa.Table:
     """NaN is missing, as in the columns where the word is read so."""
     for index, field in enumerate(table.schema):
@@ -417,25 +319,3 @@ def _without_nan(table: pa.Table) -> pa.Table:
             column = pc.if_else(pc.is_nan(column), pa.scalar(None, field.type), column)
             table = table.set_column(index, field, column)
     return table
-
-
-def may_hold_codes(data: bytes, delimiter: str) -> bool:
-    """Whether a value begins with a zero and a digit or an x; a few others may be taken for such."""
-    letters = np.frombuffer(b"\n\n" + data, np.uint8)
-    for start in range(2, len(letters), CACHED_BYTES):
-        stop = min(start + CACHED_BYTES, len(letters) - 1)
-        before, after = letters[start - 1 : stop - 1], letters[start + 1 : stop + 1]
-        begins = (after - 48) < 10
-        begins |= (after | 32) == ord("x")
-        begins &= letters[start:stop] == ord("0")
-        beside = before <= ord('"')  # also spaces and line ends
-        beside |= before == ord(delimiter)
-        beside |= (before - 43) <= 2  # a sign, or a comma
-        begins &= beside
-        places = np.flatnonzero(begins) + start
-        first = letters[places - 1]
-        signs = (first == ord("-")) | (first == ord("+"))
-        first = np.where(signs, letters[places - 2], first)
-        if ((first <= ord('"')) | (first == ord(delimiter))).any():
-            return True
-    return False
