@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 
+import mlclf
 from mlclf.data.parquet.shards import Shard
 from mlclf.machine.signals import look
 
@@ -70,7 +71,7 @@ def in_child(task: str, shards: Sequence[Shard], arguments: Sequence[Sequence[An
     Raises:
         ChangedDataError: a file is not the one that was planned.
     """
-    command = [sys.executable, "-I", "-c", _START, str(Path(__file__).parents[1]), *_folders()]
+    command = [sys.executable, "-I", "-c", _START, str(Path(mlclf.__file__).parent), *_folders()]
     with (
         subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=os.sep
