@@ -11,7 +11,7 @@ import pytest
 
 CHURN = """
 import resource, torch
-from mlclf.decisions.freed_memory import keep_freed_memory
+from mlclf.machine.memory import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -10,9 +10,10 @@ from urllib.parse import unquote
 import pyarrow.fs as pafs
 
 from mlclf.addresses import S3_FLAGS, S3_TEXTS, parts_of, secrets_of, without_credentials
+from mlclf.data.storage import retries
 from mlclf.data.storage.faults import text_of_fault
 from mlclf.data.storage.remote_files import RemoteFiles
-from mlclf.data.storage.retries import ATTEMPT_SECONDS, persist
+from mlclf.data.storage.retries import persist
 from mlclf.errors import DataError
 
 CONNECT_SECONDS = 10.0
@@ -61,7 +62,7 @@ def _open_s3(uri: str) -> tuple[pafs.FileSystem, str, str]:
     if not endpoint and "region" not in options and not os.environ.keys() & {"AWS_REGION", "AWS_DEFAULT_REGION"}:
         options["region"] = pafs.resolve_s3_region(bucket)
     filesystem = pafs.S3FileSystem(
-        request_timeout=ATTEMPT_SECONDS,
+        request_timeout=retries.ATTEMPT_SECONDS,
         connect_timeout=CONNECT_SECONDS,
         retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=1),
         **options,
@@ -86,7 +87,7 @@ def _open_other(uri: str) -> tuple[pafs.FileSystem, str, str]:
     """Open a URI with pyarrow's own filesystems, else with fsspec."""
     limited, authority = uri, without_credentials(uri).partition("://")[2].partition("/")[0]
     if uri.startswith(("gs://", "gcs://")) and "retry_limit_seconds=" not in uri:
-        limited += f"{'&' if '?' in uri else '?'}retry_limit_seconds={ATTEMPT_SECONDS:.0f}"
+        limited += f"{'&' if '?' in uri else '?'}retry_limit_seconds={retries.ATTEMPT_SECONDS:.0f}"
     try:
         filesystem, path = pafs.FileSystem.from_uri(limited)
         return filesystem, path, authority

@@ -27,7 +27,8 @@ from mlclf.data.parquet.decoding import decode_unit
 from mlclf.data.parquet.plan import Plan
 from mlclf.data.parquet.planning import make_plan
 from mlclf.data.storage import remote_files as remote
-from mlclf.data.storage import sources
+from mlclf.data.storage import retries, sources
+from mlclf.data.storage.faults import text_of_fault, verdict_of
 from mlclf.data.storage.finding import find_sources
 from mlclf.data.storage.retries import persist
 from mlclf.data.storage.sources import STEADY, Source
@@ -73,10 +74,10 @@ def proxy(server: S3Server) -> Iterator[FaultyProxy]:
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setattr(remote, "ATTEMPT_SECONDS", 0.5)
-    monkeypatch.setattr(remote, "DEADLINE_SECONDS", DEADLINE)
+    monkeypatch.setattr(retries, "ATTEMPT_SECONDS", 0.5)
+    monkeypatch.setattr(retries, "DEADLINE_SECONDS", DEADLINE)
     monkeypatch.setattr(remote, "LISTING_SECONDS", DEADLINE)
-    monkeypatch.setattr(remote, "BACKOFF_SECONDS", 0.02)
+    monkeypatch.setattr(retries, "BACKOFF_SECONDS", 0.02)
 
 
 def direct(server: S3Server) -> pafs.S3FileSystem:
@@ -124,7 +125,7 @@ def source(proxy: FaultyProxy) -> Source:
 def test_data_is_the_same_through_faults(
     proxy: FaultyProxy, script: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "DEADLINE_SECONDS", 20.0)
+    monkeypatch.setattr(retries, "DEADLINE_SECONDS", 20.0)
     monkeypatch.setattr(remote, "LISTING_SECONDS", 20.0)
     proxy.faults.script = deque(script)
     plan = make_plan(uri(proxy.endpoint))
@@ -188,7 +189,7 @@ def test_ranges_are_fetched_side_by_side(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(remote, "LEAST_BYTES", 1)
     monkeypatch.setattr(remote, "PART_BYTES", 10_000)
-    monkeypatch.setattr(remote, "ATTEMPT_SECONDS", 10.0)
+    monkeypatch.setattr(retries, "ATTEMPT_SECONDS", 10.0)
     file = remote.RemoteFile("memory://a", len(data), read_range)
     file.hold([(1_000, 2_000), (30_000, 55_000), (90_000, 90_001)])
     assert sorted(asked) == [(1_000, 1_000), (30_000, 10_000), (40_000, 10_000), (50_000, 5_000), (90_000, 1)]
@@ -486,7 +487,7 @@ def test_credentials_stay_out_of_everything(proxy: FaultyProxy) -> None:
         with pytest.raises(DataError) as caught:
             find_sources([given])
         texts += traceback.format_exception(caught.value)
-    texts.append(remote._said(OSError(f"cannot reach {given}"), secrets_of(given)))
+    texts.append(text_of_fault(OSError(f"cannot reach {given}"), secrets_of(given)))
     found = "\n".join(texts)
     assert "s3://" in texts[-1]
     for secret in ("AKIAKEY", "s/ecret", "s%2Fecret", "tok%2Ben", "tok+en"):
@@ -525,7 +526,7 @@ class AnswerError(Exception):
     ],
 )
 def test_which_faults_may_pass(error: Exception, final: type[Exception] | None) -> None:
-    assert remote._verdict(error) is final
+    assert verdict_of(error) is final
 
 
 def test_waits_grow_at_random_up_to_their_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -540,9 +541,9 @@ def test_waits_grow_at_random_up_to_their_limit(monkeypatch: pytest.MonkeyPatch)
     def fail() -> None:
         raise ConnectionError("no") if len(bounds) < 9 else KeyboardInterrupt
 
-    monkeypatch.setattr(remote, "BACKOFF_SECONDS", 0.2)
-    monkeypatch.setattr(remote._jitter, "uniform", drawn)
-    monkeypatch.setattr(remote, "wait_for", waits.append)
+    monkeypatch.setattr(retries, "BACKOFF_SECONDS", 0.2)
+    monkeypatch.setattr(retries._jitter, "uniform", drawn)
+    monkeypatch.setattr(retries, "wait_for", waits.append)
     with pytest.raises(KeyboardInterrupt):
         persist(fail, "x", deadline_seconds=60)
     assert bounds == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10, 10, 10]
@@ -551,12 +552,14 @@ def test_waits_grow_at_random_up_to_their_limit(monkeypatch: pytest.MonkeyPatch)
 
 ENDLESS = """
 import sys
-from mlclf.data import remote
-remote.ATTEMPT_SECONDS, remote.DEADLINE_SECONDS = 0.3, 0.5
-filesystem, path = remote.open_remote(sys.argv[1])
+from mlclf.data.storage import retries
+from mlclf.data.storage.uris import open_remote
+from mlclf.errors import RemoteError
+retries.ATTEMPT_SECONDS, retries.DEADLINE_SECONDS = 0.3, 0.5
+filesystem, path = open_remote(sys.argv[1])
 try:
     filesystem.open_input_file(path).read_at(100, 0)
-except remote.RemoteError as error:
+except RemoteError as error:
     print(error)
 sys.exit(7)
 """
