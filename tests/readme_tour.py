@@ -1,6 +1,6 @@
-"""The tour of the README: its Python and console blocks run in order, in one folder, and what they print.
+"""The README's example and the tour: their Python and console blocks run in order, in one folder, and what they print.
 
-python tests/readme_tour.py      # writes what is printed now into README.md
+python tests/readme_tour.py      # writes what is printed now into README.md and docs/tour.md
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from typing import Any
 from mlclf.cli import spread_arguments
 from mlclf.cli.app import app
 
-README = Path(__file__).parents[1] / "README.md"
+TOP = Path(__file__).parents[1]
+TOUR = (TOP / "README.md", TOP / "docs" / "tour.md")
 BLOCK = re.compile(r"^```(python|console)\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Step:
-    """A Python block or one command, and what the README says that it prints."""
+    """A Python block or one command, and what the document says that it prints."""
 
     language: str
     source: str
@@ -60,7 +61,7 @@ def run(steps: list[Step], folder: Path) -> Iterator[Step]:
 
 def _run(step: Step, names: dict[str, Any]) -> None:
     if step.language == "python":
-        exec(compile(step.source, "README.md", "exec"), names)
+        exec(compile(step.source, "<tour>", "exec"), names)
         return
     program, *arguments = shlex.split(step.source)
     assert program == "mlclf"
@@ -68,7 +69,7 @@ def _run(step: Step, names: dict[str, Any]) -> None:
 
 
 def renewed(text: str, steps: list[Step]) -> str:
-    """The README with what was printed."""
+    """The text with what was printed."""
     found = iter(steps)
 
     def block(match: re.Match[str]) -> str:
@@ -84,7 +85,11 @@ def renewed(text: str, steps: list[Step]) -> str:
 
 if __name__ == "__main__":
     os.environ["COLUMNS"] = "120"
-    text = README.read_text()
+    texts = [document.read_text() for document in TOUR]
     with tempfile.TemporaryDirectory() as name:
-        README.write_text(renewed(text, list(run(steps_of(text), Path(name)))))
-    sys.stdout.write("README.md has what is printed now\n")
+        found = list(run([step for text in texts for step in steps_of(text)], Path(name)))
+    for document, text in zip(TOUR, texts, strict=True):
+        count = len(steps_of(text))
+        document.write_text(renewed(text, found[:count]))
+        found = found[count:]
+    sys.stdout.write("README.md and docs/tour.md have what is printed now\n")
