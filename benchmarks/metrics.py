@@ -129,12 +129,12 @@ def beside_sklearn(logits: Tensor, labels: Tensor) -> Check:
     parts = batches(logits, scores, labels)
 
     def ours() -> None:
-        evaluation = Evaluation(torch.full((len(names),), 0.5), scores_of)
+        evaluation = Evaluation(torch.full((len(names),), 0.5))
         for part in parts:
             evaluation.update(*part)
         evaluation.report(names, torch.full((len(names),), 0.1, dtype=torch.float64))
         for label in range(len(names)):
-            cuts = score_cuts(evaluation.histogram, label, scores_of)
+            cuts = score_cuts(evaluation.histogram, label)
             cuts.roc_curve()
             cuts.precision_recall_curve()
 

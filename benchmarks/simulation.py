@@ -29,7 +29,6 @@ from checks import concluded
 from torch import Tensor
 
 from mlclf.decisions.cells.cells import Cells, row_identities
-from mlclf.decisions.cells.scores import scores_of
 from mlclf.decisions.guarantees.independent_rows import certified
 from mlclf.decisions.guarantees.weighted_rows import BettingConstraints
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
@@ -163,10 +162,10 @@ def thresholds_of(kind: str, cells: Cells) -> Tensor:
     if kind in ("plain", "noisy"):
         histogram = LabelHistogram(num_labels, NUM_BINS)
         histogram.update(cells.logits, cells.labels)
-        return certified(histogram, objective, CONFIDENCE, scores_of).thresholds.thresholds
+        return certified(histogram, objective, CONFIDENCE).thresholds.thresholds
     constraints = BettingConstraints(objective, num_labels, clustered=kind == "clustered", num_cuts=NUM_CUTS)
     constraints.update(cells)
-    return constraints.certified(CONFIDENCE, scores_of).thresholds.thresholds
+    return constraints.certified(CONFIDENCE).thresholds.thresholds
 
 
 def checks_of(outcome: Outcome) -> list[tuple[str, bool]]:

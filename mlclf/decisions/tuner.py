@@ -143,7 +143,7 @@ class Tuner:
             return self._certified(self.claim)
         probabilities, without_folds = self._probabilities()
         prior_positives = self._prior_positives(without_folds)
-        tuned = tune_thresholds(self.histogram, self.objective, scores_of, prior_positives, probabilities)
+        tuned = tune_thresholds(self.histogram, self.objective, prior_positives, probabilities)
         return tuned if self.prior is None else self._drawn_to_prior(tuned, self.prior, prior_positives, probabilities)
 
     def thresholds_without_folds(self) -> Tensor | None:
@@ -157,7 +157,7 @@ class Tuner:
         folds, (_, without_folds) = self.folds.histograms, self._probabilities()
         total, prior_positives = summed(folds), self._prior_positives(without_folds)
         tuned = [
-            tune_thresholds(total.without(fold), self.objective, scores_of, prior_positives, promised).thresholds
+            tune_thresholds(total.without(fold), self.objective, prior_positives, promised).thresholds
             for fold, promised in zip(folds, without_folds, strict=True)
         ]
         return torch.stack(tuned)
@@ -170,7 +170,7 @@ class Tuner:
             assert self.folds is not None
             folds = self.folds.histograms
             with one_thread():
-                self._weighed = weigh_prior_positives(folds, self.objective, scores_of, without_folds)
+                self._weighed = weigh_prior_positives(folds, self.objective, without_folds)
         return self._weighed
 
     def thresholds_at(self, old: Tensor, new: Tensor) -> Thresholds:
@@ -192,9 +192,9 @@ class Tuner:
 
     def _certified(self, claim: Claim) -> Thresholds:
         if self.bets is not None:
-            found = self.bets.certified(claim.confidence, scores_of, claim.across_labels)
+            found = self.bets.certified(claim.confidence, claim.across_labels)
         else:
-            found = certified(self.histogram, self.objective, claim.confidence, scores_of, claim.across_labels)
+            found = certified(self.histogram, self.objective, claim.confidence, claim.across_labels)
         bests = {index: {"best": best} for index, best in enumerate(found.best) if best is not None}
         if found.heaviest is None:
             return replace(found.thresholds, details=bests)
@@ -220,10 +220,10 @@ class Tuner:
         folds = self.folds.histograms
         total = summed(folds)
         fresh = [
-            tune_thresholds(total.without(fold), self.objective, scores_of, prior_positives, probabilities).thresholds
+            tune_thresholds(total.without(fold), self.objective, prior_positives, probabilities).thresholds
             for fold in folds
         ]
-        trust = choose_trust(folds, self.objective, scores_of, fresh, prior)
+        trust = choose_trust(folds, self.objective, fresh, prior)
         drawn = drawn_to(tuned.thresholds, prior, self.histogram.effective_class_rows()[:, 1], trust)
         return _redecided(tuned, drawn, self.histogram)
 
@@ -252,7 +252,7 @@ def _top_thresholds(top: TopCounts, objective: Objective) -> Thresholds:
 def _redecided(tuned: Thresholds, drawn: Tensor, histogram: LabelHistogram) -> Thresholds:
     """The thresholds moved to `drawn` [K] float32, with how they did on the rows of the histogram."""
     outcomes = [
-        cuts_of(histogram, labels, scores_of, bins=histogram.window(labels)).outcome(drawn[labels])
+        cuts_of(histogram, labels, bins=histogram.window(labels)).outcome(drawn[labels])
         for labels in histogram.label_slices(CUT_BYTES)
     ]
     found = Outcome(*(torch.cat(column) for column in zip(*outcomes, strict=True)))

@@ -135,7 +135,6 @@ class Decided:
 
         evaluation = Evaluation(
             thresholds.thresholds,
-            scores_of,
             bins,
             decide=thresholds.decide,
             decide_rows=None if without_folds is None else decide_rows,

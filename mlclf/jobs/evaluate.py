@@ -16,7 +16,6 @@ from torch import Tensor
 from mlclf.data.arrow.identities import COMPARABLE, is_comparable
 from mlclf.data.parquet.plan import Plan
 from mlclf.decisions.cells.cells import Cells
-from mlclf.decisions.cells.scores import scores_of
 from mlclf.decisions.evaluation.by_column import SlicedEvaluation
 from mlclf.decisions.evaluation.evaluation import Evaluation
 from mlclf.decisions.evaluation.intervals import LEAST_REPLICATES, MOST_REPLICATES
@@ -127,10 +126,10 @@ def evaluation_steps(
         judged, options: what is asked.
         total: rows, for the progress.
     """
-    evaluation = Evaluation(judged.thresholds, scores_of, replicates=options.bootstrap, **judged.kept())
+    evaluation = Evaluation(judged.thresholds, replicates=options.bootstrap, **judged.kept())
     sliced = None
     if options.by is not None:
-        sliced = SlicedEvaluation(options.by, judged.thresholds, scores_of, **judged.kept())
+        sliced = SlicedEvaluation(options.by, judged.thresholds, **judged.kept())
     done = 0
     for batch in passes():
         evaluation.update_cells(batch.cells, batch.scores)

@@ -36,7 +36,6 @@ class SlicedEvaluation:
         self,
         column: str,
         thresholds: Tensor,
-        scores_of: Callable[[Tensor], Tensor],
         *,
         decide: Callable[[Tensor], Tensor] | None = None,
         most_values: int = MOST_VALUES,
@@ -48,7 +47,7 @@ class SlicedEvaluation:
 
         Args:
             column: name of the column, for the document.
-            thresholds, scores_of, decide, ends_dtype, recalibrated_within: see `Evaluation`.
+            thresholds, decide, ends_dtype, recalibrated_within: see `Evaluation`.
             most_values: how many values have an evaluation of their own.
             budget_bytes: for the histograms of all values.
 
@@ -68,14 +67,14 @@ class SlicedEvaluation:
         self.num_bins = _MOST_BINS
         while self.num_bins > _LEAST_BINS and label_bytes * self.num_bins * (self.most_values + 2) > budget_bytes:
             self.num_bins //= 2
-        self.thresholds, self.scores_of, self.decide = thresholds, scores_of, decide
+        self.thresholds, self.decide = thresholds, decide
         self.values: dict[str, Evaluation] = {}
         self.missing: Evaluation | None = None
         self.other: Evaluation | None = None
         self.pooled = DistinctCount()
 
     def _empty(self) -> Evaluation:
-        return Evaluation(self.thresholds, self.scores_of, self.num_bins, decide=self.decide, **self.more)
+        return Evaluation(self.thresholds, self.num_bins, decide=self.decide, **self.more)
 
     def update(self, values: pa.Array | pa.ChunkedArray, cells: Cells, scores: Tensor) -> None:
         """Count a batch.

@@ -52,7 +52,6 @@ class Evaluation:
     def __init__(
         self,
         thresholds: Tensor,
-        scores_of: Callable[[Tensor], Tensor],
         num_bins: int | None = None,
         *,
         decide: Callable[[Tensor], Tensor] | None = None,
@@ -66,7 +65,6 @@ class Evaluation:
 
         Args:
             thresholds: [K] float32; NaN is never positive.
-            scores_of: float32 logits to float32 probabilities, element by element; for the calibration error.
             num_bins: of the histogram; None = as many as fit its budget.
             decide: scores [n, K] float32 to decisions [n, K] bool, row by row; None = ``scores >= thresholds``.
             decide_rows: the same of scores and identities [n], in place of `decide`, where thresholds differ by row.
@@ -77,7 +75,6 @@ class Evaluation:
         """
         num_labels, device = len(thresholds), thresholds.device
         self.thresholds = thresholds.to(torch.float32)
-        self.scores_of = scores_of
         self.decide_rows = decide_rows
         self.decide = decide if decide is not None else self._at_least
         self.histogram = LabelHistogram(num_labels, num_bins, ends_dtype=ends_dtype).to(device)
@@ -250,7 +247,7 @@ class Evaluation:
         """How each label is ranked, unless `rank_by` has said so, and calibrated: what its histogram says."""
         histogram = self.histogram
         recalibrated = recalibration_measure(self.recalibrated_within)
-        measures = [errors_measure(self.scores_of, self.losses.effective_rows()), recalibrated]
+        measures = [errors_measure(self.losses.effective_rows()), recalibrated]
         if self._ranking is None:
             measures += [auroc_measure(histogram), average_precision_measure(histogram)]
         errors, (intercept, slope), *ranked = over_labels(histogram, *measures)

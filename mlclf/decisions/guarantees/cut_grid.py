@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from mlclf.decisions.cells.scores import scores_of
 from mlclf.decisions.histograms.counting import LIMIT
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
 
@@ -41,7 +41,7 @@ class CutGrid(NamedTuple):
     bins: Tensor
 
 
-def grid_of(histogram: LabelHistogram, labels: slice, scores_of: Callable[[Tensor], Tensor]) -> CutGrid:
+def grid_of(histogram: LabelHistogram, labels: slice) -> CutGrid:
     """Return the grid of a slice of labels.
 
     Of bins that no float32 score tells apart, the decision at one is that at the laxest; it flags the same rows

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from mlclf.decisions.cells.scores import scores_of
 from mlclf.decisions.guarantees.binomial import least_successes, log_upper_tail, share_below, upper_tail_within
 from mlclf.decisions.guarantees.certified import (
     Bests,
@@ -31,7 +31,6 @@ def certified(
     histogram: LabelHistogram,
     objective: Objective,
     confidence: float,
-    scores_of: Callable[[Tensor], Tensor],
     across_labels: str | None = None,
 ) -> Certified:
     """Choose for each label a threshold at which the constraint holds: P(attained and violated) ≤ 1 - confidence.
@@ -49,7 +48,6 @@ def certified(
         histogram: counts of unweighted rows.
         objective: `precision:p`, `recall:r` or `fpr:a`.
         confidence: in (0, 1), for each label by itself.
-        scores_of: maps float32 logits of any shape to float32 scores, not falling.
         across_labels: `fdr` = the expected share of violated labels among the attained ones is at most 1 - confidence,
             whatever the dependence between labels: R labels are tested at (1 - confidence) R / (K (1 + ½ + … + 1/K)),
             with the greatest R of which as many labels attain (Benjamini and Yekutieli 2001). It holds because the
@@ -71,12 +69,12 @@ def certified(
     procedure = _Procedure(objective.name, share, measured, 1 - confidence)
     if across_labels == "fdr":
         slices = histogram.label_slices(GRID_BYTES)
-        least = torch.cat([procedure.least_levels(grid_of(histogram, part, scores_of), part) for part in slices])
+        least = torch.cat([procedure.least_levels(grid_of(histogram, part), part) for part in slices])
         level = shared_level(least[testable], level, dependent=True)
     procedure.set_level(level)
     entries, bests = [], []
     for part in histogram.label_slices(GRID_BYTES):
-        grid = grid_of(histogram, part, scores_of)
+        grid = grid_of(histogram, part)
         greatest = scores_of(histogram.greatest[part].amax(1))
         entries.append(entries_of(grid, procedure.chosen(grid, part), objective, greatest))
         bests.append(procedure.bests(grid, part))

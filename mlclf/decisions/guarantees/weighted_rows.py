@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from mlclf.decisions.cells.cells import Cells
+from mlclf.decisions.cells.scores import scores_of
 from mlclf.decisions.guarantees.betting import BYTES_PER_CUT, NUM_STAKES, Bet, RowWealth, Wealth
 from mlclf.decisions.guarantees.certified import (
     Bests,
@@ -148,14 +148,11 @@ class BettingConstraints:
         histogram = self.histogram
         return str(self.objective), histogram.num_labels, histogram.num_bins, self.clustered, self.greatest_weight
 
-    def certified(
-        self, confidence: float, scores_of: Callable[[Tensor], Tensor], across_labels: str | None = None
-    ) -> Certified:
+    def certified(self, confidence: float, across_labels: str | None = None) -> Certified:
         """Choose the thresholds, as `constraints.certified` does.
 
         Args:
             confidence: in (0, 1), for each label by itself.
-            scores_of: maps float32 logits of any shape to float32 scores, not falling.
             across_labels: `fdr` = the expected share of violated labels among the attained ones is at most
                 1 - confidence, whatever the dependence between labels: R of K labels are tested at
                 (1 - confidence) R/K, as wealth is an e-value (Wang and Ramdas 2022).
@@ -175,11 +172,11 @@ class BettingConstraints:
         level = 1 - confidence
         if across_labels == "fdr":
             parts = histogram.label_slices(_SLICE_BYTES_PER_CUT)
-            least = torch.cat([self._tests(part, level, scores_of).least_levels() for part in parts])
+            least = torch.cat([self._tests(part, level).least_levels() for part in parts])
             level = shared_level(least[measured > 0], level, dependent=False)
         entries, bests, heaviest = [], [], []
         for part in histogram.label_slices(_SLICE_BYTES_PER_CUT):
-            tests = self._tests(part, 1 - confidence, scores_of)
+            tests = self._tests(part, 1 - confidence)
             greatest, chosen = scores_of(histogram.greatest[part].amax(1)), tests.chosen(level)
             entries.append(entries_of(tests.grid, chosen, self.objective, greatest))
             best = tests.best(level)
@@ -191,8 +188,8 @@ class BettingConstraints:
         found = certified_of(all_entries, all_bests, measured > 0, positives, self.objective, confidence, METHOD)
         return replace(found, heaviest=torch.cat(heaviest).cpu())
 
-    def _tests(self, labels: slice, level: float, scores_of: Callable[[Tensor], Tensor]) -> _Tests:
-        grid = grid_of(self.histogram, labels, scores_of)
+    def _tests(self, labels: slice, level: float) -> _Tests:
+        grid = grid_of(self.histogram, labels)
         return _Tests(self.bet, grid, self.observations.wealth(labels, level), self.histogram.num_bins, level)
 
 

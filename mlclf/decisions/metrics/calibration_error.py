@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from mlclf.decisions.calibration.logistic import fit_logistic, slope_bounds
+from mlclf.decisions.cells.scores import scores_of
 from mlclf.decisions.histograms.filled_bins import FilledBins, Measure, over_labels
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
 
@@ -52,7 +52,6 @@ class Recalibration(NamedTuple):
 
 def calibration_errors(
     histogram: LabelHistogram,
-    scores_of: Callable[[Tensor], Tensor],
     effective_rows: Tensor | None = None,
     num_groups: int = 15,
 ) -> CalibrationErrors:
@@ -69,15 +68,14 @@ def calibration_errors(
 
     Args:
         histogram: of K labels.
-        scores_of: float32 logits to float32 probabilities, element by element.
         effective_rows: [K] float64, (Σw)²/Σw² of the weights; None where all are 1.
         num_groups: groups a label.
     """
     rows = histogram.rows.double() if effective_rows is None else effective_rows
-    return CalibrationErrors(*over_labels(histogram, errors_measure(scores_of, rows, num_groups))[0])
+    return CalibrationErrors(*over_labels(histogram, errors_measure(rows, num_groups))[0])
 
 
-def errors_measure(scores_of: Callable[[Tensor], Tensor], rows: Tensor, num_groups: int = 15) -> Measure:
+def errors_measure(rows: Tensor, num_groups: int = 15) -> Measure:
     """The numbers of `calibration_errors` in their order, [4, k] of k labels; `rows` are the effective ones, [K]."""
     borders = torch.arange(num_groups + 1, dtype=torch.float64, device=rows.device)
     borders[-1] = torch.inf  # the last group has no end

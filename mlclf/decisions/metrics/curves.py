@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from mlclf.decisions.cells.scores import scores_of
 from mlclf.decisions.histograms.filled_bins import FilledBins
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
 from mlclf.decisions.metrics.refinement import Refinement, bins_of
-
-Scores = Callable[[Tensor], Tensor]
-"""float32 logits to float32 probabilities, element by element, not falling."""
 
 
 class RocCurve(NamedTuple):
@@ -66,7 +63,7 @@ class ScoreCuts(NamedTuple):
         )
 
 
-def roc_curve(counted: LabelHistogram | Refinement, label: int, scores_of: Scores) -> RocCurve:
+def roc_curve(counted: LabelHistogram | Refinement, label: int) -> RocCurve:
     """Return the ROC curve of a label.
 
     Rows are flagged where ``score >= threshold``. There is a point for each bin that holds rows, so every point is
@@ -77,24 +74,23 @@ def roc_curve(counted: LabelHistogram | Refinement, label: int, scores_of: Score
     Args:
         counted: all rows.
         label: its number.
-        scores_of: what made the scores of the logits.
 
     Raises:
         ValueError: There is no such label.
         DataError: The second pass of a refinement had other rows than the first.
     """
-    return score_cuts(counted, label, scores_of).roc_curve()
+    return score_cuts(counted, label).roc_curve()
 
 
-def precision_recall_curve(counted: LabelHistogram | Refinement, label: int, scores_of: Scores) -> PrecisionRecallCurve:
+def precision_recall_curve(counted: LabelHistogram | Refinement, label: int) -> PrecisionRecallCurve:
     """Return the precision-recall curve of a label; arguments and points are those of `roc_curve`.
 
     Points must not be joined by straight lines (Davis and Goadrich, ICML 2006); `average_precision` adds up steps.
     """
-    return score_cuts(counted, label, scores_of).precision_recall_curve()
+    return score_cuts(counted, label).precision_recall_curve()
 
 
-def score_cuts(counted: LabelHistogram | Refinement, label: int, scores_of: Scores) -> ScoreCuts:
+def score_cuts(counted: LabelHistogram | Refinement, label: int) -> ScoreCuts:
     """Return what both curves of a label are made of; see `roc_curve` for the arguments and errors."""
     num_labels = (counted.histogram if isinstance(counted, Refinement) else counted).num_labels
     if not 0 <= label < num_labels:

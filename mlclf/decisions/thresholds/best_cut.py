@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -49,7 +49,6 @@ class _Choice(NamedTuple):
 def tune_thresholds(
     histogram: LabelHistogram,
     objective: Objective,
-    scores_of: Callable[[Tensor], Tensor],
     prior_positives: float | Mapping[float, float] = 10.0,
     probabilities: Probabilities | None = None,
 ) -> Thresholds:
@@ -80,7 +79,6 @@ def tune_thresholds(
     Args:
         histogram: of K labels.
         objective: from `parse_objective`, not `top_k`.
-        scores_of: float32 logits to float32 probabilities, element by element, not falling.
         prior_positives: how many positive rows the promise of the probabilities counts for, at least 0; or several
             such numbers and their weights.
         probabilities: calibrated ones of the logits of a slice of labels; the scores themselves by default.
@@ -90,14 +88,14 @@ def tune_thresholds(
     """
     weights = _checked_weights(prior_positives) if objective.is_f else {0.0: 1.0}
     shrinks = max(weights) > 0
-    joints = _joints(histogram, objective, scores_of, list(weights), probabilities)
+    joints = _joints(histogram, objective, list(weights), probabilities)
     guarded = objective.is_f and not objective.is_joint
     says_nothing = ~_informative(histogram) if guarded else torch.zeros_like(histogram.rows, dtype=torch.bool)
 
     positives = histogram.effective_class_rows()[:, 1]
 
     def chosen_of(labels: slice) -> tuple[Outcome, Tensor, Tensor]:
-        cuts = cuts_of(histogram, labels, scores_of, probabilities, histogram.window(labels))
+        cuts = cuts_of(histogram, labels, probabilities, histogram.window(labels))
         choices = []
         for prior, joint in zip(weights, joints, strict=True):
             shrunk = cuts.blended(positives[labels], prior)
@@ -141,7 +139,6 @@ def _checked_weights(prior_positives: float | Mapping[float, float]) -> dict[flo
 def _joints(
     histogram: LabelHistogram,
     objective: Objective,
-    scores_of: Callable[[Tensor], Tensor],
     priors: list[float],
     probabilities: Probabilities | None,
 ) -> list[Joint | None]:
@@ -150,7 +147,7 @@ def _joints(
         return [None] * len(priors)
     coarse = histogram.coarsened(JOINT_BINS) if objective.name != "alert_budget" else histogram
     parts, positives = list(coarse.label_slices(CUT_BYTES)), coarse.effective_class_rows()[:, 1]
-    slices = [cuts_of(coarse, labels, scores_of, probabilities) for labels in parts]
+    slices = [cuts_of(coarse, labels, probabilities) for labels in parts]
     joints: list[Joint | None] = []
     for prior in priors:
         shrunk = [cuts.blended(positives[part], prior) for part, cuts in zip(parts, slices, strict=True)]

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mlclf.decisions.cells.scores import scores_of
 from mlclf.decisions.histograms.bins import middle_of
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
 from mlclf.decisions.thresholds.objectives import Objective
@@ -104,7 +105,6 @@ class Joint(NamedTuple):
 def cuts_of(
     histogram: LabelHistogram,
     labels: slice,
-    scores_of: Callable[[Tensor], Tensor],
     probabilities: Probabilities | None = None,
     bins: slice | None = None,
 ) -> Cuts:

@@ -6,7 +6,7 @@ Two targets: what calibrated probabilities promise (for F measures), and last mo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -34,7 +34,6 @@ JUDGED = ("f1", "fbeta", "macro_f1", "micro_f1", "micro_macro_f1", "mcc", "balan
 def weigh_prior_positives(
     folds: Sequence[LabelHistogram],
     objective: Objective,
-    scores_of: Callable[[Tensor], Tensor],
     probabilities: Sequence[Probabilities],
 ) -> dict[float, float]:
     """What thresholds by each of PRIOR_POSITIVES are to count for, by how those chosen without a fold do on it.
@@ -46,7 +45,6 @@ def weigh_prior_positives(
     Args:
         folds: histograms of the folds.
         objective: an F measure.
-        scores_of: float32 logits to float32 probabilities.
         probabilities: for each fold calibrated ones that do not know its rows: else they seem to promise the truth.
 
     Returns:
@@ -54,8 +52,8 @@ def weigh_prior_positives(
     """
     sums = torch.zeros(len(PRIOR_POSITIVES), len(folds), 4, folds[0].num_labels, dtype=torch.float64)
     for fold, ((train, judge), promised) in enumerate(zip(_splits(folds), probabilities, strict=True)):
-        trained, positives = _slices(train, scores_of, promised), train.effective_class_rows()[:, 1]
-        judged = _slices(judge, scores_of, None)
+        trained, positives = _slices(train, promised), train.effective_class_rows()[:, 1]
+        judged = _slices(judge, None)
         for which, prior in enumerate(PRIOR_POSITIVES):
             shrunk = [(part, cuts.blended(positives[part], prior)) for part, cuts in trained]
             joint = solve_joint([cuts for _, cuts in shrunk], objective) if objective.is_joint else None
@@ -69,7 +67,6 @@ def weigh_prior_positives(
 def choose_trust(
     folds: Sequence[LabelHistogram],
     objective: Objective,
-    scores_of: Callable[[Tensor], Tensor],
     tuned_without: Sequence[Tensor],
     prior: Tensor,
 ) -> float:
@@ -78,14 +75,13 @@ def choose_trust(
     Args:
         folds: histograms of the folds.
         objective: one of JUDGED.
-        scores_of: float32 logits to float32 probabilities.
         tuned_without: for each fold the thresholds tuned on the others: [K] float32, NaN = never positive.
         prior: [K] float32, the thresholds to draw to; NaN = none.
     """
     sums = torch.zeros(len(TRUSTS), len(folds), 4, folds[0].num_labels, dtype=torch.float64)
     for fold, ((train, judge), tuned) in enumerate(zip(_splits(folds), tuned_without, strict=True)):
         positives = train.effective_class_rows()[:, 1]
-        for part, fresh in _slices(judge, scores_of, None):
+        for part, fresh in _slices(judge, None):
             for which, trust in enumerate(TRUSTS):
                 drawn = drawn_to(tuned[part], prior[part], positives[part], trust)
                 sums[which, fold, :, part] = _outcome(fresh, _bins_of(drawn, judge.num_bins))
@@ -111,10 +107,8 @@ def _splits(folds: Sequence[LabelHistogram]) -> Iterator[tuple[LabelHistogram, L
         yield total.without(fold), fold
 
 
-def _slices(
-    histogram: LabelHistogram, scores_of: Callable[[Tensor], Tensor], probabilities: Probabilities | None
-) -> list[tuple[slice, Cuts]]:
-    return [(part, cuts_of(histogram, part, scores_of, probabilities)) for part in histogram.label_slices(200)]
+def _slices(histogram: LabelHistogram, probabilities: Probabilities | None) -> list[tuple[slice, Cuts]]:
+    return [(part, cuts_of(histogram, part, probabilities)) for part in histogram.label_slices(200)]
 
 
 def _outcome(cuts: Cuts, index: Tensor) -> Tensor:

@@ -180,7 +180,7 @@ def test_weights_that_are_no_weights_are_refused(tmp_path: Path, value: float) -
 def test_a_nan_score_is_refused_where_torchmetrics_gives_an_auroc_of_one() -> None:
     labels = torch.tensor([[1], [0], [0], [1]], dtype=torch.uint8)
     logits = torch.tensor([[math.nan], [0.1], [0.2], [0.3]])
-    evaluation = Evaluation(torch.tensor([0.5]), scores_of)
+    evaluation = Evaluation(torch.tensor([0.5]))
     with pytest.raises(DataError, match="finite"):
         evaluation.update(logits, scores_of(logits), labels)
 
@@ -190,7 +190,7 @@ def test_logits_inside_zero_and_one_are_not_taken_for_probabilities(tmp_path: Pa
     rng = np.random.default_rng(0)
     logits = torch.from_numpy(rng.random((200, 1)).astype(np.float32))
     labels = torch.from_numpy((rng.random((200, 1)) < 0.6).astype(np.uint8))
-    evaluation = Evaluation(torch.tensor([0.5]), scores_of)
+    evaluation = Evaluation(torch.tensor([0.5]))
     evaluation.update(logits, scores_of(logits), labels)
     report = evaluation.report(["label"], torch.tensor([0.5], dtype=torch.float64))
     truth, score = labels[:, 0].numpy(), scores_of(logits)[:, 0].numpy()
@@ -206,7 +206,7 @@ def test_one_class_is_undefined_where_torchmetrics_gives_zero() -> None:
     scores, ones = torch.rand(20), torch.ones(20, dtype=torch.int64)
     with pytest.warns(UserWarning, match="No negative samples"):
         assert float(binary_auroc(scores, ones)) == 0.0
-    evaluation = Evaluation(torch.tensor([0.5]), scores_of)
+    evaluation = Evaluation(torch.tensor([0.5]))
     evaluation.update(torch.logit(scores)[:, None], scores[:, None], ones[:, None].to(torch.uint8))
     entry = evaluation.report(["label"], torch.tensor([0.5], dtype=torch.float64))["labels"]["label"]
     assert entry["auroc"] is None

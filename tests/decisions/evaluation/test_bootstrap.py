@@ -29,7 +29,7 @@ HALVES = torch.full((4,), 0.5, dtype=torch.float64)
 
 
 def evaluated(*batches: Cells, replicates: int = 40, thresholds: Tensor = THRESHOLDS, **options: Any) -> Evaluation:
-    evaluation = Evaluation(thresholds, scores_of, 4096, replicates=replicates, **options)
+    evaluation = Evaluation(thresholds, 4096, replicates=replicates, **options)
     for cells in batches:
         evaluation.update_cells(cells, scores_of(cells.logits))
     return evaluation
@@ -182,7 +182,7 @@ def test_intervals_are_those_of_a_bootstrap_of_resampled_rows() -> None:
     rng, found = np.random.default_rng(0), []
     for _ in range(1000):
         rows = torch.from_numpy(rng.integers(0, 400, 400))
-        again = Evaluation(THRESHOLDS, scores_of, 512)
+        again = Evaluation(THRESHOLDS, 512)
         again.update(cells.logits[rows], scores_of(cells.logits[rows]), cells.labels[rows])
         numbers = decision_metrics(again.decisions.counts)
         pooled = again.histogram.pooled()

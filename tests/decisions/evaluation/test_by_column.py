@@ -25,7 +25,7 @@ def made(rows: int = 90, values: int = 3) -> tuple[pa.Array, Cells]:
 
 
 def evaluated(column: pa.Array, cells: Cells, **options: Any) -> SlicedEvaluation:
-    by = SlicedEvaluation("site", THRESHOLDS, scores_of, **options)
+    by = SlicedEvaluation("site", THRESHOLDS, **options)
     for start in range(0, len(cells), 37):
         part = part_of(cells, slice(start, start + 37))
         by.update(column[start : start + 37], part, scores_of(part.logits))
@@ -38,7 +38,7 @@ def report(by: SlicedEvaluation) -> dict[str, Any]:
 
 
 def alone(cells: Cells, num_bins: int) -> dict[str, Any]:
-    evaluation = Evaluation(THRESHOLDS, scores_of, num_bins)
+    evaluation = Evaluation(THRESHOLDS, num_bins)
     evaluation.update_cells(cells, scores_of(cells.logits))
     return evaluation.report(NAMES, HALVES)
 
@@ -111,16 +111,16 @@ def test_a_value_that_a_part_pooled_is_pooled_in_the_whole() -> None:
 
 def test_bins_and_values_fit_the_budget() -> None:
     for num_labels, budget in ((4, 1 << 22), (100, 1 << 28), (5000, 1 << 28)):
-        by = SlicedEvaluation("site", torch.full((num_labels,), 0.5), scores_of, budget_bytes=budget)
+        by = SlicedEvaluation("site", torch.full((num_labels,), 0.5), budget_bytes=budget)
         assert num_labels * by.num_bins * 24 * (by.most_values + 2) <= budget
     message = (
         "metrics by a column of 50,000 labels need 1,228,800,000 bytes for two values, got a budget of 268,435,456"
     )
     with pytest.raises(DataError, match=message):
-        SlicedEvaluation("site", torch.full((50_000,), 0.5), scores_of)
+        SlicedEvaluation("site", torch.full((50_000,), 0.5))
 
 
 def test_values_are_one_a_row() -> None:
     column, cells = made()
     with pytest.raises(ValueError, match=r"^values must be one a row, got 3 for 90 rows$"):
-        SlicedEvaluation("site", THRESHOLDS, scores_of).update(column[:3], cells, scores_of(cells.logits))
+        SlicedEvaluation("site", THRESHOLDS).update(column[:3], cells, scores_of(cells.logits))

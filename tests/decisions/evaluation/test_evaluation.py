@@ -47,7 +47,7 @@ def batch(seed: int = 0, rows: int = 200) -> dict[str, Tensor]:
 
 
 def evaluated(*batches: dict[str, Tensor]) -> Evaluation:
-    evaluation = Evaluation(THRESHOLDS, scores_of, num_bins=4096)
+    evaluation = Evaluation(THRESHOLDS, num_bins=4096)
     for data in batches:
         evaluation.update(**data)
     return evaluation
@@ -167,7 +167,7 @@ def test_one_class_is_undefined_and_left_out_of_the_macro_mean() -> None:
 
 
 def test_macro_all_counts_undefined_as_zero() -> None:
-    evaluation = Evaluation(torch.tensor([0.5, torch.nan]), scores_of, num_bins=256)
+    evaluation = Evaluation(torch.tensor([0.5, torch.nan]), num_bins=256)
     logits = torch.tensor([[2.0, -2.0], [-2.0, -3.0]])
     evaluation.update(logits, scores_of(logits), torch.tensor([[1, 0], [0, 0]]))
     document = evaluation.report(["a", "b"], torch.tensor([0.5, 0.5], dtype=torch.float64))
@@ -257,7 +257,7 @@ def test_decisions_can_be_taken_row_by_row() -> None:
         return scores == scores.amax(1, keepdim=True)
 
     data = batch()
-    evaluation = Evaluation(THRESHOLDS, scores_of, num_bins=4096, decide=best_of_row)
+    evaluation = Evaluation(THRESHOLDS, num_bins=4096, decide=best_of_row)
     evaluation.update(**data)
     document = evaluation.report(NAMES, PREVALENCES)
     weight = data["weights"][:, None] * data["mask"]
@@ -276,7 +276,7 @@ def test_the_gpu_gives_the_same_document(by_label: bool) -> None:
         data = {name: value.t().contiguous().t() if value.dim() == 2 else value for name, value in data.items()}
     documents = []
     for device in ("cpu", "cuda"):
-        evaluation = Evaluation(THRESHOLDS.to(device), scores_of, num_bins=4096, replicates=50)
+        evaluation = Evaluation(THRESHOLDS.to(device), num_bins=4096, replicates=50)
         evaluation.update(
             **{name: value.to(device) for name, value in data.items()}, identities=torch.arange(200, device=device)
         )

@@ -39,7 +39,7 @@ def at(cuts: list[float]) -> Thresholds:
 
 
 def report(data: dict[str, Tensor], thresholds: Thresholds) -> tuple[dict[str, Any], LabelHistogram]:
-    evaluation = Evaluation(thresholds.thresholds, scores_of, decide=thresholds.decide)
+    evaluation = Evaluation(thresholds.thresholds, decide=thresholds.decide)
     evaluation.update(**data)
     return evaluation.report(NAMES, PREVALENCES), evaluation.histogram
 

@@ -38,7 +38,7 @@ def counted(logits: Tensor, labels: Tensor, num_bins: int = 65_536, **more: Any)
 
 def certify(logits: Any, labels: Any, objective: Objective, confidence: float = 0.95) -> Certified:
     logits, labels = torch.tensor(logits).float().reshape(-1, 1), torch.tensor(labels).bool().reshape(-1, 1)
-    return certified(counted(logits, labels), objective, confidence, scores_of)
+    return certified(counted(logits, labels), objective, confidence)
 
 
 def tails(successes: Any, trials: Any, share: float) -> list[float]:
@@ -75,7 +75,7 @@ def slow_flagged(logits: Tensor, labels: Tensor, objective: Objective, level: fl
 @pytest.mark.parametrize("rows", [40, 1_000])
 def test_chosen_cut_is_that_of_a_slow_search(objective: Objective, rows: int) -> None:
     logits, labels = drawn(rows, rows, 6, slope=1.5)
-    found = certified(counted(logits, labels), objective, 0.95, scores_of)
+    found = certified(counted(logits, labels), objective, 0.95)
     attained = 0
     for label in range(6):
         expected = slow_flagged(logits[:, label], labels[:, label], objective, 0.05)
@@ -98,7 +98,7 @@ def test_chosen_cut_is_that_of_a_slow_search(objective: Objective, rows: int) ->
 @pytest.mark.parametrize("objective", [PRECISION, RECALL, FPR], ids=str)
 def test_every_cut_within_the_interval_decides_alike(objective: Objective) -> None:
     logits, labels = drawn(1, 1_000, 8)
-    found = certified(counted(logits, labels, 1024), objective, 0.95, scores_of).thresholds
+    found = certified(counted(logits, labels, 1024), objective, 0.95).thresholds
     scores = scores_of(logits)
     assert found.status == ["tuned"] * 8
     for label in range(8):
@@ -111,7 +111,7 @@ def test_every_cut_within_the_interval_decides_alike(objective: Objective) -> No
 
 def test_numbers_say_what_they_are() -> None:
     logits, labels = drawn(2, 500, 3)
-    found = certified(counted(logits, labels), PRECISION, 0.9, scores_of).thresholds
+    found = certified(counted(logits, labels), PRECISION, 0.9).thresholds
     assert (found.objective, found.method, found.confidence) == ("precision:0.9", "binomial", 0.9)
     assert torch.equal(found.support, labels.sum(0))
     assert found.thresholds.dtype == torch.float32
@@ -124,7 +124,7 @@ def test_more_confidence_flags_no_more() -> None:
     histogram = counted(logits, labels, 4096)
     flagged = []
     for confidence in (0.5, 0.9, 0.99, 0.999999):
-        found = certified(histogram, FPR, confidence, scores_of).thresholds.thresholds
+        found = certified(histogram, FPR, confidence).thresholds.thresholds
         flagged.append((scores_of(logits) >= found).sum(0))
     for less, more in zip(flagged[1:], flagged, strict=False):
         assert (less <= more).all()
@@ -143,7 +143,7 @@ def test_29_of_29_are_enough_and_28_are_not() -> None:
 
 def test_best_of_a_label_that_cannot_is_a_bound_at_a_start() -> None:
     logits, labels = drawn(4, 1_000, 5, slope=0.5)
-    found = certified(counted(logits, labels), Objective("precision", (0.99,)), 0.95, scores_of)
+    found = certified(counted(logits, labels), Objective("precision", (0.99,)), 0.95)
     assert found.thresholds.status == ["unattainable"] * 5
     counts = start_counts(1_000, 0.05, -math.log(0.99))
     for label in range(5):
@@ -208,18 +208,18 @@ def test_labels_without_a_row_a_positive_or_a_negative() -> None:
     labels = torch.tensor([[0, 1, 0]]).bool().expand(400, 3)
     mask = torch.tensor([[True, True, False]]).expand(400, 3)
     histogram = counted(logits, labels, mask=mask)
-    precision = certified(histogram, PRECISION, 0.95, scores_of)
+    precision = certified(histogram, PRECISION, 0.95)
     assert precision.thresholds.status == ["unattainable", "tuned", "fallback"]
     assert precision.best == [{"precision": 0.0, "threshold": None, "flagged": 0.0}, None, None]
     assert precision.thresholds.thresholds[2] == 0.5
-    assert certified(histogram, RECALL, 0.95, scores_of).thresholds.status == ["fallback", "tuned", "fallback"]
-    assert certified(histogram, FPR, 0.95, scores_of).thresholds.status == ["unattainable", "fallback", "fallback"]
+    assert certified(histogram, RECALL, 0.95).thresholds.status == ["fallback", "tuned", "fallback"]
+    assert certified(histogram, FPR, 0.95).thresholds.status == ["unattainable", "fallback", "fallback"]
 
 
 def test_no_rows_at_all() -> None:
     for objective in (PRECISION, RECALL, FPR):
         for across in (None, "fdr"):
-            found = certified(LabelHistogram(2, 256), objective, 0.95, scores_of, across)
+            found = certified(LabelHistogram(2, 256), objective, 0.95, across)
             assert found.thresholds.status == ["fallback", "fallback"]
             assert found.best == [None, None]
 
@@ -242,9 +242,9 @@ def test_false_discovery_rate_is_stricter_than_each_label_alone_and_not_than_all
     logits, labels = drawn(5, 600, 30, slope=1.5)
     histogram = counted(logits, labels, 4096)
     for objective in (PRECISION, RECALL, FPR):
-        alone = certified(histogram, objective, 0.95, scores_of).thresholds.status
-        fdr = certified(histogram, objective, 0.95, scores_of, "fdr").thresholds.status
-        bonferroni = certified(histogram, objective, 1 - 0.05 / 30 / 4, scores_of).thresholds.status
+        alone = certified(histogram, objective, 0.95).thresholds.status
+        fdr = certified(histogram, objective, 0.95, "fdr").thresholds.status
+        bonferroni = certified(histogram, objective, 1 - 0.05 / 30 / 4).thresholds.status
         assert alone.count("tuned") >= fdr.count("tuned") >= bonferroni.count("tuned")
         assert fdr.count("tuned") > 0
 
@@ -266,7 +266,7 @@ def test_false_discovery_rate_holds() -> None:
     for _ in range(20):
         logits = torch.randn(400, 40, generator=generator)
         labels = torch.rand(400, 40, generator=generator) < chance
-        found = certified(counted(logits, labels, 1024), PRECISION, 0.8, scores_of, "fdr").thresholds
+        found = certified(counted(logits, labels, 1024), PRECISION, 0.8, "fdr").thresholds
         attained = torch.tensor([status == "tuned" for status in found.status])
         wrong.append(float(attained[:20].sum()) / max(1, int(attained.sum())))
         assert attained[20:].sum() >= 15
@@ -288,7 +288,7 @@ def test_false_discovery_rate_holds() -> None:
 def test_bad_requests(arguments: Any, message: str) -> None:
     name, parameters, confidence, across = arguments
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-        certified(LabelHistogram(1, 256), Objective(name, parameters), confidence, scores_of, across)
+        certified(LabelHistogram(1, 256), Objective(name, parameters), confidence, across)
 
 
 @pytest.mark.parametrize("weights", [[0.5, 0.5], [2.0, 3.0]])
@@ -300,7 +300,7 @@ def test_weighted_rows_are_refused(weights: list[float]) -> None:
         "use BettingConstraints for weighted or clustered rows"
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-        certified(histogram, PRECISION, 0.95, scores_of)
+        certified(histogram, PRECISION, 0.95)
 
 
 @pytest.mark.parametrize(("objective", "truth"), [(RECALL, 0.5), (FPR, 0.5)], ids=["recall", "fpr"])
@@ -309,7 +309,7 @@ def test_recall_and_fpr_hold(objective: Objective, truth: float) -> None:
     generator = torch.Generator().manual_seed(1)
     logits = torch.rand(800, 400, generator=generator) * 10 - 5
     labels = torch.rand(800, 400, generator=generator) < truth
-    found = certified(counted(logits, labels, 4096), objective, 0.95, scores_of).thresholds
+    found = certified(counted(logits, labels, 4096), objective, 0.95).thresholds
     share = (5 - torch.logit(found.thresholds.double())) / 10
     wanted = objective.parameters[0]
     violated = share < wanted if objective.name == "recall" else share > wanted

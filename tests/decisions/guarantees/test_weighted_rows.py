@@ -161,12 +161,12 @@ def test_any_split_into_parts_and_batches_gives_the_same(
     batches = BettingConstraints(objective, 2, clustered=clustered, num_cuts=NUM_CUTS)
     for first, last in itertools.pairwise([0, *cuts, 120]):
         batches.update(cells.where((row >= first) & (row < last)))
-    expected = whole.certified(0.9, scores_of)
+    expected = whole.certified(0.9)
     for found in (merged, batches):
         assert_same(found.observations.wealth(slice(0, 2), LEVEL), whole.observations.wealth(slice(0, 2), LEVEL))
-        assert found.certified(0.9, scores_of).thresholds.status == expected.thresholds.status
+        assert found.certified(0.9).thresholds.status == expected.thresholds.status
         assert torch.equal(
-            found.certified(0.9, scores_of).thresholds.thresholds.nan_to_num(-1),
+            found.certified(0.9).thresholds.thresholds.nan_to_num(-1),
             expected.thresholds.thresholds.nan_to_num(-1),
         )
 
@@ -200,18 +200,18 @@ def test_a_row_repeated_is_no_more_evidence() -> None:
         many.observations.wealth(slice(0, 1), LEVEL)._replace(heaviest=torch.zeros(1)),
         once.observations.wealth(slice(0, 1), LEVEL)._replace(heaviest=torch.zeros(1)),
     )
-    assert many.certified(0.95, scores_of).thresholds.status == ["unattainable"]
+    assert many.certified(0.95).thresholds.status == ["unattainable"]
     rows = constraints_of(
         Objective("precision", (0.9,)), Cells(logits.repeat(50, 1), labels.repeat(50, 1), identities.repeat(50)), False
     )
-    assert rows.certified(0.95, scores_of).thresholds.status == ["tuned"]
+    assert rows.certified(0.95).thresholds.status == ["tuned"]
 
 
 @OBJECTIVES
 @CLUSTERED
 def test_certified_cuts_hold_on_their_rows_and_say_so(objective: Objective, clustered: bool) -> None:
     cells = drawn(5, 4_000, labels=3)
-    found = constraints_of(objective, cells, clustered, num_cuts=1024).certified(0.95, scores_of)
+    found = constraints_of(objective, cells, clustered, num_cuts=1024).certified(0.95)
     assert found.thresholds.status == ["tuned"] * 3
     assert found.thresholds.method == "betting"
     assert found.thresholds.confidence == 0.95
@@ -235,7 +235,7 @@ def test_certified_cuts_hold_on_their_rows_and_say_so(objective: Objective, clus
 @OBJECTIVES
 def test_a_claim_says_the_heaviest_cluster_that_its_test_saw(objective: Objective) -> None:
     cells = drawn(6, 4_000, labels=3)
-    found = constraints_of(objective, cells, True, num_cuts=1024).certified(0.95, scores_of)
+    found = constraints_of(objective, cells, True, num_cuts=1024).certified(0.95)
     assert cells.weights is not None
     assert cells.mask is not None
     assert found.heaviest is not None
@@ -249,7 +249,7 @@ def test_a_claim_says_the_heaviest_cluster_that_its_test_saw(objective: Objectiv
 
 
 def test_a_claim_says_the_greatest_weight_that_bets_were_made_for() -> None:
-    found = constraints_of(PRECISION, drawn(6, 1_000), False, greatest_weight=7.0).certified(0.95, scores_of)
+    found = constraints_of(PRECISION, drawn(6, 1_000), False, greatest_weight=7.0).certified(0.95)
     assert found.heaviest is not None
     assert found.heaviest.tolist() == [7.0] * 2
 
@@ -257,15 +257,15 @@ def test_a_claim_says_the_greatest_weight_that_bets_were_made_for() -> None:
 @CLUSTERED
 def test_labels_that_cannot(clustered: bool) -> None:
     cells = drawn(6, 60)
-    precision = constraints_of(Objective("precision", (0.99,)), cells, clustered).certified(0.95, scores_of)
+    precision = constraints_of(Objective("precision", (0.99,)), cells, clustered).certified(0.95)
     assert precision.thresholds.status == ["unattainable"] * 2
     assert precision.thresholds.thresholds.isnan().all()
     assert all(best is not None and (best["precision"] or 0) < 0.99 for best in precision.best)
-    recall = constraints_of(Objective("recall", (1.0,)), cells, clustered).certified(0.95, scores_of)
+    recall = constraints_of(Objective("recall", (1.0,)), cells, clustered).certified(0.95)
     assert recall.thresholds.status == ["unattainable"] * 2
     assert recall.thresholds.thresholds.tolist() == [0.0, 0.0]
     assert recall.best == [{"recall": None, "threshold": None, "flagged": 0.0}] * 2
-    fpr = constraints_of(Objective("fpr", (0.001,)), cells, clustered).certified(0.95, scores_of)
+    fpr = constraints_of(Objective("fpr", (0.001,)), cells, clustered).certified(0.95)
     assert fpr.thresholds.status == ["unattainable"] * 2
     assert fpr.thresholds.thresholds.isnan().all()
 
@@ -273,7 +273,7 @@ def test_labels_that_cannot(clustered: bool) -> None:
 def test_best_precision_is_hoeffdings_bound() -> None:
     logits = torch.full((50, 1), 2.0)
     cells = Cells(logits, torch.ones(50, 1, dtype=torch.uint8), row_identities(torch.arange(50)))
-    found = constraints_of(Objective("precision", (0.99,)), cells, False).certified(0.95, scores_of)
+    found = constraints_of(Objective("precision", (0.99,)), cells, False).certified(0.95)
     (best,) = found.best
     assert best is not None
     # Fifty rows are too few for 0.99, so the starts are at 12, 25 and 50 rows; all flag the tied 50.
@@ -285,23 +285,23 @@ def test_best_precision_is_hoeffdings_bound() -> None:
 @CLUSTERED
 def test_no_rows_one_row_and_weightless_rows(objective: Objective, clustered: bool) -> None:
     empty = BettingConstraints(objective, 1, clustered=clustered, num_cuts=NUM_CUTS)
-    assert empty.certified(0.95, scores_of).thresholds.status == ["fallback"]
-    assert empty.certified(0.95, scores_of, "fdr").thresholds.status == ["fallback"]
+    assert empty.certified(0.95).thresholds.status == ["fallback"]
+    assert empty.certified(0.95, "fdr").thresholds.status == ["fallback"]
     padding = Cells(torch.full((3, 1), torch.nan), torch.ones(3, 1), torch.zeros(3).long(), weights=torch.zeros(3))
     empty.update(padding)
-    assert empty.certified(0.95, scores_of).thresholds.status == ["fallback"]
+    assert empty.certified(0.95).thresholds.status == ["fallback"]
     empty.update(Cells(torch.ones(1, 1), torch.ones(1, 1), torch.zeros(1).long()))
     status = "fallback" if objective.name == "fpr" else "unattainable"
-    assert empty.certified(0.95, scores_of).thresholds.status == [status]
+    assert empty.certified(0.95).thresholds.status == [status]
 
 
 @OBJECTIVES
 @CLUSTERED
 def test_false_discovery_rate_is_stricter_than_each_label_alone(objective: Objective, clustered: bool) -> None:
     found = constraints_of(objective, drawn(7, 150, labels=40), clustered)
-    alone = found.certified(0.95, scores_of).thresholds.status.count("tuned")
-    fdr = found.certified(0.95, scores_of, "fdr").thresholds.status.count("tuned")
-    all_ = found.certified(1 - 0.05 / 40, scores_of).thresholds.status.count("tuned")
+    alone = found.certified(0.95).thresholds.status.count("tuned")
+    fdr = found.certified(0.95, "fdr").thresholds.status.count("tuned")
+    all_ = found.certified(1 - 0.05 / 40).thresholds.status.count("tuned")
     assert alone >= fdr >= all_
     assert alone > 0
 
@@ -311,11 +311,11 @@ def test_clusters_that_outgrow_the_memory_are_put_together() -> None:
     small = constraints_of(PRECISION, cells, True, memory_bytes=3 << 19)
     wealth = small.observations
     assert isinstance(wealth, ClusterWealth)
-    found = small.certified(0.95, scores_of)
+    found = small.certified(0.95)
     assert wealth.block_bits < 34
     assert len(wealth.keys) * 96 <= 3 << 19
     assert found.thresholds.status == ["tuned"]
-    large = constraints_of(PRECISION, cells, True).certified(0.95, scores_of)
+    large = constraints_of(PRECISION, cells, True).certified(0.95)
     assert float(found.thresholds.recall[0]) <= float(large.thresholds.recall[0])
     assert float(found.thresholds.recall[0]) > 0.5
 
@@ -326,7 +326,7 @@ def test_too_many_clusters_are_refused() -> None:
         "certify fewer labels at a time, or raise memory_bytes"
     )
     with pytest.raises(DataError, match=f"^{message}$"):
-        constraints_of(PRECISION, drawn(9, 20_000, labels=1), True, memory_bytes=1 << 20).certified(0.95, scores_of)
+        constraints_of(PRECISION, drawn(9, 20_000, labels=1), True, memory_bytes=1 << 20).certified(0.95)
 
 
 def test_weights_above_the_greatest_are_refused() -> None:
@@ -343,9 +343,9 @@ def test_a_scale_of_weights_changes_nothing() -> None:
     assert cells.weights is not None
     scaled = Cells(cells.logits, cells.labels, cells.identities, cells.mask, cells.weights * 8)
     for clustered in (False, True):
-        expected = constraints_of(PRECISION, cells, clustered).certified(0.95, scores_of).thresholds
+        expected = constraints_of(PRECISION, cells, clustered).certified(0.95).thresholds
         more = {} if clustered else {"greatest_weight": 8.0}
-        found = constraints_of(PRECISION, scaled, clustered, **more).certified(0.95, scores_of).thresholds
+        found = constraints_of(PRECISION, scaled, clustered, **more).certified(0.95).thresholds
         assert torch.equal(found.thresholds, expected.thresholds)
 
 
@@ -404,7 +404,7 @@ def test_on_a_gpu(clustered: bool) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     cells = drawn(11, 2_000)
-    expected = constraints_of(PRECISION, cells, clustered).certified(0.95, scores_of).thresholds
+    expected = constraints_of(PRECISION, cells, clustered).certified(0.95).thresholds
     there = Cells(*(None if part is None else part.cuda() for part in vars(cells).values()))  # type: ignore[arg-type]
-    found = constraints_of(PRECISION, there, clustered, device="cuda").certified(0.95, scores_of).thresholds
+    found = constraints_of(PRECISION, there, clustered, device="cuda").certified(0.95).thresholds
     assert torch.equal(found.thresholds, expected.thresholds)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from mlclf.decisions.cells.scores import scores_of
 from mlclf.decisions.histograms import lazy_bins
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
 from mlclf.decisions.metrics.auroc import auroc
@@ -69,7 +68,7 @@ def test_ends_are_those_of_plain_memory(pair: tuple[LabelHistogram, LabelHistogr
 def test_thresholds_and_metrics_are_the_same(pair: tuple[LabelHistogram, LabelHistogram]) -> None:
     plain, lazy = pair
     for text in ("f1", "recall:0.9", "precision:0.8", "micro_f1", "cost:1,5", "alert_budget:20", "fpr:0.01"):
-        want, found = (tune_thresholds(each, parse_objective(text), scores_of) for each in pair)
+        want, found = (tune_thresholds(each, parse_objective(text)) for each in pair)
         assert found.status == want.status
         for name in ("thresholds", "precision", "recall", "f1", "intervals"):
             np.testing.assert_array_equal(getattr(found, name), getattr(want, name), err_msg=f"{text} {name}")

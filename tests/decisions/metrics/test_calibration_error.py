@@ -48,7 +48,7 @@ def test_calibration_errors_are_those_of_a_loop(shift: float, weighted: bool) ->
     histogram = LabelHistogram(4, 4096)
     histogram.update(logits, cells.labels, mask, weights)
     effective = (weights.sum() ** 2 / (weights @ weights)).expand(4) if weighted else None
-    errors = calibration_errors(histogram, scores_of, effective)
+    errors = calibration_errors(histogram, effective)
     kept = weights > 0
     for k in range(3):
         scores = scores_of(logits[kept, k]).double()
@@ -70,7 +70,7 @@ def test_weights_that_round_give_errors_too() -> None:
             histogram = LabelHistogram(1, 4096)
             histogram.update(logits, labels, None, torch.from_numpy(weights))
             effective = torch.tensor([weights.sum() ** 2 / (weights @ weights)])
-            for values in calibration_errors(histogram, scores_of, effective):
+            for values in calibration_errors(histogram, effective):
                 assert 0 <= float(values) <= 1
 
 
@@ -79,7 +79,7 @@ def test_debiased_errors_of_calibrated_scores_are_nearer_to_0() -> None:
     logits = torch.randn(500, 200, generator=generator) * 2 - 2  # 200 data sets
     histogram = LabelHistogram(200, 4096)
     histogram.update(logits, torch.rand(500, 200, generator=generator) < scores_of(logits))
-    errors = calibration_errors(histogram, scores_of)
+    errors = calibration_errors(histogram)
     assert float(errors.debiased.mean()) < 0.7 * float(errors.expected.mean())
     assert float(errors.root_mean_square.square().mean()) < 0.3 * float(errors.expected.square().mean())
 
@@ -91,7 +91,7 @@ def test_errors_are_small_when_calibrated_and_large_when_not() -> None:
     for shift, least, most in ((0.0, 0.0, 0.01), (1.0, 0.05, 0.2)):
         histogram = LabelHistogram(1, 4096)
         histogram.update(logits + shift, labels)
-        errors = calibration_errors(histogram, scores_of)
+        errors = calibration_errors(histogram)
         for values in (errors.expected, errors.debiased, errors.root_mean_square):
             assert least <= float(values) < most
 
@@ -125,4 +125,4 @@ def test_recalibration_is_undefined_where_classes_are_missing_or_separated() -> 
     found = recalibration(histogram)
     assert found.slope.isnan().tolist() == found.intercept.isnan().tolist() == [True, True, True, False]
     assert recalibration(LabelHistogram(2, 256)).slope.isnan().all()
-    assert calibration_errors(LabelHistogram(2, 256), scores_of).expected.isnan().all()
+    assert calibration_errors(LabelHistogram(2, 256)).expected.isnan().all()

@@ -490,7 +490,7 @@ def test_thresholds_decide_the_rows_as_the_bins_did(kind: str, objective: str) -
     histogram = LabelHistogram(6)
     binned = torch.from_numpy(file_logits(np.ascontiguousarray(scores.T), kind)).t()
     histogram.update(binned, torch.from_numpy(labels))
-    thresholds = tune_thresholds(histogram, parse_objective(objective), scores_of)
+    thresholds = tune_thresholds(histogram, parse_objective(objective))
     expected = scores_of(binned) >= thresholds.thresholds
     scaled = in_file_scale(thresholds, kind)
     found = scores >= scaled.thresholds.numpy()

@@ -65,12 +65,12 @@ def test_calibrated_scores_of_rare_labels_are_shrunk_far_and_misleading_ones_are
     f1 = parse_objective("f1")
     honest = FoldHistograms(60, num_bins=1024)
     honest.update(cells(*drawn(2000, 60, -7, 1, 0)))
-    weights = weigh_prior_positives(honest.histograms, f1, scores_of, [as_they_are] * 10)
+    weights = weigh_prior_positives(honest.histograms, f1, [as_they_are] * 10)
     assert next(iter(weights)) >= 30
     assert weights.get(0.0, 0.0) < 0.5
     liars = FoldHistograms(5, num_bins=1024)
     liars.update(cells(*drawn(6000, 5, 2, 0.3, 1)))  # plenty of positives, promises far too bold
-    weights = weigh_prior_positives(liars.histograms, f1, scores_of, [as_they_are] * 10)
+    weights = weigh_prior_positives(liars.histograms, f1, [as_they_are] * 10)
     assert next(iter(weights)) <= 1000
     assert math.inf not in weights
 
@@ -80,7 +80,7 @@ def test_weights_fall_with_the_standard_errors_that_separate_a_choice_from_the_b
     logits, labels = drawn(1500, 8, -4, 0.8, 2)
     folds = FoldHistograms(8, num_bins=1024)
     folds.update(cells(logits, labels))
-    weights = weigh_prior_positives(folds.histograms, f1, scores_of, [as_they_are] * 10)
+    weights = weigh_prior_positives(folds.histograms, f1, [as_they_are] * 10)
     found = list(weights.values())
     assert found[0] == 1
     assert found == sorted(found, reverse=True)
@@ -90,8 +90,8 @@ def test_weights_fall_with_the_standard_errors_that_separate_a_choice_from_the_b
     for index, fold in enumerate(folds.histograms):
         for which, prior in enumerate(PRIOR_POSITIVES):
             rest = summed(folds.histograms).without(fold)
-            cuts = cuts_of(rest, slice(0, 8), scores_of, as_they_are).blended(rest.positive_rows, prior)
-            judged = cuts_of(fold, slice(0, 8), scores_of)
+            cuts = cuts_of(rest, slice(0, 8), as_they_are).blended(rest.positive_rows, prior)
+            judged = cuts_of(fold, slice(0, 8))
             true, flagged = judged.at(best_cuts(cuts, f1))
             sums[which, index] = torch.stack([true, flagged, judged.positives[:, -1], judged.flagged[:, -1]])
     values = [float(value_of(part.sum(0), f1)) for part in sums]
@@ -114,7 +114,7 @@ def test_all_count_alike_where_folds_cannot_tell() -> None:
     identities[:6] = identities[0]  # all positives in one fold
     folds = FoldHistograms(1, num_bins=1024)
     folds.update(Cells(logits, labels.to(torch.uint8), identities))
-    weights = weigh_prior_positives(folds.histograms, f1, scores_of, [as_they_are] * 10)
+    weights = weigh_prior_positives(folds.histograms, f1, [as_they_are] * 10)
     assert weights == dict.fromkeys(PRIOR_POSITIVES, 1.0)
 
 
@@ -165,11 +165,11 @@ def test_last_months_thresholds_are_kept_where_there_is_little_to_learn() -> Non
     objective = parse_objective("f1")
     history = LabelHistogram(50, 65_536)
     history.update(*drawn(60_000, 50, -6, 1, 0))
-    prior = tune_thresholds(history, objective, scores_of).thresholds
+    prior = tune_thresholds(history, objective).thresholds
     tuner = Tuner(objective, 50, prior=prior, method="plain")
     tuner.update(cells(*drawn(600, 50, -6, 1, 1)))
     tuned = tuner.thresholds()
-    alone = tune_thresholds(tuner.histogram, objective, scores_of, 0).thresholds
+    alone = tune_thresholds(tuner.histogram, objective, 0).thresholds
     far = (torch.logit(alone) - torch.logit(prior)).abs()
     near = (torch.logit(tuned.thresholds) - torch.logit(prior)).abs()
     kept = ~torch.tensor([status == "fallback" for status in tuned.status])

@@ -27,7 +27,7 @@ def tuned_document() -> dict[str, Any]:
     histogram = LabelHistogram(3, 4096)
     logits = torch.randn(200, 3, generator=generator)
     histogram.update(logits, torch.rand(200, 3, generator=generator) < scores_of(logits))
-    tuned = tune_thresholds(histogram, parse_objective("cost:1,0.2"), scores_of)
+    tuned = tune_thresholds(histogram, parse_objective("cost:1,0.2"))
     document: dict[str, Any] = json.loads(json.dumps(tuned.to_json(["a", "b", "c"]), allow_nan=False))
     return document
 
