@@ -4,14 +4,14 @@ PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: install test demo lint types
+.PHONY: install test demo lint types docs
 
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --disable-pip-version-check -c constraints.txt -e '.[test]'
+	$(VENV)/bin/pip install --disable-pip-version-check -c constraints.txt -e '.[test,docs]'
 	@touch $@
 
 test: install
@@ -26,3 +26,6 @@ lint: install
 
 types: install
 	$(VENV)/bin/mypy
+
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict --quiet

@@ -63,6 +63,8 @@ def test_a_command_exists(command: list[str]) -> None:
     if program == "make":
         targets = re.findall(r"^([a-z]+):", (TOP / "Makefile").read_text(), re.MULTILINE)
         assert set(words) <= set(targets)
+    elif words[:2] == ["-m", "pytest"]:
+        assert [word for word in words[2:] if word.startswith("tests/") and not (TOP / word).exists()] == []
     elif Path(program).name == "python":
         assert_options(scripts_help()[words[0]], words[1:])
     elif Path(program).name == "mlclf":
@@ -86,7 +88,7 @@ print(json.dumps(found))
 @cache
 def scripts_help() -> dict[str, str]:
     """What every script of the documents prints with --help, in one process, since their imports take seconds."""
-    names = sorted({command[1] for command in ALL_COMMANDS if Path(command[0]).name == "python"})
+    names = sorted({command[1] for command in ALL_COMMANDS if Path(command[0]).name == "python" and command[1] != "-m"})
     done = subprocess.run(
         [sys.executable, "-c", HELP_OF_SCRIPTS, json.dumps(names)],
         cwd=TOP,

@@ -49,10 +49,16 @@ def fit(
         data: files, folders, globs or URIs.
         labels: label columns or globs, or one list column of tags.
         out: the run folder.
-        valid, valid_fraction, valid_by, folds: which rows are held out, one way at most; the default is 5 folds up to
-            200,000 rows, a tenth of the rows above.
-        features, exclude: columns or globs that are, or are not, inputs; the default is every other column.
-        weight, key, group: columns of row weights, row identity, clusters.
+        valid: held-out data. One of this and the next three at most; without any, 5 folds up to 200,000 rows, and a
+            tenth of the rows held out above.
+        valid_fraction: share of the rows to hold out; 0 for none.
+        valid_by: `time:COLUMN` holds out the latest rows, `group:COLUMN` whole groups.
+        folds: number of folds, each held out once.
+        features: columns or globs that are inputs; the default is every other column.
+        exclude: columns or globs that are no inputs.
+        weight: column of row weights.
+        key: column that identifies a row.
+        group: column that names a cluster of rows, which stay together.
         config: YAML file of arguments and settings, which those given here override.
         settings: dotted name → value, such as {"optimizer.l2": 0.1}.
 
