@@ -384,7 +384,7 @@ def test_what_shuffle_wrote_is_replaced_if_asked(written: Path) -> None:
 @pytest.mark.parametrize(
     "stop",
     [
-        "data.convert.writing.pq.ParquetWriter.write_table",
+        "data.convert.row_groups.pq.ParquetWriter.write_table",
         "outputs.output.write_text",
         "outputs.output.take_place",
         "data.convert.buckets.pa.ipc.new_stream",
