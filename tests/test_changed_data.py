@@ -23,6 +23,8 @@ from mlclf.data.parquet.decoding import decode_unit
 from mlclf.data.parquet.planning import make_plan
 from mlclf.data.storage.sources import STEADY
 from mlclf.errors import ChangedDataError
+from mlclf.jobs.calibrate import CalibrateOptions
+from mlclf.jobs.evaluate import EvaluateOptions
 from mlclf.jobs.fit import fit_steps
 from mlclf.progress import Progress
 
@@ -166,15 +168,15 @@ def test_other_jobs_notice_it_too(tmp_path: Path, run: mlclf.Run, job: str) -> N
     path = tmp_path / "a.parquet"
     write(path)
     jobs: dict[str, Callable[[], Any]] = {
-        "evaluate": lambda: run.evaluate_steps(str(path), exact=True),
+        "evaluate": lambda: run.evaluate_steps(str(path), None, EvaluateOptions(exact=True)),
         "predict": lambda: run.predict_steps(str(path), tmp_path / "scores"),
-        "calibrate": lambda: run.calibrate_steps(str(path), out=tmp_path / "thresholds.json"),
+        "calibrate": lambda: run.calibrate_steps(str(path), tmp_path / "thresholds.json", CalibrateOptions()),
         "shuffle": lambda: shuffle_steps([str(path)], tmp_path / "shuffled"),
         "split": lambda: split_steps([str(path)], tmp_path / "parts", [0.5, 0.5], "hash"),
     }
     planned = make_plan(str(path))
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("mlclf.jobs.run", "mlclf.data.convert.shuffling", "mlclf.data.convert.splitting"):
+        for module in ("mlclf.jobs.run_data", "mlclf.data.convert.shuffling", "mlclf.data.convert.splitting"):
             patch.setattr(f"{module}.make_plan", lambda *_, **__: planned)
         os.utime(path, (1, 1))
         with pytest.raises(ChangedDataError, match=message(path, ".* now at 00:00:01.000000 UTC")):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from mlclf.jobs.score_files import ScoreColumns
 
 SEVERAL = (
     "--labels", "--features", "--exclude", "--set", "--valid", "--scores", "--label-data", "--label-weights",
@@ -41,6 +44,12 @@ MemoryBudget = Annotated[
     str | None, typer.Option(metavar="BYTES", help="What joined labels may occupy (default: 512MiB).")
 ]
 
+OF_SCORES = (
+    *("thresholds", "labels", "scores", "score_kind", "label_data", "key", "weight", "label_weights", "group"),
+    *("label_names", "memory_budget"),
+)
+"""Options that go with score files, not with a run."""
+
 
 def is_run(path: str) -> bool:
     """Whether an argument is a run: a folder with `config.yaml`."""
@@ -50,7 +59,7 @@ def is_run(path: str) -> bool:
     return (Path(path) / "config.yaml").is_file()
 
 
-def refuse_with_run(**options: Any) -> None:
+def refuse_with_run(context: typer.Context) -> None:
     """Refuse options of scores where the first argument is a run.
 
     Raises:
@@ -58,9 +67,38 @@ def refuse_with_run(**options: Any) -> None:
     """
     from mlclf.errors import ConfigError
 
-    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value]
+    given = [f"--{name.replace('_', '-')}" for name in OF_SCORES if context.params.get(name)]
     if given:
         raise ConfigError(f"{', '.join(given)}: for scores only; a run knows its columns")
+
+
+def score_columns(context: typer.Context) -> ScoreColumns:
+    """What the options of a command say of the columns of score files."""
+    from mlclf.jobs.score_files import ScoreColumns
+
+    given = {name: value for name in OF_SCORES if name != "thresholds" and (value := context.params.get(name))}
+    if "label_names" in given:
+        given["label_names"] = _names_in(Path(given["label_names"]))
+    return ScoreColumns(**given | {"memory_budget": budget_bytes(given.get("memory_budget"))})
+
+
+def _names_in(path: Path) -> list[str]:
+    """The lines of a file of names.
+
+    Raises:
+        ConfigError: it cannot be read, holds no name, or one twice.
+    """
+    from mlclf.errors import ConfigError
+    from mlclf.given_files import read_given, reason_of
+
+    try:
+        names = [line for line in read_given(path).decode().splitlines() if line]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--label-names: {str(path)!r} must be a text file in UTF-8: {reason_of(error)}") from None
+    if not names or len(set(names)) < len(names):
+        found = "none" if not names else f"{next(name for name in names if names.count(name) > 1)!r} more than once"
+        raise ConfigError(f"--label-names: {str(path)!r} must hold distinct names, one in each line, found {found}")
+    return names
 
 
 def budget_bytes(text: str | None) -> int:
@@ -97,27 +135,6 @@ def types_of(pairs: list[str]) -> dict[str, str]:
         if "=" not in pair:
             raise ConfigError(f"--type must be COLUMN=TYPE, got {pair!r}")
     return dict(pair.rsplit("=", 1) for pair in pairs)
-
-
-def names_in(path: Path | None) -> list[str] | None:
-    """The lines of a file of names.
-
-    Raises:
-        ConfigError: it cannot be read, holds no name, or one twice.
-    """
-    from mlclf.errors import ConfigError
-    from mlclf.given_files import read_given, reason_of
-
-    if path is None:
-        return None
-    try:
-        names = [line for line in read_given(path).decode().splitlines() if line]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--label-names: {str(path)!r} must be a text file in UTF-8: {reason_of(error)}") from None
-    if not names or len(set(names)) < len(names):
-        found = "none" if not names else f"{next(name for name in names if names.count(name) > 1)!r} more than once"
-        raise ConfigError(f"--label-names: {str(path)!r} must hold distinct names, one in each line, found {found}")
-    return names
 
 
 def confidence_of(text: str) -> float | None:

@@ -21,17 +21,17 @@ from mlclf.cli.arguments import (
     ScoreLabels,
     Scores,
     Weight,
-    budget_bytes,
     confidence_of,
     is_run,
-    names_in,
     refuse_with_run,
+    score_columns,
 )
 from mlclf.cli.output import print_diff, print_json, print_metrics, print_text, print_thresholds, shown_job
 
 
 @app.command()
 def evaluate(
+    context: typer.Context,
     data: Annotated[list[str], typer.Argument(metavar="RUN DATA... | SCORES...", help="A run and data, or scores.")],
     out: Annotated[Path | None, typer.Option(help="File for the metrics as JSON.")] = None,
     thresholds: Annotated[Path | None, typer.Option(help="With scores: file of calibrate (default: 0.5).")] = None,
@@ -50,33 +50,16 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """Metrics of labelled data, of a run or of the scores of any model."""
+    from mlclf.jobs.evaluate import EvaluateOptions
     from mlclf.jobs.run import Run
     from mlclf.jobs.score_files import evaluate_scores_steps
 
+    asked = EvaluateOptions(by, bootstrap, exact)
     if is_run(data[0]):
-        refuse_with_run(
-            thresholds=thresholds, labels=labels, scores=scores, score_kind=score_kind, label_data=label_data,
-            key=key, weight=weight, label_weights=label_weights, label_names=label_names, memory_budget=memory_budget,
-        )  # fmt: skip
-        steps = Run.open(data[0]).evaluate_steps(data[1:], out, by=by, bootstrap=bootstrap, exact=exact)
+        refuse_with_run(context)
+        steps = Run.open(data[0]).evaluate_steps(data[1:], out, asked)
     else:
-        steps = evaluate_scores_steps(
-            data,
-            thresholds,
-            out,
-            by=by,
-            bootstrap=bootstrap,
-            exact=exact,
-            scores=scores or "score_*",
-            score_kind=score_kind,
-            labels=labels,
-            label_data=label_data or (),
-            key=key,
-            weight=weight,
-            label_weights=label_weights or (),
-            label_names=names_in(label_names),
-            memory_budget=budget_bytes(memory_budget),
-        )
+        steps = evaluate_scores_steps(data, thresholds, out, asked, score_columns(context))
     report = shown_job(steps)
     print_metrics(report, "these rows")
     if out is not None:
@@ -85,6 +68,7 @@ def evaluate(
 
 @app.command()
 def calibrate(
+    context: typer.Context,
     data: Annotated[list[str], typer.Argument(metavar="RUN DATA... | SCORES...", help="A run and data, or scores.")],
     objective: Annotated[str, typer.Option(help="What thresholds are tuned for, such as f1 or recall:0.9.")] = "f1",
     confidence: Annotated[str, typer.Option(help="What constraints hold with, or none for no claim.")] = "0.95",
@@ -108,47 +92,17 @@ def calibrate(
     debug: Debug = False,
 ) -> None:
     """Tune the threshold of every label, of a run or of the scores of any model."""
+    from mlclf.jobs.calibrate import CalibrateOptions
     from mlclf.jobs.run import Run
     from mlclf.jobs.score_files import calibrate_scores_steps
 
     level = confidence_of(confidence)
+    asked = CalibrateOptions(objective, level, across_labels, prior, unlabelled or (), prevalence)
     if is_run(data[0]):
-        refuse_with_run(
-            labels=labels, scores=scores, score_kind=score_kind, label_data=label_data, key=key, weight=weight,
-            label_weights=label_weights, group=group, label_names=label_names, memory_budget=memory_budget,
-        )  # fmt: skip
-        run = Run.open(data[0])
-        steps = run.calibrate_steps(
-            data[1:],
-            objective,
-            out,
-            confidence=level,
-            across_labels=across_labels,
-            prior=prior,
-            unlabelled=unlabelled or (),
-            prevalence=prevalence,
-        )
+        refuse_with_run(context)
+        steps = Run.open(data[0]).calibrate_steps(data[1:], out, asked)
     else:
-        steps = calibrate_scores_steps(
-            data,
-            objective,
-            out,
-            confidence=level,
-            across_labels=across_labels,
-            prior=prior,
-            unlabelled=unlabelled or (),
-            prevalence=prevalence,
-            scores=scores or "score_*",
-            score_kind=score_kind,
-            labels=labels,
-            label_data=label_data or (),
-            key=key,
-            weight=weight,
-            label_weights=label_weights or (),
-            group=group,
-            label_names=names_in(label_names),
-            memory_budget=budget_bytes(memory_budget),
-        )
+        steps = calibrate_scores_steps(data, out, asked, score_columns(context))
     print_thresholds(shown_job(steps))
     print_text(f"thresholds: {out if out is not None else Path(data[0]) / 'thresholds.json'}")
 

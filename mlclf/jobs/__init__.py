@@ -1,15 +1,15 @@
 """The public jobs: each is a function, and one with `_steps` that says how far it is.
 
-evaluate            what `evaluate` does with scored rows, whoever scored them: one pass,
-kept_rows           the rows of other data that the condition of a fit keeps
-make_tuner          the one place where jobs choose thresholds
+evaluate            metrics of scored rows, wherever these come from: one pass, and more where a ranking asks for it
+prevalence_shift    thresholds for rows in which labels are more or less frequent than in those that they are tuned on
+calibrate           thresholds tuned on scored rows, wherever these come from
+run_data            data as a run reads and scores it, and the held-out rows of its fit
 parquet_parts       parquet files of scores or decisions, one for each input file, written whole or not at all
-predict             parquet parts of scores and decisions that mirror the files they were made of
-prevalence_shift    thresholds for rows in which labels occur more or less often than in those
-run_summary         what `inspect` says of a run: what made it, what it chose, and how it does
-apply_thresholds    jobs that decide by thresholds: apply them to scores, and compare two of them
+predict             columns of scores and decisions
 run                 a fitted model that evaluates, predicts and calibrates
-score_arrays        thresholds of scores in memory: arrays, tensors and frames
-score_files         jobs on the scores of any model, in Parquet, with labels: calibrate and evaluate
+run_summary         what `inspect` says of a run: what made it, what it chose, and how it does
+score_files         the scores of any model in Parquet files: evaluate and calibrate
+score_arrays        the scores of any model in memory: calibrate
+apply_thresholds    decisions by thresholds, and how many change from one file of thresholds to another
 fit                 the job of `fit`, fresh or resumed
 """

@@ -1,4 +1,4 @@
-"""What `evaluate` does with scored rows, whoever scored them: one pass, and more where a ranking asks for it."""
+"""Evaluation of scored rows, of a run or of score files: one pass over them, and more where a ranking asks for it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -24,27 +24,44 @@ from mlclf.decisions.metrics.average_precision import Ranking
 from mlclf.decisions.metrics.bin_splits import TOLERANCE
 from mlclf.decisions.metrics.exact_ranking import LabelRows, exact_rankings
 from mlclf.decisions.metrics.refinement import MOST_PASSES, Refinement, labels_above
+from mlclf.decisions.score_files.reading import ScoredRows
 from mlclf.errors import ConfigError
+from mlclf.outputs.documents import write_document
 from mlclf.progress import Progress
 
 EXACT_BYTES = 256 << 20
-"""Of the labels that `exact` holds at a time."""
+"""Memory of the labels whose scores are sorted at a time."""
 
 MOST_EXACT_BYTES = 4 * EXACT_BYTES
-"""Of one label whose scores are sorted where splitting bins does not tell them apart."""
+"""Memory of one label whose scores are sorted where splitting bins does not tell them apart."""
+
+DOCUMENT_FIELD = "log_loss"
+"""Field that tells a document of metrics from other JSON."""
 
 _CELL_BYTES = 20
 
 
 Counted = LabelHistogram | Refinement
+Passes = Callable[[], Iterator[ScoredRows]]
+"""Called for each pass; must return all rows again."""
 
 
-class ScoredBatch(NamedTuple):
-    """Some rows: their cells, their scores [n, K] float32, and their values of the column of `by`."""
+class EvaluatedRows(Protocol):
+    """Where scored rows with labels come from: data that a run scores, or score files."""
 
-    cells: Cells
-    scores: Tensor
-    values: pa.ChunkedArray | None
+    @property
+    def plan(self) -> Plan:
+        """The files whose columns `by` may name."""
+
+    @property
+    def num_rows(self) -> int:
+        """Rows that are read, for the progress."""
+
+    def scored_rows(self, by: str | None, identified: bool) -> Iterator[ScoredRows]:
+        """All rows, read anew, with their values of the column `by`; what each is matters only if `identified`."""
+
+    def notes(self, num_rows: int) -> Iterator[Progress]:
+        """What a person should know of the rows, of which `num_rows` were evaluated."""
 
 
 @dataclass(frozen=True)
@@ -76,27 +93,83 @@ class EvaluateOptions:
 
 @dataclass(frozen=True)
 class Judged:
-    """What is judged: thresholds [K] float32 of probabilities, the decisions of scores, and the names of the labels.
+    """How scores become decisions, and what they are compared with.
 
-    For `ends_dtype` and `recalibrated_within` see `Evaluation`.
+    Attributes:
+        label_names: K names.
+        thresholds: [K] float32 of probabilities.
+        decide: scores [n, K] to decisions [n, K] bool.
+        written: thresholds [K] as the document gives them, in the scale of the scores; NaN is never positive.
+        train_prevalences: [K] float64; None compares with the prevalences of the rows themselves.
+        probabilities: scores as they are read to those that are judged; None where they are probabilities.
+        ends_dtype, recalibrated_within: see `Evaluation`.
     """
 
+    label_names: list[str]
     thresholds: Tensor
     decide: Callable[[Tensor], Tensor]
-    label_names: list[str]
+    written: Tensor
+    train_prevalences: Tensor | None = None
+    probabilities: Callable[[Tensor], Tensor] | None = None
     ends_dtype: torch.dtype = torch.float32
     recalibrated_within: float = math.inf
 
-    def kept(self) -> dict[str, Any]:
-        """What an evaluation is told of the scores."""
-        return {
-            "decide": self.decide,
-            "ends_dtype": self.ends_dtype,
-            "recalibrated_within": self.recalibrated_within,
-        }
+
+def evaluate_steps(
+    rows: EvaluatedRows, judged: Judged, asked: EvaluateOptions, out: str | Path | None
+) -> Generator[Progress, None, dict[str, Any]]:
+    """Evaluate rows, yielding progress; returns the document of `metrics.json`, which is written to `out`.
+
+    The first pass counts everything. Where binning leaves an interval of AUROC or average precision wider than 1e-4,
+    further passes refine the bins that matter; with `exact` those of labels collect the scores of some at a time
+    instead, and only what pools all cells is refined.
+
+    Raises:
+        ConfigError: a file has no column `by`, or one whose values cannot be compared.
+    """
+    _check_column(rows.plan, asked.by)
+    passes = partial(rows.scored_rows, asked.by, bool(asked.bootstrap))
+    told: dict[str, Any] = {
+        "decide": judged.decide,
+        "ends_dtype": judged.ends_dtype,
+        "recalibrated_within": judged.recalibrated_within,
+    }
+    evaluation = Evaluation(judged.thresholds, replicates=asked.bootstrap, **told)
+    sliced = None if asked.by is None else SlicedEvaluation(asked.by, judged.thresholds, **told)
+    done = 0
+    for batch in passes():
+        scores = batch.scores if judged.probabilities is None else judged.probabilities(batch.scores)
+        evaluation.update_cells(batch.cells, scores)
+        if sliced is not None:
+            assert batch.carried is not None
+            sliced.update(batch.carried, batch.cells, scores)
+        done += len(batch.cells)
+        yield Progress("evaluate", done, rows.num_rows)
+    every = range(evaluation.histogram.num_labels)
+    exact = (yield from _exactly(passes, every, done, _columns_of)) if asked.exact else None
+    yield from _refined(passes, evaluation, exact, rows.num_rows)
+    yield from rows.notes(int(evaluation.rows.rows))
+    report = _report(evaluation, sliced, judged)
+    if out is not None:
+        write_document(out, report, DOCUMENT_FIELD)
+    return report
 
 
-def check_column(plan: Plan, name: str | None) -> None:
+def _report(evaluation: Evaluation, sliced: SlicedEvaluation | None, judged: Judged) -> dict[str, Any]:
+    prevalences, losses = judged.train_prevalences, evaluation.losses
+    if prevalences is None:
+        prevalences = (losses.positives + 0.5) / (losses.weights + 1)
+    report = evaluation.report(judged.label_names, prevalences)
+    if sliced is not None:
+        report |= sliced.report(judged.label_names, prevalences)
+    if judged.train_prevalences is None:
+        report["gain_baseline"] = "prevalences of these rows"
+    for entry, cut in zip(report["labels"].values(), judged.written.tolist(), strict=True):
+        entry["threshold"] = None if math.isnan(cut) else cut
+    return report
+
+
+def _check_column(plan: Plan, name: str | None) -> None:
     """Refuse a column of `by` that a file lacks, or whose values cannot be compared.
 
     Raises:
@@ -112,40 +185,8 @@ def check_column(plan: Plan, name: str | None) -> None:
             )
 
 
-def evaluation_steps(
-    passes: Callable[[], Iterator[ScoredBatch]], judged: Judged, options: EvaluateOptions, total: int
-) -> Generator[Progress, None, tuple[Evaluation, SlicedEvaluation | None]]:
-    """Evaluate rows, yielding progress; returns the evaluation of all and, with `by`, of the values.
-
-    The first pass counts everything. Where binning leaves an interval of AUROC or average precision wider than 1e-4,
-    further passes refine the bins that matter; with `exact` those of labels collect the scores of some at a time
-    instead, and only what pools all cells is refined.
-
-    Args:
-        passes: called for each pass; must return all rows again.
-        judged, options: what is asked.
-        total: rows, for the progress.
-    """
-    evaluation = Evaluation(judged.thresholds, replicates=options.bootstrap, **judged.kept())
-    sliced = None
-    if options.by is not None:
-        sliced = SlicedEvaluation(options.by, judged.thresholds, **judged.kept())
-    done = 0
-    for batch in passes():
-        evaluation.update_cells(batch.cells, batch.scores)
-        if sliced is not None:
-            assert batch.values is not None
-            sliced.update(batch.values, batch.cells, batch.scores)
-        done += len(batch.cells)
-        yield Progress("evaluate", done, total)
-    every = range(evaluation.histogram.num_labels)
-    exact = (yield from _exactly(passes, every, done, _columns_of)) if options.exact else None
-    yield from _refined(passes, evaluation, exact, total)
-    return evaluation, sliced
-
-
 def _refined(
-    passes: Callable[[], Iterator[ScoredBatch]], evaluation: Evaluation, exact: Ranking | None, total: int
+    passes: Passes, evaluation: Evaluation, exact: Ranking | None, total: int
 ) -> Generator[Progress, None, None]:
     """Refine bins until every interval is narrow: those of the labels, unless exact, and of all cells pooled.
 
@@ -205,7 +246,7 @@ def _pooled(
 
 
 def _exactly(
-    passes: Callable[[], Iterator[ScoredBatch]],
+    passes: Passes,
     labels: Sequence[int],
     rows: int,
     columns_of: Callable[[Cells, Sequence[int]], tuple[Any, ...]],

@@ -15,10 +15,9 @@ from mlclf.decisions.cells.cells import Cells, row_identities, value_identities,
 from mlclf.decisions.cells.in_memory import columns_of, in_order
 from mlclf.decisions.score_files.columns import LOGIT, PROBABILITY, file_logits
 from mlclf.decisions.score_files.file_thresholds import in_file_scale
-from mlclf.decisions.thresholds.objectives import parse_objective
 from mlclf.decisions.thresholds.thresholds import Thresholds
 from mlclf.errors import ConfigError, DataError
-from mlclf.jobs.make_tuner import DEFAULT_CONFIDENCE, make_tuner
+from mlclf.jobs.calibrate import DEFAULT_CONFIDENCE, CalibrateOptions
 
 PIECE_CELLS = 1 << 22
 
@@ -86,11 +85,8 @@ def tune_thresholds(
                 f"{what} must have the shape {list(wanted)} that goes with the scores, got {list(found.shape)}"
             )
     mass = _cell_weights(_numbers(weights, "weights"), _numbers(label_weights, "label_weights"), num_rows)
-    tuner = make_tuner(
-        parse_objective(objective),
+    tuner = CalibrateOptions(objective, confidence, across_labels).tuner(
         num_labels,
-        confidence=confidence,
-        across_labels=across_labels,
         prior=None if prior is None else _as_probabilities(_numbers(prior, "prior"), score_kind),
         method=method,
         clustered=groups is not None,

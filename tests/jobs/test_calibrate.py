@@ -15,8 +15,8 @@ from made_tables import document, plain_table, with_column, write
 import mlclf
 from mlclf import Run
 from mlclf.errors import ConfigError, DataError
-from mlclf.jobs.score_files import calibrate_scores_steps
-from mlclf.progress import drain
+from mlclf.jobs.calibrate import CalibrateOptions
+from mlclf.jobs.score_files import calibrate_scores
 
 ROWS = 2000
 
@@ -52,7 +52,7 @@ def f1_at(scores: np.ndarray, truth: np.ndarray, cut: float) -> float:
 
 
 def calibrated(data: Any, out: Path, objective: str = "f1", **options: Any) -> dict[str, Any]:
-    return drain(calibrate_scores_steps(data, objective, out, **options))
+    return calibrate_scores(data, objective, out, **options)
 
 
 # ── of a run ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -106,7 +106,7 @@ def test_no_confidence_is_claimed_on_rows_that_chose_in_the_fit(tmp_path: Path) 
     )
     for data, claimed in (([names[1]], None), ([copied], None), ([names[2], names[1]], None), ([names[2]], 0.95)):
         for objective in ("precision:0.8", "recall:0.8", "fpr:0.1", "f1"):
-            steps = run.calibrate_steps(data, objective, tmp_path / "t.json")
+            steps = run.calibrate_steps(data, tmp_path / "t.json", CalibrateOptions(objective))
             notes = [step.note for step in steps if step.note]
             is_constraint = objective != "f1"
             assert document(tmp_path / "t.json")["confidence"] == (claimed if is_constraint else None)

@@ -21,6 +21,7 @@ import mlclf
 from mlclf import Run
 from mlclf.data.parquet.shards import FooterCache
 from mlclf.errors import ConfigError, FullDiskError
+from mlclf.jobs.calibrate import CalibrateOptions
 from mlclf.outputs.listing import Inventory, Listing
 
 QUICK: dict[str, Any] = {"optimizer.l2": 0.1}
@@ -148,7 +149,7 @@ def test_a_run_of_an_earlier_release_opens_and_is_not_replaced(fitted: Any, tmp_
 def test_a_second_calibration_of_a_run_is_refused(fitted: Any, tmp_path: Path) -> None:
     shutil.copytree(fitted.run, tmp_path / "run")
     run = Run.open(tmp_path / "run")
-    steps = run.calibrate_steps([fitted.test], "f1")
+    steps = run.calibrate_steps([fitted.test], None, CalibrateOptions())
     next(steps)
     with pytest.raises(
         ConfigError, match=rf"run: another job \(calibrate, process {os.getpid()}\) is writing there; wait"
