@@ -126,16 +126,7 @@ def apply(
 
     if len(data) < 2:
         raise ConfigError("apply needs scores and a file of thresholds: mlclf apply SCORES... THRESHOLDS --out DIR")
-    steps = apply_thresholds_steps(
-        data[:-1],
-        data[-1],
-        out,
-        scores=scores or "score_*",
-        score_kind=score_kind,
-        key=key,
-        resume=resume,
-        overwrite=overwrite,
-    )
+    steps = apply_thresholds_steps(data[:-1], data[-1], out, scores or "score_*", score_kind, key, resume, overwrite)
     print_text(f"decisions: {shown_job(steps)}")
 
 
@@ -152,7 +143,7 @@ def diff(
     """How many decisions change from one file of thresholds to another."""
     from mlclf.jobs.apply_thresholds import diff_thresholds_steps
 
-    document = shown_job(diff_thresholds_steps(a, b, data, scores=scores or "score_*", score_kind=score_kind))
+    document = shown_job(diff_thresholds_steps(a, b, data, scores or "score_*", score_kind))
     if as_json:
         print_json(document)
     else:

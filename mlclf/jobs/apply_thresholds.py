@@ -25,6 +25,7 @@ from mlclf.errors import ConfigError
 from mlclf.files import sha256_of
 from mlclf.jobs.parquet_parts import Parts, empty_keys
 from mlclf.jobs.predict import WIDE_LABELS
+from mlclf.messages import some_of
 from mlclf.names import Names, names_of
 from mlclf.outputs.output import claimed
 from mlclf.progress import Progress, drain
@@ -34,12 +35,7 @@ DIFF_VERSION = 1
 BEST_ROWS = 8192
 
 
-def apply_thresholds(data: Names, thresholds: str | Path, out: str | Path, **options: Any) -> Path:
-    """Decide by thresholds and write Parquet parts that mirror the scores'; see `apply_thresholds_steps`."""
-    return drain(apply_thresholds_steps(data, thresholds, out, **options))
-
-
-def apply_thresholds_steps(
+def apply_thresholds(
     data: Names,
     thresholds: str | Path,
     out: str | Path,
@@ -49,8 +45,8 @@ def apply_thresholds_steps(
     key: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
-) -> Generator[Progress, None, Path]:
-    """Decide by thresholds, yielding progress; returns the folder.
+) -> Path:
+    """Decide by thresholds, write Parquet parts that mirror the files of scores, and return their folder.
 
     A decision is ``score >= threshold``, both float32. Up to 1,000 labels there is a column `decision_<label>` for
     each, above, and where scores are lists, one list of the labels decided on, `decided_labels`, by falling score.
@@ -64,11 +60,26 @@ def apply_thresholds_steps(
         scores: columns or globs, or one column of lists.
         score_kind: probability or logit; None where the files or the thresholds say it.
         key: a column to carry along; None carries all that are no scores, decisions or labels.
-        resume, overwrite: what to do with parts that are there.
+        resume: keep the parts that are there and write the others.
+        overwrite: replace the decisions that are there.
 
     Raises:
-        ConfigError, DataError: an argument or the data is not what it has to be.
+        ConfigError, DataError: a column is missing, a score is none, or the thresholds are of other labels.
     """
+    return drain(apply_thresholds_steps(data, thresholds, out, scores, score_kind, key, resume, overwrite))
+
+
+def apply_thresholds_steps(
+    data: Names,
+    thresholds: str | Path,
+    out: str | Path,
+    scores: Names,
+    score_kind: str | None,
+    key: str | None,
+    resume: bool,
+    overwrite: bool,
+) -> Generator[Progress, None, Path]:
+    """The job of `apply_thresholds`, yielding progress; returns the folder."""
     data = names_of(data)
     with claimed(out, "apply", arguments=data, resume=resume, overwrite=overwrite, resumable=True) as output:
         plan = make_plan(data)
@@ -209,15 +220,10 @@ def _with_decisions(
 # ── diff ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def diff_thresholds(a: str | Path, b: str | Path, data: Names, **options: Any) -> dict[str, Any]:
-    """How many decisions change from thresholds `a` to `b`; see `diff_thresholds_steps`."""
-    return drain(diff_thresholds_steps(a, b, data, **options))
-
-
-def diff_thresholds_steps(
+def diff_thresholds(
     a: str | Path, b: str | Path, data: Names, *, scores: Names = "score_*", score_kind: str | None = None
-) -> Generator[Progress, None, dict[str, Any]]:
-    """How many decisions change from thresholds `a` to `b`, yielding progress; returns a document.
+) -> dict[str, Any]:
+    """How many decisions change from thresholds `a` to thresholds `b`.
 
     Args:
         a, b: files of `calibrate`; labels that only one of them has are named, the others compared.
@@ -230,8 +236,15 @@ def diff_thresholds_steps(
         `only_in_b`, and for each of the `labels` `thresholds`, `on_to_off`, `off_to_on` and `share` (of the rows).
 
     Raises:
-        ConfigError, DataError: an argument or the data is not what it has to be.
+        ConfigError, DataError: a column is missing, a score is none, or the thresholds have no label in common.
     """
+    return drain(diff_thresholds_steps(a, b, data, scores, score_kind))
+
+
+def diff_thresholds_steps(
+    a: str | Path, b: str | Path, data: Names, scores: Names, score_kind: str | None
+) -> Generator[Progress, None, dict[str, Any]]:
+    """The job of `diff_thresholds`, yielding progress; returns the document."""
     first, second = Path(a), Path(b)
     theirs = [described(path)[1] for path in (first, second)]
     plan = make_plan(names_of(data))
@@ -283,8 +296,9 @@ def _of_labels(scored: Scored, wanted: Sequence[str]) -> Scored:
         return scored
     missing = [name for name in wanted if name not in set(scored.label_names)]
     if missing:
-        shown = ", ".join(map(repr, missing[:5])) + (f" and {len(missing) - 5:,} more" if len(missing) > 5 else "")
-        raise ConfigError(f"the scores must be of all labels that both thresholds have, found no score of {shown}")
+        raise ConfigError(
+            f"the scores must be of all labels that both thresholds have, found no score of {some_of(missing, 5)}"
+        )
     return scored.of(wanted)
 
 
