@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     this_month = write_scores(inputs, models, parts / "this_month", out / "scores" / "this_month.parquet")
     test = write_scores(inputs, models, test_rows, out / "scores" / "test.parquet")
 
-    # ── calibrate: this month's thresholds, drawn to last month's; and precision that holds with confidence ────────
+    # ── calibrate: this month's thresholds, shrunk toward last month's; and precision that holds with confidence ───
     kind = {"score_kind": "probability"}
     old, new, strict = out / "last_month.json", out / "thresholds.json", out / "precision.json"
     mlclf.calibrate_scores(last_month, objective, old, **kind)
