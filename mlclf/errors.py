@@ -7,7 +7,7 @@ from mlclf.messages import safe, shortened
 
 
 class MlclfError(Exception):
-    """A problem that the user can mend; the command line prints it as one block and exits with `exit_code`."""
+    """Base of all errors that a user can fix; the command line prints the message and exits with `exit_code`."""
 
     exit_code = 2
 
@@ -17,7 +17,7 @@ class MlclfError(Exception):
 
 
 class DataError(MlclfError):
-    """The data is not what it has to be."""
+    """The data cannot be used: missing, malformed, or not what the columns, labels or the run require."""
 
 
 class CorruptDataError(DataError):
@@ -33,7 +33,7 @@ class ChangedDataError(DataError):
 
 
 class ConfigError(MlclfError):
-    """An argument or a setting is not what it has to be."""
+    """An argument or a setting is unknown, out of range, or contradicts another."""
 
 
 class RunError(MlclfError):
@@ -45,7 +45,7 @@ class CheckpointError(RunError):
 
 
 class TrainingError(MlclfError):
-    """Training met a number that is not finite."""
+    """Training stopped at a loss or an input that is not finite."""
 
     exit_code = 1
 

@@ -40,9 +40,7 @@ Group = Annotated[str | None, typer.Option(help="With scores: column that names 
 LabelNames = Annotated[
     Path | None, typer.Option(metavar="FILE", help="With lists of scores: names of the labels, one in each line.")
 ]
-MemoryBudget = Annotated[
-    str | None, typer.Option(metavar="BYTES", help="What joined labels may occupy (default: 512MiB).")
-]
+MemoryBudget = Annotated[str | None, typer.Option(metavar="BYTES", help="Memory for joined labels (default: 512MiB).")]
 
 OF_SCORES = (
     *("thresholds", "labels", "scores", "score_kind", "label_data", "key", "weight", "label_weights", "group"),

@@ -71,7 +71,7 @@ def predict(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the scores in --out.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Scores and decisions of every row, as Parquet."""
+    """Score and decide every row; writes Parquet."""
     from mlclf.jobs.run import Run
 
     folder = shown_job(Run.open(run).predict_steps(data, out, top, resume=resume, overwrite=overwrite))
@@ -85,7 +85,7 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     debug: Debug = False,
 ) -> None:
-    """What is in the data, and what would be made of it; or what made a run."""
+    """Describe data: files, columns and their roles, labels, memory of a fit; or a run: what made it, how it does."""
     if is_run(data[0]):
         _inspect_run(data, labels or (), as_json)
         return
@@ -132,7 +132,7 @@ def convert(
     names: Annotated[
         str | None, typer.Option(metavar="COL,COL,...", help="CSV without a header: the names of its columns.")
     ] = None,
-    no_quotes: Annotated[bool, typer.Option("--no-quotes", help="CSV: a double quote is a letter.")] = False,
+    no_quotes: Annotated[bool, typer.Option("--no-quotes", help="CSV: double quotes have no special meaning.")] = False,
     delimiter: Annotated[
         str | None, typer.Option(help="CSV: between values, such as ';', tab or pipe (default: found).")
     ] = None,
@@ -148,7 +148,7 @@ def convert(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Write files of other formats as Parquet: sparse text, ARFF, CSV, Arrow, and Parquet as pandas writes it."""
+    """Convert files to Parquet: libsvm, XMC text, ARFF, CSV, TSV, Arrow, and Parquet as pandas writes it."""
     from mlclf.data.convert.conversion import convert_steps
 
     columns = None if names is None else names.split(",")
@@ -203,7 +203,7 @@ def shuffle(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Write the rows anew in random order, in row groups that are read fast and have checksums."""
+    """Write the rows in random order, in row groups that are read fast and have checksums."""
     from mlclf.data.convert.shuffling import shuffle_steps
 
     budget = budget_bytes(memory_budget)
@@ -217,7 +217,7 @@ def demo(
     out: Annotated[Path | None, typer.Option(help="Folder for the data, the run and the scores.")] = None,
     debug: Debug = False,
 ) -> None:
-    """Make data with a known answer, fit, evaluate and predict it, and compare with the best possible."""
+    """Make data from a known model, fit it, and compare AUROC with the best that any model could reach."""
     from mlclf.demo.job import demo_steps, demo_table, next_steps
 
     result = shown_job(demo_steps(out or Path("mlclf-demo")))

@@ -49,7 +49,7 @@ def evaluate(
     exact: Annotated[bool, typer.Option("--exact", help="AUROC and average precision from sorted scores.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Metrics of labelled data, of a run or of the scores of any model."""
+    """Measure a run, or the scores of any model, on labelled data."""
     from mlclf.jobs.evaluate import EvaluateOptions
     from mlclf.jobs.run import Run
     from mlclf.jobs.score_files import evaluate_scores_steps
@@ -71,7 +71,7 @@ def calibrate(
     context: typer.Context,
     data: Annotated[list[str], typer.Argument(metavar="RUN DATA... | SCORES...", help="A run and data, or scores.")],
     objective: Annotated[str, typer.Option(help="What thresholds are tuned for, such as f1 or recall:0.9.")] = "f1",
-    confidence: Annotated[str, typer.Option(help="What constraints hold with, or none for no claim.")] = "0.95",
+    confidence: Annotated[str, typer.Option(help="Confidence of constraints, or none for no claim.")] = "0.95",
     across_labels: Annotated[str | None, typer.Option(help="fdr: constraints hold for a set of labels.")] = None,
     prior: Annotated[Path | None, typer.Option(help="Earlier thresholds, toward which these are shrunk.")] = None,
     unlabelled: Annotated[
@@ -120,7 +120,7 @@ def apply(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the decisions in --out.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Decisions of every row by thresholds, as Parquet."""
+    """Decide every row by a file of thresholds; writes Parquet."""
     from mlclf.errors import ConfigError
     from mlclf.jobs.apply_thresholds import apply_thresholds_steps
 
@@ -140,7 +140,7 @@ def diff(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     debug: Debug = False,
 ) -> None:
-    """How many decisions change from one file of thresholds to another."""
+    """Count the decisions that change from one file of thresholds to another."""
     from mlclf.jobs.apply_thresholds import diff_thresholds_steps
 
     document = shown_job(diff_thresholds_steps(a, b, data, scores or "score_*", score_kind))

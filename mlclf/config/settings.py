@@ -69,7 +69,7 @@ class Features(Section):
 
     standardize: bool = Field(default=True, description="scale numeric and embedding columns to mean 0 and deviation 1")
     knots: Literal["auto", "none"] = Field(
-        default="auto", description="auto: numeric columns in memory may bend, if the exact solver finds that it pays"
+        default="auto", description="auto: linear splines for numeric columns in memory, kept where held-out rows gain"
     )
     roles: dict[str, Role] = Field(default={}, description="column name or glob -> role, where the one found is wrong")
     vocabulary_levels: Count = Field(

@@ -18,7 +18,7 @@ ON_HOST = ("rows", "groups")
 
 @dataclass
 class Batch:
-    """B rows of inputs and labels.
+    """A batch of B rows: inputs, labels and weights.
 
     Attributes:
         dense: [B, D] float32, numeric inputs after scaling, missing ones 0 (the mean).
@@ -65,7 +65,7 @@ class Batch:
         return replace(self, **moved)
 
     def record_stream(self, stream: torch.Stream) -> None:
-        """Keep the memory of the tensors until a stream has done what it was asked so far."""
+        """Keep the memory of the tensors until the work queued on a CUDA stream is done."""
         for name, value in vars(self).items():
             if isinstance(value, Tensor) and name not in ON_HOST:
                 value.record_stream(stream)

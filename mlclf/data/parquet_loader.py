@@ -39,7 +39,7 @@ from mlclf.names import Names, names_of
 
 @dataclass(frozen=True)
 class FittedFeatures:
-    """What one pass over training data found, for other loaders of the same columns.
+    """Roles, scales and vocabularies fitted on training data, with which other loaders encode the same columns.
 
     Attributes:
         schema: roles of the columns.
@@ -176,12 +176,12 @@ class ParquetLoader:
 
     @property
     def num_rows(self) -> int:
-        """Rows of an epoch, of all ranks."""
+        """Rows of an epoch, over all ranks."""
         return self._stream.num_rows
 
     @property
     def num_bytes(self) -> int:
-        """The bound on the memory that the pool and decoding take."""
+        """Upper bound of the memory of pool and decoding, in bytes."""
         return self._stream.shape.num_bytes
 
     def __len__(self) -> int:
@@ -197,7 +197,7 @@ class ParquetLoader:
         self._stream.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the loader is: a few integers, which any number of threads and ranks can go on from."""
+        """Return the position in the epoch: a few integers, from which any number of threads and ranks can go on."""
         return self._stream.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -63,7 +63,8 @@ def fit(
         settings: dotted name → value, such as {"optimizer.l2": 0.1}.
 
     Raises:
-        ConfigError, DataError: an argument or the data is not what it has to be; nothing is written.
+        ConfigError: an argument or a setting is unknown, out of range, or contradicts another.
+        DataError: the data cannot be used. In both cases nothing is written.
     """
     arguments = {
         "train": names_of(data) or None,

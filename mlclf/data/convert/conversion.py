@@ -73,12 +73,13 @@ def convert(
     overwrite: bool = False,
     memory_budget: int | None = None,
 ) -> Converted:
-    """Write the rows of files, in their order, as Parquet files in `out`, which appears whole or stays as it was.
+    """Convert files of other formats to Parquet files in `out`, with their rows in order.
 
     Sparse rows become list columns `indices` (int32, from 0) and `values` (float32). Labels of ARFF become `label_*`
     columns (uint8 where they are 0 and 1), those of XMC text and of multi-label libsvm one list column `labels` of the
     ids as text, that of single-label libsvm a column `label` (float64). The files' metadata holds the source's format
-    and the names of labels. Memory holds a block of a file and a row group, whatever the size of the files.
+    and the names of labels. `out` appears whole, or stays as it was. Memory holds a block of a file and a row group,
+    whatever the size of the files.
 
     Args:
         files: files of one format; .gz, .bz2, .zst and .lz4 are unpacked (but for Parquet, and CSV's error lines).
