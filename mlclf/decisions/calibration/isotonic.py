@@ -1,4 +1,4 @@
-"""Isotonic calibration: the best curve that does not fall, by pooling adjacent violators, joined into a line."""
+"""Isotonic calibration: the best curve that does not fall, by SciPy, its steps joined into a line."""
 
 from __future__ import annotations
 
@@ -34,10 +34,14 @@ def fit_isotonic(centres: Tensor, positives: Tensor, negatives: Tensor) -> Knots
     Args:
         centres, positives, negatives: [k, C] float64; a place without rows does not count.
     """
-    pools = _pooled(positives.numpy(), (positives + negatives).numpy(), centres.numpy())
-    count = torch.from_numpy(pools.top + 1).clamp_min(1)
+    totals = (positives + negatives).numpy()
+    sums = np.stack([positives.numpy(), totals, totals * centres.numpy()])
+    pools = [_pooled(sums[:, label, totals[label] > 0]) for label in range(len(totals))]
+    count = torch.tensor([pool.shape[1] for pool in pools], dtype=torch.int64).clamp_min(1)
     width = int(count.max()) if len(count) else 1
-    p, n, z = (torch.from_numpy(values[:, :width]) for values in (pools.positives, pools.totals, pools.moments))
+    p, n, z = padded = torch.zeros(3, len(count), width, dtype=torch.float64)
+    for label, pool in enumerate(pools):
+        padded[:, label, : pool.shape[1]] = torch.from_numpy(pool)
     used = torch.arange(width) < count[:, None]
     logits = torch.where(used, (z / n).nan_to_num(), torch.inf)
     odds = torch.logit(_smoothed(p, n, used))
@@ -54,33 +58,17 @@ def _smoothed(positives: Tensor, totals: Tensor, used: Tensor) -> Tensor:
     return torch.where(share >= 1, torch.maximum(laplace, before), share)
 
 
-class _Pools(NamedTuple):
-    """Sums of the pools of k labels, [k, C] each, used up to and with `top` [k]."""
+def _pooled(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sums [3, J] of the pools of one label, from those [3, C] of its places: positives, rows, and rows × logit."""
+    from scipy.optimize import isotonic_regression  # here, since it loads slowly and only some calibrations need it
 
-    positives: NDArray[np.float64]
-    totals: NDArray[np.float64]
-    moments: NDArray[np.float64]
-    top: NDArray[np.int64]
-
-
-def _pooled(positives: NDArray[np.float64], totals: NDArray[np.float64], centres: NDArray[np.float64]) -> _Pools:
-    """Pool adjacent violators, place by place for all labels at once; each label has its stack of pools."""
-    p, n, z = np.zeros((3, *totals.shape))
-    top = np.full(len(totals), -1)
-    for place in np.flatnonzero((totals > 0).any(0)):
-        rows = np.flatnonzero(totals[:, place] > 0)
-        top[rows] += 1
-        p[rows, top[rows]], n[rows, top[rows]] = positives[rows, place], totals[rows, place]
-        z[rows, top[rows]] = totals[rows, place] * centres[rows, place]
-        while len(rows := rows[top[rows] > 0]):
-            t = top[rows]
-            falls = p[rows, t - 1] * n[rows, t] >= p[rows, t] * n[rows, t - 1]
-            rows, t = rows[falls], t[falls]
-            for sums in (p, n, z):
-                sums[rows, t - 1] += sums[rows, t]
-                sums[rows, t] = 0
-            top[rows] -= 1
-    return _Pools(p, n, z, top)
+    starts = isotonic_regression(sums[0] / sums[1], weights=sums[1]).blocks[:-1] if sums.size else []
+    while len(starts) < sums.shape[1]:
+        sums = np.add.reduceat(sums, starts, axis=1)
+        # Pools of equal shares are one, though SciPy's means of them may differ by rounding.
+        rises = sums[0, :-1] * sums[1, 1:] < sums[0, 1:] * sums[1, :-1]
+        starts = np.flatnonzero(np.append(True, rises))
+    return sums
 
 
 def apply_knots(knots: Knots, logits: Tensor) -> Tensor:
