@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -40,26 +41,27 @@ def command_lines() -> Iterator[str]:
     for name, command in group.commands.items():
         arguments = [one for one in command.params if not one.opts[0].startswith("-")]
         options = [one for one in command.params if one.opts[0].startswith("-")]
-        usage = " ".join(one.metavar or one.name.upper() for one in arguments)
+        needed = [f"{one.opts[0]} {value_name(one)}" for one in options if one.required]
+        usage = " ".join([*(one.metavar or one.name.upper() for one in arguments), *needed])
         yield f"## mlclf {name} {{ #{name} }}\n\n{command.help}\n\n```text\nmlclf {name} {usage} [OPTIONS]\n```\n"
         yield "| argument or option | meaning | default |\n|---|---|---|"
         for one in arguments:
             yield table_row(f"`{one.metavar or one.name.upper()}`", one.help, "")
         for one in options:
             is_plain = one.is_flag or one.default is None
-            value = "" if one.is_flag else " " + (one.metavar or value_name(one))
+            value = "" if one.is_flag else " " + value_name(one)
             yield table_row(
                 f"`{one.opts[0]}{value}`",
-                one.help + ("" if not one.multiple else " Repeatable."),
+                one.help + (" Takes several." if one.multiple else ""),
                 "" if is_plain else f"`{one.default}`",
             )
         yield ""
 
 
 def value_name(option: Any) -> str:
-    """What stands for the value of an option: its type."""
+    """What stands for the value of an option: its own word, or its type."""
     kind = option.type_descriptor.annotation
-    return {int: "INTEGER", float: "NUMBER"}.get(kind, "TEXT" if kind is str else "PATH")
+    return option.metavar or {int: "INTEGER", float: "NUMBER", Path: "PATH"}.get(kind, "TEXT")
 
 
 def setting_lines() -> Iterator[str]:
