@@ -1,4 +1,4 @@
-"""Files, folders, globs and URIs → a list of sources, each file once."""
+"""Which files the data arguments name: files, folders, globs and URIs become a list of sources, each file once."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from urllib.parse import unquote
 import pyarrow.fs as pafs
 
 from mlclf.addresses import without_credentials
-from mlclf.data.storage.chosen_files import ChosenFiles, is_hidden, refuse_table_around
-from mlclf.data.storage.local_folders import entries_below
+from mlclf.data.storage.folders import ChosenFiles, entries_below, is_hidden, refuse_table_around
+from mlclf.data.storage.retries import text_of_fault
 from mlclf.data.storage.sources import LEAST_BYTES, Source
-from mlclf.data.storage.uris import name_of, open_remote
+from mlclf.data.storage.uris import open_remote
 from mlclf.errors import DataError, RemoteError
 from mlclf.given_files import is_folder, problem_of
 from mlclf.messages import listed, quoted, some_of
@@ -41,11 +41,11 @@ def find_sources(arguments: Sequence[str]) -> tuple[list[Source], list[str]]:
     problems: list[DataError] = []
     for argument in arguments:
         try:
-            resolved = _resolve(os.fspath(argument), warnings, looked_at)
+            resolved = _sources_of(os.fspath(argument), warnings, looked_at)
         except DataError as error:
             problems.append(error)
             continue
-        for source in resolved:
+        for source in sorted(resolved, key=lambda source: os.fsencode(source.path)):
             identity = (source.filesystem.type_name, _identity(source))
             if identity in seen:
                 warnings.append(f"{source.name} was given more than once; it is read once")
@@ -79,11 +79,11 @@ def _with_own_outputs(sources: Sequence[Source]) -> list[Source]:
     return result
 
 
-def _resolve(argument: str, warnings: list[str], seen: set[Path]) -> list[Source]:
+def _sources_of(argument: str, warnings: list[str], seen: set[Path]) -> list[Source]:
     """The files of one argument; `seen` are folders that are of no table format."""
     is_file_uri = argument.startswith("file://")
     if "://" in argument and not is_file_uri:
-        return _resolve_uri(argument, warnings)
+        return _at_uri(argument, warnings)
     path = unquote(argument.removeprefix("file://").removeprefix("localhost")) if is_file_uri else argument
     settle_before_reading(path)
     others = [match for match in glob(path, recursive=True) if match != path] if has_magic(path) else []  # noqa: PTH207
@@ -95,25 +95,29 @@ def _resolve(argument: str, warnings: list[str], seen: set[Path]) -> list[Source
                 f"{quoted(escape(path))} is the file alone"
             )
             others.append(path)
-        return _resolve_glob(path, others, warnings, seen)
+        return _matching(path, others, warnings, seen)
     refuse_table_around(path, seen)
     if is_folder(path):
         chosen = ChosenFiles(argument)
-        sources = _below(path, chosen, warnings)
-        if not sources:
-            raise DataError(chosen.nothing())
-        warnings += chosen.warnings()
-        return sources
+        return _some(_below(path, chosen, warnings), chosen, warnings)
     problem = problem_of(path)
     if problem is not None:
         raise DataError(f"{argument}: {problem}")
     return [_local_file(path)]
 
 
-def _resolve_glob(pattern: str, matches: Sequence[str], warnings: list[str], seen: set[Path]) -> list[Source]:
+def _some(sources: list[Source], chosen: ChosenFiles, warnings: list[str]) -> list[Source]:
+    """The files of a folder, if there are any."""
+    if not sources:
+        raise DataError(chosen.nothing())
+    warnings += chosen.warnings()
+    return sources
+
+
+def _matching(pattern: str, matches: Sequence[str], warnings: list[str], seen: set[Path]) -> list[Source]:
     """Files that a pattern matches and those in the folders that it matches; hidden names only if it names them."""
     base = _without_magic(pattern)
-    asked = any(is_hidden(part) for part in pattern[len(base) :].split("/"))
+    asked = is_hidden(pattern[len(base) :])
     found: dict[str, Source] = {}
     problems: list[str] = []
     passed_over = ChosenFiles(pattern)
@@ -123,14 +127,14 @@ def _resolve_glob(pattern: str, matches: Sequence[str], warnings: list[str], see
             problems.append(f"{match}: {problem}")
             continue
         below = match[len(base) :].strip("/")
-        if not asked and any(is_hidden(part) for part in below.split("/")):
+        if not asked and is_hidden(below):
             passed_over.takes(below)
             continue
         refuse_table_around(match, seen)
         chosen = ChosenFiles(match)
         for source in _below(match, chosen, warnings) if is_folder(match) else [_local_file(match)]:
             relative = source.path[len(base) :].lstrip("/")
-            if asked or not any(is_hidden(part) for part in relative.split("/")):
+            if asked or not is_hidden(relative):
                 partition = _partition_of(source.path, relative.count("/"))
                 found[source.path] = replace(source, relative=relative, partition=partition)
         warnings += chosen.warnings()
@@ -141,7 +145,7 @@ def _resolve_glob(pattern: str, matches: Sequence[str], warnings: list[str], see
         raise DataError(
             f"no Parquet file matches {pattern!r}; check the pattern, and quote it so that the shell leaves it"
         )
-    return sorted(found.values(), key=lambda source: os.fsencode(source.path))
+    return list(found.values())
 
 
 def _without_magic(pattern: str) -> str:
@@ -161,7 +165,7 @@ def _local_file(path: str) -> Source:
     return Source(path, path, Path(path).name, pafs.LocalFileSystem(), status.st_size, partition, version)
 
 
-def _resolve_uri(uri: str, warnings: list[str]) -> list[Source]:
+def _at_uri(uri: str, warnings: list[str]) -> list[Source]:
     filesystem, path = open_remote(uri)
     name = without_credentials(uri)
     try:
@@ -170,11 +174,7 @@ def _resolve_uri(uri: str, warnings: list[str]) -> list[Source]:
         raise DataError(str(error)) from None
     if info.type == pafs.FileType.Directory:
         chosen = ChosenFiles(name)
-        sources = _below_uri(path, filesystem, chosen)
-        if not sources:
-            raise DataError(chosen.nothing())
-        warnings += chosen.warnings()
-        return sources
+        return _some(_below_uri(path, filesystem, chosen), chosen, warnings)
     if info.type == pafs.FileType.File:
         inside = name if "://" in path else path  # the paths of HTTP are URIs, with their query
         size, partition = info.size or 0, _partition_of(inside)
@@ -197,17 +197,19 @@ def _below(folder: str, chosen: ChosenFiles, warnings: list[str]) -> list[Source
             is_parquet = chosen.takes(entry.relative)
             if entry.problem is not None and is_parquet:
                 problems.append(f"{entry.path}: {entry.problem}")
-            elif entry.problem is not None and os.path.islink(entry.path) and not chosen.hides(entry.relative):  # noqa: PTH114
+            elif entry.problem is not None and os.path.islink(entry.path) and not is_hidden(entry.relative):  # noqa: PTH114
                 warnings.append(f"{entry.path} is passed over: {entry.problem}")
             elif is_parquet is not False and entry.problem is None:
                 version, partition = str(entry.mtime_ns), _partition_of(entry.path, entry.relative.count("/"))
                 source = Source(entry.path, entry.path, entry.relative, local, entry.size_bytes, partition, version)
                 _take(source, is_parquet, chosen, sources)
     except OSError as error:
-        raise DataError(f"{folder}: the folder cannot be listed ({_plain(error)}); check who may read it") from None
+        raise DataError(
+            f"{folder}: the folder cannot be listed ({text_of_fault(error)}); check who may read it"
+        ) from None
     if problems:
         raise DataError(listed(problems))
-    return sorted(sources, key=lambda source: os.fsencode(source.path))
+    return sources
 
 
 def _below_uri(path: str, filesystem: Any, chosen: ChosenFiles) -> list[Source]:
@@ -225,10 +227,11 @@ def _below_uri(path: str, filesystem: Any, chosen: ChosenFiles) -> list[Source]:
         is_parquet = info.type == pafs.FileType.File and chosen.takes(relative)
         if is_parquet is not False:
             size, partition = info.size or 0, _partition_of(info.path, relative.count("/"))
-            name = name_of(filesystem, info.path)
-            source = Source(name, info.path, relative, filesystem, size, partition, _version(info))
+            source = Source(
+                filesystem.handler.name_of(info.path), info.path, relative, filesystem, size, partition, _version(info)
+            )
             _take(source, is_parquet, chosen, sources)
-    return sorted(sources, key=lambda source: os.fsencode(source.path))
+    return sources
 
 
 def _take(source: Source, is_parquet: bool | None, chosen: ChosenFiles, sources: list[Source]) -> None:
@@ -237,11 +240,6 @@ def _take(source: Source, is_parquet: bool | None, chosen: ChosenFiles, sources:
         sources.append(source)
     else:
         chosen.passes_over(source.relative)
-
-
-def _plain(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return text[0][:200] if text else type(error).__name__
 
 
 def _version(info: pafs.FileInfo) -> str:

@@ -1,4 +1,4 @@
-"""Reading over a network: URI → a filesystem whose every request is retried, ends by a deadline, and never hangs."""
+"""Files that are read over a network: each request is made again after faults, and given up by a deadline."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -32,6 +32,9 @@ PARALLEL_PARTS = 8
 
 VERSION_NAMES = ("etag", "generation", "last-modified", "lastmodified", "last_modified", "updated", "mtime", "modified")
 """What storages call that by which one version of a file is told from the next, the surest first."""
+
+
+T = TypeVar("T")
 
 
 class RemoteFiles(pafs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has no types
@@ -65,20 +68,11 @@ class RemoteFiles(pafs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has 
         return path
 
     def get_file_info(self, paths: Iterable[str]) -> list[pafs.FileInfo]:
-        return [
-            persist(partial(self.inner.get_file_info, path), f"{self.name_of(path)}: looking it up", self.secrets)
-            for path in paths
-        ]
+        return [self._persist(partial(self.inner.get_file_info, path), path, "looking it up") for path in paths]
 
     def get_file_info_selector(self, selector: pafs.FileSelector) -> list[pafs.FileInfo]:
-        found: list[pafs.FileInfo] = persist(
-            partial(self.inner.get_file_info, selector),
-            f"{self.name_of(selector.base_dir)}: listing the folder",
-            self.secrets,
-            LISTING_SECONDS,
-            LISTING_SECONDS,
-        )
-        return found
+        request: Callable[[], list[pafs.FileInfo]] = partial(self.inner.get_file_info, selector)
+        return self._persist(request, selector.base_dir, "listing the folder", LISTING_SECONDS, LISTING_SECONDS)
 
     def open_input_file(self, path: str) -> pa.PythonFile:
         return pa.PythonFile(self.open_file(path), mode="r")
@@ -87,7 +81,7 @@ class RemoteFiles(pafs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has 
 
     def open_file(self, path: str) -> RemoteFile:
         """Open a file for reading; `open_input_file` gives the same to pyarrow."""
-        size, version, read = persist(partial(self._open, path), f"{self.name_of(path)}: opening", self.secrets)
+        size, version, read = self._persist(partial(self._open, path), path, "opening")
         return RemoteFile(self.name_of(path), size, read, self.secrets, version)
 
     def _open(self, path: str) -> tuple[int, str, Callable[[int, int], bytes]]:
@@ -102,6 +96,9 @@ class RemoteFiles(pafs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has 
         if info["size"] is None:
             raise ValueError("the server does not tell the size of the file")
         return info["size"], _version(info), lambda start, length: filesystem.cat_file(path, start, start + length)
+
+    def _persist(self, attempt: Callable[[], T], path: str, deed: str, *seconds: float) -> T:
+        return persist(attempt, f"{self.name_of(path)}: {deed}", self.secrets, *seconds)
 
     def _refuse(self, *arguments: object) -> None:
         raise NotImplementedError("remote data is only read")

@@ -1,10 +1,11 @@
-"""Requests made again after passing faults, with growing random waits, until a deadline."""
+"""Requests made again after faults that may pass, with growing random waits, until a deadline."""
 
 from __future__ import annotations
 
 import atexit
 import ctypes
 import random
+import re
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
@@ -13,7 +14,6 @@ from typing import Any, TypeVar
 
 import pyarrow.fs as pafs
 
-from mlclf.data.storage.faults import text_of_fault, verdict_of
 from mlclf.errors import DataError, RemoteError
 from mlclf.machine.signals import pause as wait_for
 from mlclf.machine.signals import result_of
@@ -28,6 +28,26 @@ BACKOFF_SECONDS = 0.2
 """The wait before attempt n + 1 is drawn from zero to this × 2ⁿ⁻¹ ("full jitter"), so that readers come back apart."""
 
 BACKOFF_LIMIT_SECONDS = 10.0
+
+PASSING_CODES = (
+    *("INTERNAL_FAILURE", "SERVICE_UNAVAILABLE", "THROTTLING", "SLOW_DOWN"),
+    *("REQUEST_TIMEOUT", "NETWORK_CONNECTION", "UNKNOWN"),
+)
+PASSING_STATUSES = (408, 425, 429)
+DENIED = re.compile(
+    r"AWS Error (ACCESS_DENIED|INVALID_ACCESS_KEY_ID|INVALID_CLIENT_TOKEN_ID|\w*SIGNATURE\w*|UNRECOGNIZED_CLIENT"
+    r"|MISSING_AUTHENTICATION_TOKEN)|AWS Error .* ExpiredToken|HTTP status 40[13]\b"
+    r"|google::cloud::Status\((PERMISSION_DENIED|UNAUTHENTICATED)|Azure Error: \[(Authoriz|Authentic)"
+)
+MISSING = re.compile(
+    r"AWS Error (NO_SUCH_BUCKET|NO_SUCH_KEY|RESOURCE_NOT_FOUND)|HTTP status 404\b|^Bucket '.*' not found"
+    r"|google::cloud::Status\(NOT_FOUND|Azure Error: \[(Blob|Container|Path|Filesystem)NotFound"
+)
+AWS = re.compile(r"AWS Error (\w+)(?: \(HTTP status (\d+)\))? during")
+LASTING = (
+    *(IsADirectoryError, NotADirectoryError, NotImplementedError),
+    *(ValueError, TypeError, LookupError, AttributeError, ImportError),
+)
 
 T = TypeVar("T")
 
@@ -85,6 +105,37 @@ def persist(
                 "check the network and the storage service, then start again"
             )
         wait_for(pause)
+
+
+def verdict_of(error: Exception) -> type[OSError] | None:
+    """Return None for a fault that may pass, else the class of the error to raise."""
+    text, status = str(error), _status_of(error)
+    is_about_credentials = isinstance(error, PermissionError) or "Credentials" in type(error).__name__
+    if is_about_credentials or status in (401, 403) or DENIED.search(text):
+        return PermissionError
+    if isinstance(error, FileNotFoundError) or status == 404 or MISSING.search(text):
+        return FileNotFoundError
+    if aws := AWS.search(text):
+        status = int(aws[2]) if aws[2] else None
+    lasts = isinstance(error, LASTING) or (aws and aws[1] not in PASSING_CODES)
+    if lasts or (status is not None and status < 500 and status not in PASSING_STATUSES):
+        return RemoteError
+    return None
+
+
+def _status_of(error: Exception) -> int | None:
+    """The HTTP status that an exception of an fsspec library holds: aiohttp, requests, gcsfs."""
+    of_response = getattr(getattr(error, "response", None), "status_code", None)
+    found = (getattr(error, "status", None), of_response, getattr(error, "code", None))
+    return next((value for value in found if isinstance(value, int) and 300 <= value < 600), None)
+
+
+def text_of_fault(error: Exception, secrets: Sequence[str] = ()) -> str:
+    """The first line of an error's text, or its class, without secrets."""
+    text = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    for secret in secrets:
+        text = text.replace(secret, "…")
+    return text[:300].rstrip(" .;:")
 
 
 def _within(seconds: float, function: Callable[[], T]) -> T:

@@ -1,4 +1,4 @@
-"""Where the bytes are: files, folders, globs and URIs → a list of sources, each file once."""
+"""One file of the data, on this machine or a storage service: opened for reading, and noticed when it changes."""
 
 from __future__ import annotations
 
@@ -81,20 +81,9 @@ class Source:
 
     def open_parquet(self, metadata: pq.FileMetaData | None = None, buffer_size: int = 0) -> pq.ParquetFile:
         """Open as Parquet, page checksums verified; read in buffers of `buffer_size` bytes (0: whole column chunks)."""
-        options: dict[str, Any] = {"filesystem": self.filesystem, "buffer_size": buffer_size}
-        opened: Any = self.path
         if self.is_remote:
-            file = self.filesystem.handler.open_file(self.path)
-            check_stamp(self, self.stamp_now(file))
-            opened, options = pa.PythonFile(file, mode="r"), {"buffer_size": REMOTE_BUFFER_BYTES}
-        return pq.ParquetFile(
-            opened,
-            metadata=metadata,
-            pre_buffer=False,
-            coerce_int96_timestamp_unit=INT96_UNIT,
-            page_checksum_verification=True,
-            **options,
-        )
+            return _parquet(pa.PythonFile(self._opened(), mode="r"), metadata, REMOTE_BUFFER_BYTES)
+        return _parquet(self.path, metadata, buffer_size, filesystem=self.filesystem)
 
     def open_unit(
         self, groups: Sequence[int], columns: Sequence[str], metadata: pq.FileMetaData | None = None
@@ -103,21 +92,19 @@ class Source:
 
         Chunks of more than READ_AHEAD_BYTES are read in large buffers instead.
         """
-        file = self.filesystem.handler.open_file(self.path)
-        check_stamp(self, self.stamp_now(file))
+        file = self._opened()
         footer = metadata or pq.read_metadata(pa.PythonFile(file, mode="r"))
         ranges = chunk_ranges(footer, groups, columns, file.size)
         is_held = sum(end - start for start, end in ranges) <= READ_AHEAD_BYTES
         if is_held:
             file.hold(ranges)
-        return pq.ParquetFile(
-            pa.PythonFile(file, mode="r"),
-            metadata=footer,
-            pre_buffer=False,
-            buffer_size=0 if is_held else REMOTE_BUFFER_BYTES,
-            coerce_int96_timestamp_unit=INT96_UNIT,
-            page_checksum_verification=True,
-        )
+        return _parquet(pa.PythonFile(file, mode="r"), footer, 0 if is_held else REMOTE_BUFFER_BYTES)
+
+    def _opened(self) -> RemoteFile:
+        """A remote file, which is the one that was planned."""
+        file: RemoteFile = self.filesystem.handler.open_file(self.path)
+        check_stamp(self, self.stamp_now(file))
+        return file
 
     def magic(self) -> tuple[bytes, bytes]:
         """The first and the last four bytes; empty where they cannot be read.
@@ -133,6 +120,18 @@ class Source:
             raise
         except OSError:
             return b"", b""
+
+
+def _parquet(opened: Any, metadata: pq.FileMetaData | None, buffer_size: int, **where: Any) -> pq.ParquetFile:
+    return pq.ParquetFile(
+        opened,
+        metadata=metadata,
+        buffer_size=buffer_size,
+        pre_buffer=False,
+        coerce_int96_timestamp_unit=INT96_UNIT,
+        page_checksum_verification=True,
+        **where,
+    )
 
 
 def check_stamp(source: Source, now: Stamp) -> None:

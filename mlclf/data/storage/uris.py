@@ -1,4 +1,4 @@
-"""URIs → filesystems, with their credentials and deadlines."""
+"""From a URI to the filesystem that reads it, with credentials and timeouts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import pyarrow.fs as pafs
 
 from mlclf.addresses import S3_FLAGS, S3_TEXTS, parts_of, secrets_of, without_credentials
 from mlclf.data.storage import retries
-from mlclf.data.storage.faults import text_of_fault
 from mlclf.data.storage.remote_files import RemoteFiles
-from mlclf.data.storage.retries import persist
+from mlclf.data.storage.retries import persist, text_of_fault
 from mlclf.errors import DataError
 
 CONNECT_SECONDS = 10.0
@@ -38,11 +37,6 @@ def open_remote(uri: str) -> tuple[pafs.PyFileSystem, str]:
     inside = without_credentials(path).rstrip("/") if "://" in path else path.rstrip("/")
     root = shown.removesuffix(inside) if inside and shown.endswith(inside) else f"{scheme}://"
     return pafs.PyFileSystem(RemoteFiles(inner, root, f"{scheme} {root} {server}", secrets)), path
-
-
-def name_of(filesystem: Any, path: str) -> str:
-    """The URI of a path of a filesystem that `open_remote` returned, without credentials."""
-    return str(filesystem.handler.name_of(path))
 
 
 def _open_s3(uri: str) -> tuple[pafs.FileSystem, str, str]:

@@ -28,9 +28,8 @@ from mlclf.data.parquet.plan import Plan
 from mlclf.data.parquet.planning import make_plan
 from mlclf.data.storage import remote_files as remote
 from mlclf.data.storage import retries, sources
-from mlclf.data.storage.faults import text_of_fault, verdict_of
 from mlclf.data.storage.finding import find_sources
-from mlclf.data.storage.retries import persist
+from mlclf.data.storage.retries import persist, text_of_fault, verdict_of
 from mlclf.data.storage.sources import STEADY, Source
 from mlclf.data.storage.uris import open_remote
 from mlclf.errors import ChangedDataError, DataError, RemoteError

@@ -1,4 +1,4 @@
-"""Which files of a folder are read: Parquet files, by their names or their first bytes, and none of a table format.
+"""What is in a folder, and which of its files are read: Parquet files, by their names or their first bytes.
 
 A folder of Delta Lake, Iceberg or Hudi holds Parquet files of which some are no longer part of the table: rows that
 were overwritten or deleted. Its log alone tells which, so such a folder is refused, wherever it is below or around.
@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from mlclf.errors import DataError
 from mlclf.files import real_path
+from mlclf.given_files import problem_of
 from mlclf.messages import some_of
 
 SUFFIXES = (".parquet", ".parq", ".pq")
@@ -38,9 +41,9 @@ PARENTS = 16
 """Folders around a file that are looked at."""
 
 
-def is_hidden(name: str) -> bool:
-    """Whether a name is passed over: it begins with a dot or an underscore, and is no folder of a partition."""
-    return name.startswith((".", "_")) and "=" not in name
+def is_hidden(relative: str) -> bool:
+    """Whether a file is passed over: a name in its path begins with a dot or an underscore, and is no `key=value`."""
+    return any(name.startswith((".", "_")) and "=" not in name for name in relative.split("/"))
 
 
 class ChosenFiles:
@@ -64,7 +67,7 @@ class ChosenFiles:
         refuse_table(self._folder, [relative])
         name = relative.rpartition("/")[2]
         by_name = name.lower().endswith(SUFFIXES)
-        if self.hides(relative):
+        if is_hidden(relative):
             if by_name:
                 self._hidden.append(relative)
             return False
@@ -73,10 +76,6 @@ class ChosenFiles:
         if not by_name and _OTHER_DATA.fullmatch(name):
             self._others.append(relative)
         return by_name
-
-    def hides(self, relative: str) -> bool:
-        """Whether a name on the way to a file is hidden."""
-        return any(map(is_hidden, relative.split("/")))
 
     def passes_over(self, relative: str) -> None:
         """Note a file that its first bytes have shown to be no Parquet."""
@@ -139,3 +138,56 @@ def refuse_table_around(path: str, seen: set[Path]) -> None:
         for inner in ("_delta_log", "metadata", ".hoodie"):
             with suppress(OSError):  # it is not there, or belongs to somebody else
                 refuse_table(str(folder), [f"{inner}/{name}" for name in os.listdir(folder / inner)])  # noqa: PTH208
+
+
+class Entry(NamedTuple):
+    """A name in a folder that is no folder.
+
+    Attributes:
+        path: the folder as it was given, and what leads from there.
+        relative: what leads from there.
+        size_bytes, mtime_ns: of a regular file.
+        problem: why it is no regular file, as `problem_of` says it; None where it is one.
+    """
+
+    path: str
+    relative: str
+    size_bytes: int = 0
+    mtime_ns: int = 0
+    problem: str | None = None
+
+
+def entries_below(folder: str, warnings: list[str]) -> Iterator[Entry]:
+    """Yield what is below a folder; warnings are added for links to folders that are read already.
+
+    So a link to a folder around it does not make the same files again and again.
+
+    Raises:
+        OSError: a folder cannot be listed.
+    """
+    root = folder.rstrip("/")
+    found = os.stat(folder)  # noqa: PTH116
+    yield from _below(root or "/", "", {(found.st_dev, found.st_ino)}, warnings)
+
+
+def _below(root: str, prefix: str, seen: set[tuple[int, int]], warnings: list[str]) -> Iterator[Entry]:
+    place = f"{root}/{prefix}" if prefix else root
+    with os.scandir(place) as listing:
+        names = sorted((entry.name for entry in listing), key=os.fsencode)
+    for name in names:
+        relative = f"{prefix}{name}"
+        path = f"{root.rstrip('/')}/{relative}"
+        try:
+            status = os.stat(path)  # noqa: PTH116
+        except (OSError, ValueError):
+            yield Entry(path, relative, problem=problem_of(path))
+            continue
+        if stat.S_ISREG(status.st_mode):
+            yield Entry(path, relative, status.st_size, status.st_mtime_ns)
+        elif not stat.S_ISDIR(status.st_mode):
+            yield Entry(path, relative, problem=problem_of(path))
+        elif (status.st_dev, status.st_ino) in seen:
+            warnings.append(f"{path} is a link to a folder that is read already; it is read once")
+        else:
+            seen.add((status.st_dev, status.st_ino))
+            yield from _below(root, f"{relative}/", seen, warnings)
