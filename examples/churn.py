@@ -74,8 +74,9 @@ def fitted(X: np.ndarray, y: np.ndarray) -> tuple[list[float], float, np.ndarray
         run = mlclf.fit(data, "left", folder / "run", settings={"features.knots": "none"})
         scores = pq.read_table(run.predict(data, folder / "scores"))["score_left"].to_numpy()
     linear = run.scorer.model.linear  # its inputs are (x − mean) ÷ deviation
-    weights = [w / f.deviation for w, f in zip(linear.weight[0].tolist(), run.features.dense, strict=True)]
-    bias = linear.bias.item() - sum(w * f.mean for w, f in zip(weights, run.features.dense, strict=True))
+    means, deviations = zip(*(column.scaling for column in run.features.columns), strict=True)
+    weights = [weight / deviation for weight, deviation in zip(linear.weight[0].tolist(), deviations, strict=True)]
+    bias = linear.bias.item() - sum(weight * mean for weight, mean in zip(weights, means, strict=True))
     return weights, bias, scores
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from mlclf.config.loading import load_run_file
 from mlclf.config.settings import Settings
-from mlclf.data.features.features import Features
+from mlclf.data.features.encoder import FeatureEncoder
 from mlclf.data.schema.schema import Schema
 from mlclf.decisions.calibration.logit_bounds import LogitBounds
 from mlclf.decisions.histograms.folds import FoldHistograms
@@ -37,7 +37,7 @@ from mlclf.outputs.output import settle_before_reading
 from mlclf.training.models import LinearHead
 
 FORMAT_VERSION = 1
-FEATURES_VERSIONS = (1, 2)
+FEATURES_VERSIONS = (1, 2, 3)
 RECORD, MODEL = "run.json", "model.safetensors"
 FITTED = (
     "config.yaml",
@@ -117,13 +117,13 @@ class RunFolder:
             raise RunError(f"{self.file('schema.json')}: is damaged ({error!r}); fit the run again") from error
         return Schema.from_json(document), names, prevalences
 
-    def write_features(self, features: Features) -> None:
+    def write_features(self, features: FeatureEncoder) -> None:
         write_json(self.file("features.json"), features.to_json())
         write_bytes(self.file("features.safetensors"), pack_arrays(features.arrays()))
 
-    def read_features(self) -> Features:
+    def read_features(self) -> FeatureEncoder:
         document = self._json("features.json", FEATURES_VERSIONS, "features")
-        return Features.from_json(document, load_arrays(self._content("features.safetensors")))
+        return FeatureEncoder.from_json(document, load_arrays(self._content("features.safetensors")))
 
     def write_model(self, head: LinearHead, bounds: LogitBounds) -> None:
         tensors = {name: value.detach().float().cpu().contiguous() for name, value in head.state_dict().items()}

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlclf.config.loading import load_run_file
-from mlclf.data.features import categories as vocabulary
+from mlclf.data.features import categorical as vocabulary
 from mlclf.data.parquet.plan import Plan
 from mlclf.data.parquet.planning import make_plan
 from mlclf.data.schema import samples as column_samples

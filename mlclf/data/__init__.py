@@ -4,10 +4,10 @@ arrow             columns as arrays; hashes, times, equal values
 storage           where the bytes are
 batch             rows ready for the model
 parquet           the plan of what is read, and decoded columns
+features          columns as inputs of the model, a class for each role
 schema            roles of columns
 where             the SQL condition on rows
 child_tasks       what a child is asked to find out from footers, by name
-features          inputs of the model
 labels            0, 1 or not observed
 sampling          held-out rows, and the order of the others
 streaming         pool of slabs → batches

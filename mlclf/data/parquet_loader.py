@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from mlclf.config.settings import Settings
 from mlclf.data.batch import Batch
-from mlclf.data.features.features import Features
+from mlclf.data.features.encoder import FeatureEncoder
+from mlclf.data.features.fitted_column import EncodingOptions
 from mlclf.data.labels.label_encoder import Labels, make_labels
 from mlclf.data.parquet.content import Contents
 from mlclf.data.parquet.decoding import decode_unit
@@ -43,12 +44,12 @@ class FittedFeatures:
 
     Attributes:
         schema: roles of the columns.
-        inputs: means, scales, hinges and vocabularies.
+        inputs: means, scales, splines and vocabularies.
         label_names: [K], in the order of `Batch.labels`.
     """
 
     schema: Schema
-    inputs: Features
+    inputs: FeatureEncoder
     label_names: tuple[str, ...]
 
     @property
@@ -258,16 +259,12 @@ def _fitted(
     plan: Plan, schema: Schema, settings: Settings, where: Where | None, skip_corrupt: bool, threads: int, budget: int
 ) -> _Found:
     """Fit the features in one pass over all rows."""
-    options = settings.features
     *_, (_, statistics) = fit_statistics(
         with_plain_columns(plan, _columns(schema, where), budget),
         schema,
         Split(),
         label_values=settings.data.label_values,
-        standardize=options.standardize,
-        vocabulary_levels=options.vocabulary_levels,
-        hash_limit=options.hash_limit,
-        hash_buckets=options.hash_buckets,
+        options=EncodingOptions.of(settings.features),
         threads=threads,
         where=where,
         skip_corrupt=skip_corrupt,
@@ -305,7 +302,9 @@ def _reused(
     return _Found(plan, encoder, names, census, *sizes)
 
 
-def _encoder(schema: Schema, features: Features, labels: Labels, num_labels: int, where: Where | None) -> RowEncoder:
+def _encoder(
+    schema: Schema, features: FeatureEncoder, labels: Labels, num_labels: int, where: Where | None
+) -> RowEncoder:
     return RowEncoder(schema, features, labels, num_labels, Split(), schema.weight, numbered=where is not None)
 
 

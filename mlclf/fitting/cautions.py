@@ -33,7 +33,7 @@ def unused_settings(settings: Settings, algorithm: str) -> Iterator[str]:
 
 def effects_of_the_budget(data: PreparedData, settings: Settings, algorithm: str) -> Iterator[str]:
     """A line where a larger `runtime.memory_budget` that this machine has would lead to another model."""
-    columns = sum(1 for _ in data.statistics.features.bendable())
+    columns = sum(1 for _ in data.statistics.features.spline_inputs())
     solver = algorithm if data.resident is not None else wanted_algorithm(settings, in_memory=True)
     bends = bool(
         columns

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from mlclf.config.settings import Arguments, Settings
 from mlclf.data.batch import Batch
-from mlclf.data.features.knots import Hinges
+from mlclf.data.features.fitted_column import EncodingOptions
+from mlclf.data.features.splines import LinearSplines
 from mlclf.data.inspection.fit_memory import KNOTS, RESIDENT_SHARE
 from mlclf.data.parquet.content import Contents
 from mlclf.data.parquet.planning import make_plan
@@ -179,17 +180,13 @@ class PreparedData:
         return HoldOut.halves() if self.split.kind == "held_out" else HoldOut.nothing()
 
     def _statistics(self) -> Iterator[Progress]:
-        features = self.settings.features
         check_buckets(self.schema, self.settings)
         passes = fit_statistics(
             self.plan,
             self.schema,
             self.split,
             label_values=self.settings.data.label_values,
-            standardize=features.standardize,
-            vocabulary_levels=features.vocabulary_levels,
-            hash_limit=features.hash_limit,
-            hash_buckets=features.hash_buckets,
+            options=EncodingOptions.of(self.settings.features),
             threads=self.threads,
             lanes=lanes_for(self.budget, self._reader()),
             where=self.where,
@@ -340,16 +337,16 @@ class PreparedData:
         return rows * row_bytes <= self.budget / RESIDENT_SHARE
 
     @property
-    def may_bend(self) -> bool:
-        """Whether hinges can be tried: numeric columns, in memory that has room for them, and rows to judge by."""
+    def may_have_splines(self) -> bool:
+        """Whether linear splines can be tried: in numeric columns, in memory that has room, with rows to judge by."""
         features = self.statistics.features
-        columns = sum(1 for _ in features.bendable())
+        columns = sum(1 for _ in features.spline_inputs())
         rows = sum(len(batch) for batch in self.resident or ())
         allowed = self.settings.features.standardize and self.hold_out.chooses
         return bool(columns and rows and allowed) and self._fits(rows, self.statistics.row_bytes + 4 * KNOTS * columns)
 
-    def add_hinges(self) -> bool:
-        """Add hinges to the inputs of the rows in memory; False where no column has a value to bend at."""
+    def add_splines(self) -> bool:
+        """Add linear splines to the inputs of the rows in memory; False where no column has a value for a knot."""
         assert self.resident is not None
         features = self.statistics.features
         trained = self.hold_out.final()[0] > 0
@@ -361,27 +358,27 @@ class PreparedData:
             return torch.cat([batch.dense[row, index] for batch, row in parts])
 
         def columns() -> Iterator[tuple[int, NDArray[np.float32]]]:
-            for index, feature in features.bendable():
+            for _, index, missing in features.spline_inputs():
                 column = values(index)
-                if feature.has_indicator:
-                    column[values(index + 1) > 0] = torch.nan
+                if missing is not None:
+                    column[values(missing) > 0] = torch.nan
                 yield index, column.numpy()
 
-        hinges = Hinges.of(columns(), weights.numpy(), KNOTS)
-        if not len(hinges):
+        splines = LinearSplines.fitted(columns(), weights.numpy(), KNOTS)
+        if not len(splines):
             return False
         for number, batch in enumerate(self.resident):
-            dense = torch.cat([batch.dense, torch.empty(len(batch), len(hinges))], dim=1)
-            hinges.fill(dense.numpy())
+            dense = torch.cat([batch.dense, torch.empty(len(batch), len(splines))], dim=1)
+            splines.fill(dense.numpy())
             self.resident[number] = replace(batch, dense=dense)
-        features.hinges = hinges
+        features.splines = splines
         return True
 
-    def drop_hinges(self) -> None:
-        """Take the inputs of `add_hinges` away again."""
+    def drop_splines(self) -> None:
+        """Take the inputs of `add_splines` away again."""
         assert self.resident is not None
         features = self.statistics.features
-        features.hinges = None
+        features.splines = None
         for number, batch in enumerate(self.resident):
             self.resident[number] = replace(batch, dense=batch.dense[:, : features.num_dense].clone())
 

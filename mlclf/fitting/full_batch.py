@@ -26,7 +26,7 @@ from mlclf.training.full_batch.l2_search import Fit, FullBatchFit
 from mlclf.training.models import head_from_columns
 
 LEAST_GAIN = 0.005
-"""Share of the held-out log-loss that hinges must save."""
+"""Share of the held-out log-loss that linear splines must save."""
 
 LEAST_OF_PRIOR = 0.0005
 """Share of the log-loss of a constant that they must save too."""
@@ -49,7 +49,7 @@ class _Solved:
 def train_full_batch(
     data: PreparedData, settings: Settings, pos_weight: Tensor, log: Path, *, algorithm: str
 ) -> Generator[Progress, None, Trained]:
-    """Solve the convex problem, and once more with hinges where these may pay.
+    """Solve the convex problem, and once more with linear splines where these may pay.
 
     `log` gets a line for every amount of l2 that is solved, and one for the end.
     """
@@ -57,21 +57,21 @@ def train_full_batch(
     features = data.statistics.features
     used = _used_ids(data, features.vocabulary_size)
     knots = Knots()
-    bends = settings.features.knots == "auto" and settings.optimizer.l2 == "auto" and data.may_bend
+    bends = settings.features.knots == "auto" and settings.optimizer.l2 == "auto" and data.may_have_splines
     solved = yield from _solve(data, settings, pos_weight, used, algorithm, log, compares=bends)
-    if bends and data.add_hinges():
-        tried = len(features.hinges or ())
+    if bends and data.add_splines():
+        tried = len(features.splines or ())
         bent = yield from _solve(data, settings, pos_weight, used, algorithm, None, compares=True)
         assert solved.losses is not None
         assert bent.losses is not None
         pays = _pays(solved.losses, bent.losses, _prior_loss(data))
-        yield Progress("training", note=_hinges_line(data, solved.losses, bent.losses, pays))
+        yield Progress("training", note=_splines_line(data, solved.losses, bent.losses, pays))
         knots = Knots(tried, pays, float(bent.losses.mean()), float(solved.losses.mean()))
         if pays:
             solved = bent
             write_text(log, "".join(f"{record}\n" for record in bent.records))
         else:
-            data.drop_hinges()
+            data.drop_splines()
     fit = solved.fit
     penalised = settings.optimizer.l2 != 0 or settings.optimizer.l1 > 0
     names = data.statistics.label_names
@@ -124,13 +124,13 @@ def _solve(
     return _Solved(problem.result, problem.held_out_parts() if compares else None, records)
 
 
-def _pays(without: Tensor, hinged: Tensor, prior: float) -> bool:
-    """Whether hinges save enough of the held-out loss.
+def _pays(without: Tensor, splined: Tensor, prior: float) -> bool:
+    """Whether linear splines save enough of the held-out loss.
 
     That is LEAST_GAIN of it, LEAST_OF_PRIOR of the loss of a constant (where next to nothing is left to save, a large
     share of that is nothing), and twice the standard error of what they save.
     """
-    saved = without - hinged
+    saved = without - splined
     error = float(saved.std()) / math.sqrt(len(saved))
     return float(saved.mean()) >= max(LEAST_GAIN * float(without.mean()), LEAST_OF_PRIOR * prior, 2 * error)
 
@@ -142,10 +142,10 @@ def _prior_loss(data: PreparedData) -> float:
     return float(-(torch.xlogy(share, share) + torch.xlogy(1 - share, 1 - share)).mean())
 
 
-def _hinges_line(data: PreparedData, without: Tensor, hinged: Tensor, pays: bool) -> str:
-    count = len(data.statistics.features.hinges or ())
+def _splines_line(data: PreparedData, without: Tensor, splined: Tensor, pays: bool) -> str:
+    count = len(data.statistics.features.splines or ())
     return (
-        f"{count:,} knots in numeric columns: held-out log-loss {float(hinged.mean()):.5f}, without them "
+        f"{count:,} knots in numeric columns: held-out log-loss {float(splined.mean()):.5f}, without them "
         f"{float(without.mean()):.5f}; {'kept' if pays else 'left out'}"
     )
 

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from itertools import pairwise
 
 from mlclf.config.settings import FULL_BATCH, Settings
-from mlclf.data.features.features import Features
-from mlclf.data.features.text import TextFeature
-from mlclf.data.schema.schema import TEXT, Schema
+from mlclf.data.features.encoder import FeatureEncoder
+from mlclf.data.features.fitted_column import EncodingOptions
+from mlclf.data.features.roles import ROLES
+from mlclf.data.schema.schema import Schema
 from mlclf.errors import ConfigError
 from mlclf.machine.memory import free_bytes
 from mlclf.messages import quoted
@@ -24,7 +25,7 @@ FREE_SHARE = 0.25
 """Of the memory that is free, what a model may take where `runtime.memory_budget` does not allow more."""
 
 
-def check_model_size(features: Features, num_labels: int, settings: Settings, num_models: int) -> None:
+def check_model_size(features: FeatureEncoder, num_labels: int, settings: Settings, num_models: int) -> None:
     """Refuse a model that this machine cannot hold.
 
     Args:
@@ -53,17 +54,14 @@ def check_model_size(features: Features, num_labels: int, settings: Settings, nu
         )
 
 
-def _remedies(features: Features, settings: Settings) -> Iterable[str]:
+def _remedies(features: FeatureEncoder, settings: Settings) -> Iterable[str]:
     """What to do, by what takes the most."""
-    largest = max(features.tokens, key=lambda feature: feature.vocabulary_size, default=None)
+    largest = max(features.columns, key=lambda column: column.vocabulary_size, default=None)
     if settings.model.hidden:
         yield "choose smaller widths in model.hidden"
     if largest is not None and largest.vocabulary_size > features.num_dense:
         remedy = f"column {quoted(largest.name, 80)} has {largest.vocabulary_size:,} of the inputs: "
-        if getattr(largest, "values_name", None) is not None:
-            yield remedy + "number its indices from 0 without gaps, or leave it out with --exclude"
-        else:
-            yield remedy + "lower features.hash_buckets or features.vocabulary_levels, or leave it out with --exclude"
+        yield f"{remedy}{largest.smaller}, or leave it out with --exclude"
     elif not settings.model.hidden:
         yield "leave columns out with --exclude"
 
@@ -74,13 +72,13 @@ def check_buckets(schema: Schema, settings: Settings) -> None:
     Raises:
         ConfigError: they take more than the budget and a quarter of the free memory.
     """
-    buckets = settings.features.hash_buckets
-    spaces = [TextFeature(column.name, buckets).space for column in schema.features if column.role == TEXT]
-    needed, allowed = 2 * FLOAT_BYTES * sum(spaces), _allowed(settings)
+    options = EncodingOptions.of(settings.features)
+    sizes = [ROLES[column.role].fitting_bytes(options) for column in schema.features]
+    needed, allowed = sum(sizes), _allowed(settings)
     if needed > allowed:
         raise ConfigError(
-            f"features.hash_buckets={buckets} must fit into {allowed:,} bytes, a quarter of the "
-            f"free memory; {len(spaces)} columns of text take {needed:,} bytes; choose fewer buckets"
+            f"features.hash_buckets={options.hash_buckets} must fit into {allowed:,} bytes, a quarter of the free "
+            f"memory; {sum(map(bool, sizes))} columns of text take {needed:,} bytes; choose fewer buckets"
         )
 
 

@@ -11,12 +11,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mlclf.data.arrow.arrays import is_list
 from mlclf.data.parquet.plan import Plan
 from mlclf.data.parquet.planning import make_plan
 from mlclf.data.parquet.readers import decoded_pieces
 from mlclf.data.schema.globs import matches
 from mlclf.decisions.score_files.best_labels import DECIDED, TOP_LABELS, TOP_SCORES, decide_on_best, decided_lists
-from mlclf.decisions.score_files.columns import KIND_KEY, Place, is_list
+from mlclf.decisions.score_files.columns import KIND_KEY, Place
 from mlclf.decisions.score_files.file_thresholds import FileThresholds, described, read_of_kind
 from mlclf.decisions.score_files.label_join import placed
 from mlclf.decisions.score_files.pairing import SCORE_PREFIX, open_scores, score_kind

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mlclf.config.settings import Settings
-from mlclf.data.features.features import Features
+from mlclf.data.features.encoder import FeatureEncoder
 from mlclf.data.parquet.plan import Plan
 from mlclf.data.schema.agreement import check_shards
 from mlclf.data.schema.schema import Schema
@@ -51,7 +51,7 @@ class Run:
     path: Path
     settings: Settings
     schema: Schema
-    features: Features
+    features: FeatureEncoder
     label_names: tuple[str, ...]
     train_prevalences: Tensor
     thresholds: Thresholds

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mlclf.config.settings import Settings
 from mlclf.data.batch import Batch
-from mlclf.data.features.features import Features
+from mlclf.data.features.encoder import FeatureEncoder
 from mlclf.data.labels.label_encoder import make_labels
 from mlclf.data.labels.tags import TagList
 from mlclf.data.parquet.plan import Plan
@@ -52,7 +52,7 @@ class FittedRun(Protocol):
 
     settings: Settings
     schema: Schema
-    features: Features
+    features: FeatureEncoder
     label_names: tuple[str, ...]
     scorer: Scorer
     training: Mapping[str, Any]

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 
@@ -81,6 +80,8 @@ def keep_freed_memory() -> None:
     size of those (mallopt(3), M_MMAP_THRESHOLD). So a large block is asked for, not touched, and freed. Where another
     library or a setting of the user decides, nothing changes.
     """
+    import torch  # here, so that footers can be read without it
+
     torch.empty(LARGEST_BLOCK, dtype=torch.uint8, device="cpu")
 
 

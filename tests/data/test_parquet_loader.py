@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 import mlclf
 from mlclf.data.parquet.planning import make_plan
-from mlclf.data.passes import statistics
+from mlclf.data.passes import partial_passes
 from mlclf.data.streaming.slab_cache import SlabCache
 from mlclf.data.where.condition import parse_where
 from mlclf.errors import ConfigError, CorruptDataError, DataError
@@ -97,9 +97,9 @@ def test_states_go_to_another_loader(folder: Path) -> None:
 @pytest.mark.parametrize("pruned", [True, False], ids=["by the footers", "small data, all read"])
 def test_where(folder: Path, pruned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if pruned:
-        monkeypatch.setattr(statistics, "CHILD_BYTES", 0)
+        monkeypatch.setattr(partial_passes, "CHILD_BYTES", 0)
     plan = make_plan(str(folder))
-    assert (len(statistics.matching_units(plan, parse_where("number < 100"))) < len(plan.units)) == pruned
+    assert (len(partial_passes.matching_units(plan, parse_where("number < 100"))) < len(plan.units)) == pruned
     condition = "number < 1500 AND kind = 'k1'"
     loader = mlclf.ParquetLoader(str(folder), labels="label_*", batch_rows=100, where=condition)
     expected = [number for number in range(1500) if number % 3 == 1]

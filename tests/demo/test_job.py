@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from mlclf.data.features.features import Features
+from mlclf.data.features.encoder import FeatureEncoder
+from mlclf.data.features.fitted_column import EncodingOptions
 from mlclf.data.parquet.planning import make_plan
 from mlclf.data.schema.finding import find_schema
 from mlclf.data.streaming.pool import Pool
@@ -67,7 +68,7 @@ def test_the_log_odds_are_linear_in_the_inputs_as_they_are_encoded(tmp_path: Pat
     path = tmp_path / "rows.parquet"
     pq.write_table(pa.table(rows.columns() | {"label": pa.array(np.arange(6_000) % 2)}), path)
     schema = find_schema(make_plan(str(path)), ["label"])
-    features = Features.fresh(schema, standardize=True, vocabulary_levels=10_000, hash_limit=10_000, hash_buckets=16)
+    features = FeatureEncoder.fresh(schema.features, EncodingOptions(True, 10_000, 10_000, 16))
     table = pq.read_table(path)
     features.fit(table, "rows", None)
     features.finish()

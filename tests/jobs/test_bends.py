@@ -67,13 +67,15 @@ def test_scores_of_files_are_those_of_the_weights(bent: mlclf.Run, tmp_path: Pat
     scores = pq.read_table(tmp_path / "scores")["score_label"].to_numpy()
     features, weights = bent.features, bent.scorer.model.linear.weight[0].detach().double().numpy()
     x = table["x"].to_numpy()
-    z = (x - features.dense[0].mean) / features.dense[0].deviation
+    mean, deviation = features.columns[0].scaling
+    z = (x - mean) / deviation
     missing = np.isnan(z)
     z = np.nan_to_num(z, nan=0.0)
-    assert features.hinges is not None
+    splines = features.splines
+    assert splines is not None
     above = [
         (np.maximum(z - at, 0) - mean) * scale
-        for at, mean, scale in zip(features.hinges.at, features.hinges.mean, features.hinges.scale, strict=True)
+        for at, mean, scale in zip(splines.knots, splines.mean, splines.scale, strict=True)
     ]
     logits = np.stack([z, missing, *above], 1) @ weights + bent.scorer.model.linear.bias.item()
     embedding = bent.scorer.model.embedding
@@ -96,13 +98,13 @@ def test_rows_of_weight_zero_place_no_knot(data: str, bent: mlclf.Run, tmp_path:
     tables = [pq.read_table(data), extra]
     weighted = [with_column(table, "w", np.full(len(table), 1.0 - index)) for index, table in enumerate(tables)]
     run = mlclf.fit(write(tmp_path / "w.parquet", pa.concat_tables(weighted)), "label", tmp_path / "run", weight="w")
-    assert run.features.hinges is not None
-    assert bent.features.hinges is not None
-    np.testing.assert_allclose(run.features.hinges.at, bent.features.hinges.at, atol=1e-4)
+    assert run.features.splines is not None
+    assert bent.features.splines is not None
+    np.testing.assert_allclose(run.features.splines.knots, bent.features.splines.knots, atol=1e-4)
 
 
 def test_groups_are_not_taken_for_rows(tmp_path: Path) -> None:
-    """Each group has a value of its own, so hinges tell groups of the training folds apart, and no others."""
+    """Each group has a value of its own, so splines tell groups of the training folds apart, and no others."""
     rng = np.random.default_rng(5)
     group = np.repeat(np.arange(40), 40)
     x = np.repeat(rng.normal(size=40), 40)
@@ -119,10 +121,10 @@ def test_a_loader_of_the_run_has_its_inputs(bent: mlclf.Run, data: str) -> None:
     rows = torch.cat([batch.dense for batch in loader])
     weights = bent.scorer.model.linear.weight.shape
     assert weights == (1, rows.shape[1])
-    hinges = bent.features.hinges
-    assert hinges is not None
+    splines = bent.features.splines
+    assert splines is not None
     again = rows.numpy().copy()
-    hinges.fill(again)
+    splines.fill(again)
     assert (again == rows.numpy()).all()
 
 

@@ -63,7 +63,7 @@ def test_a_run_folder_holds_what_the_contract_lists(fitted: Any) -> None:
     assert {path.name for path in fitted.run.iterdir()} == FILES
     for name in FILES:
         if name.endswith(".json"):
-            assert document(fitted.run / name)["format_version"] == (2 if name == "features.json" else 1)
+            assert document(fitted.run / name)["format_version"] == (3 if name == "features.json" else 1)
 
 
 def test_the_manifest_lists_the_hash_of_every_fitted_file(fitted: Any) -> None:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_types import LOGICAL
 
-from mlclf.data.arrow.identities import is_bytes
+from mlclf.data.arrow.arrays import is_bytes
 from mlclf.data.convert.splitting import split
 from mlclf.jobs.fit import fit
 from mlclf.jobs.run import Run

@@ -1,6 +1,7 @@
 """Arrow columns as arrays, hashes, times and one text for equal values.
 
 arrays        arrow columns of any type → one array; of any numeric type → floats
+families      families of types, by which columns get their roles
 layouts       views and dictionaries → arrays whose values stand for themselves,
 lists         their parts, nulls within them, and bits of membership
 murmur        murmurHash3 x86-32 of many values at once

@@ -29,6 +29,22 @@ def is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
+def is_bytes(kind: pa.DataType) -> bool:
+    """Whether an Arrow type holds bytes, of any or of one length; UUIDs are kept so."""
+    types = pa.types
+    if isinstance(kind, pa.BaseExtensionType):
+        return is_bytes(kind.storage_type)
+    variable = types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind)
+    return bool(variable or types.is_fixed_size_binary(kind))
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether an Arrow type is one of the lists, of any or of one length, views of lists among them."""
+    types = pa.types
+    views = types.is_list_view(kind) or types.is_large_list_view(kind)
+    return bool(views or types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
 def text_of_bytes(array: pa.Array, where: str, name: str) -> pa.Array:
     """The text that bytes encode: [n] large_string.
 

@@ -32,7 +32,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mlclf.data.arrow.arrays import is_text
+from mlclf.data.arrow.arrays import is_bytes, is_text
 from mlclf.data.arrow.murmur import murmur3_32
 from mlclf.errors import DataError
 
@@ -98,15 +98,6 @@ def is_comparable(kind: pa.DataType) -> bool:
 def _check(kind: pa.DataType) -> None:
     if not is_comparable(kind):
         raise DataError(f"values of type {kind} cannot be compared; name a column of {COMPARABLE}")
-
-
-def is_bytes(kind: pa.DataType) -> bool:
-    """Whether an Arrow type holds bytes, of any or of one length; UUIDs are kept so."""
-    types = pa.types
-    if isinstance(kind, pa.BaseExtensionType):
-        return is_bytes(kind.storage_type)
-    variable = types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind)
-    return bool(variable or types.is_fixed_size_binary(kind))
 
 
 def levels_of(array: pa.Array, texts_of: Callable[[pa.Array], pa.Array] | None = None) -> Levels:

@@ -6,6 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mlclf.data.arrow.arrays import is_list
+
 
 def plain(kind: pa.DataType) -> pa.DataType:
     """The type whose values stand for themselves: dictionaries looked up, views of text and bytes laid out."""
@@ -45,14 +47,6 @@ def has_views(kind: pa.DataType) -> bool:
     return any(has_views(kind.field(index).type) for index in range(kind.num_fields))
 
 
-def is_list(kind: pa.DataType) -> bool:
-    """Whether values are lists of any length, laid out or viewed."""
-    types = pa.types
-    if types.is_list(kind) or types.is_large_list(kind):
-        return True
-    return bool(types.is_list_view(kind) or types.is_large_list_view(kind))
-
-
 def laid_out(array: pa.Array) -> pa.Array:
     """The same values as an array of the plain type; text and bytes of views have offsets of 64 bits.
 
@@ -65,7 +59,7 @@ def laid_out(array: pa.Array) -> pa.Array:
         return laid_out(array.dictionary).take(array.indices)
     if not has_views(kind):
         return array.cast(plain(kind)) if plain(kind) != kind else array
-    if is_list(kind):
+    if is_list(kind) and not types.is_fixed_size_list(kind):
         offsets = np.zeros(len(array) + 1, np.int64)
         np.cumsum(pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False), out=offsets[1:])
         return pa.LargeListArray.from_arrays(pa.array(offsets), laid_out(array.flatten()), mask=array.is_null())

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mlclf.data.arrow.arrays import as_floats, is_text, one_array
-from mlclf.data.arrow.identities import is_bytes, levels_of
+from mlclf.data.arrow.arrays import as_floats, is_bytes, is_text, one_array
+from mlclf.data.arrow.identities import levels_of
 from mlclf.errors import DataError
 
 _ISO = (

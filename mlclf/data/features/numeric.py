@@ -1,18 +1,17 @@
-"""Numeric columns and embeddings: standardized, mean for missing, an indicator where anything was missing."""
+"""Numeric columns: standardized, the mean where a value is missing, an indicator where one was missing in training."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mlclf.data.arrow.arrays import as_floats, one_array
-from mlclf.data.arrow.lists import null_inside
+from mlclf.data.features.fitted_column import EncodingOptions, FeatureColumn, FittedColumn
 from mlclf.data.features.moments import Moments
 from mlclf.errors import DataError
 from mlclf.machine.tally import Tally
@@ -43,31 +42,42 @@ def numeric_values(column: pa.ChunkedArray, where: str) -> NDArray[Any]:
 
 
 @dataclass
-class NumericFeature:
-    """A numeric column (width 1) or an embedding (width elements).
+class NumericColumn(FittedColumn):
+    """One number a row; numbers, booleans, dates and times alike.
 
-    Dense inputs: the elements, unless all are constant, then one indicator where anything was missing.
+    Dense inputs: the value, unless it is constant, then one indicator where anything was missing.
 
     Attributes:
-        has_value: whether the elements are inputs; known once fitted, as has_indicator is. What is constant is dropped.
+        width: values a row.
+        has_value: whether the values are inputs; known once fitted, as has_indicator is. What is constant is dropped.
         has_indicator: whether "is missing" is an input.
         filled: missing values that took the training mean.
         clipped: values that do not fit float32 after scaling, and became its largest.
     """
 
+    role = "numeric"
+    families: ClassVar[tuple[str, ...]] = ("number", "null")
+    suggested_by: ClassVar[tuple[str, ...]] = families
+    takes_splines = True
+
     name: str
-    width: int
-    is_embedding: bool
-    moments: Moments
     standardize: bool = True
+    width: int = 1
     has_value: bool = False
     has_indicator: bool = False
     filled: Tally = field(default_factory=Tally)
     clipped: Tally = field(default_factory=Tally)
 
+    def __post_init__(self) -> None:
+        self.moments = Moments.empty(self.width)
+
     @classmethod
-    def fresh(cls, name: str, width: int, standardize: bool) -> NumericFeature:
-        return cls(name, max(1, width), width > 0, Moments.empty(max(1, width)), standardize)
+    def row_bytes(cls, column: FeatureColumn, items: float) -> float:
+        return 4 * max(1, column.width)
+
+    @classmethod
+    def fresh(cls, column: FeatureColumn, options: EncodingOptions) -> Self:
+        return cls(column.name, options.standardize, max(1, column.width))
 
     def fit(self, table: pa.Table, where: str, weights: NDArray[np.float64] | None) -> None:
         values = self._values(table, where)
@@ -75,63 +85,60 @@ class NumericFeature:
             wide = values.astype(np.float64, copy=False)
         self.moments.update(wide.reshape(len(values), self.width), weights)
 
-    def dense_names(self) -> list[str]:
-        names = []
-        if self.has_value:
-            names = [f"{self.name}[{index}]" for index in range(self.width)] if self.is_embedding else [self.name]
-        return names + ([f"{self.name}:missing"] if self.has_indicator else [])
+    def finish(self) -> None:
+        self._settle(self.moments.deviation())
 
-    @property
-    def vocabulary_size(self) -> int:
-        return 0
+    def _settle(self, deviation: NDArray[np.float64]) -> None:
+        """Fix what encoding needs."""
+        moments = self.moments
+        self._mean, self._deviation = moments.mean, deviation
+        self.has_value = not bool(moments.constant().all())
+        self.has_indicator = bool((moments.missing > 0).any()) and not bool(np.isnan(moments.low).all())
 
     def warning(self) -> str | None:
-        """Why the column is dropped, if it is."""
         if np.isnan(self.moments.low).all():
             return f"column {self.name!r} has no value in any row; it is left out"
         if not self.has_value:
-            value = f"column {self.name!r} is constant ({self.moments.low[0]:g}{', …' if self.is_embedding else ''})"
+            value = f"column {self.name!r} is constant ({self._constant()})"
             return f"{value}; only whether it is missing is used" if self.has_indicator else f"{value}; it is left out"
         return None
 
-    def encode(self, table: pa.Table, where: str, out: NDArray[np.float32]) -> None:
-        """Write the dense inputs into `out` [width of the block, n] float32, a row for each input."""
-        if not self.is_embedding and self._encode_plain(table, out):
-            return
-        values = self._values(table, where).reshape(table.num_rows, self.width)
-        missing = np.isnan(values)
-        any_missing = bool(missing.any())
-        if self.has_value:
-            for index in range(self.width):
-                self._scaled(values[:, index], index, out[index])
-                if any_missing:
-                    out[index][missing[:, index]] = self._fill(index)
-            if any_missing:
-                self.filled.add(missing.any(1).sum())
-        if self.has_indicator:
-            out[-1] = missing.any(1)
+    def _constant(self) -> str:
+        return f"{self.moments.low[0]:g}"
+
+    def _value_names(self) -> list[str]:
+        return [self.name]
+
+    def dense_names(self) -> list[str]:
+        names = self._value_names() if self.has_value else []
+        return [*names, f"{self.name}:missing"] if self.has_indicator else names
 
     @property
-    def mean(self) -> float:
-        """The mean of a plain column in training."""
-        return float(self._mean[0])
+    def num_dense(self) -> int:
+        return self.num_values + self.has_indicator
 
     @property
-    def deviation(self) -> float:
-        """The deviation of a plain column in training."""
-        return float(self._deviation[0])
+    def num_values(self) -> int:
+        return self.width if self.has_value else 0
+
+    @property
+    def scaling(self) -> tuple[float, float]:
+        return float(self._mean[0]), float(self._deviation[0])
 
     def unscaled(self, value: float) -> float:
-        """The value of a plain column whose input is `value`."""
-        return value * self.deviation + self.mean if self.standardize else value
+        mean, deviation = self.scaling
+        return value * deviation + mean if self.standardize else value
 
-    def is_plain_in(self, table: pa.Table) -> bool:
-        """Whether the column is one input of float32 without nulls, which scaling in float32 does not harm."""
+    def is_float32_in(self, table: pa.Table) -> bool:
         column = table.column(self.name)
-        plain = self.has_value and not self.has_indicator and not self.is_embedding and self.standardize
-        return plain and column.type == pa.float32() and not column.null_count and _is_safe(self.mean, self.deviation)
+        is_one_input = self.has_value and not self.has_indicator and self.standardize
+        return is_one_input and column.type == pa.float32() and not column.null_count and _is_safe(*self.scaling)
 
-    def _encode_plain(self, table: pa.Table, out: NDArray[np.float32]) -> bool:
+    def encode_dense(self, table: pa.Table, where: str, out: NDArray[np.float32]) -> None:
+        if not self._encode_complete(table, out):
+            self._encode_carefully(table, where, out)
+
+    def _encode_complete(self, table: pa.Table, out: NDArray[np.float32]) -> bool:
         """Encode in two passes what has nothing missing, infinite or too large; False where there may be such a value.
 
         Two passes over the values and one over their sum are a third of the work of looking at each kind of trouble.
@@ -152,6 +159,20 @@ class NumericFeature:
         if self.has_indicator:
             out[-1] = 0
         return True
+
+    def _encode_carefully(self, table: pa.Table, where: str, out: NDArray[np.float32]) -> None:
+        values = self._values(table, where).reshape(table.num_rows, self.width)
+        missing = np.isnan(values)
+        any_missing = bool(missing.any())
+        if self.has_value:
+            for index in range(self.width):
+                self._scaled(values[:, index], index, out[index])
+                if any_missing:
+                    out[index][missing[:, index]] = self._fill(index)
+            if any_missing:
+                self.filled.add(missing.any(1).sum())
+        if self.has_indicator:
+            out[-1] = missing.any(1)
 
     def _fill(self, index: int) -> float:
         """The mean, after scaling."""
@@ -176,7 +197,6 @@ class NumericFeature:
             out[infinite] = np.copysign(np.float32(LARGEST), out[infinite])
 
     def counted(self) -> list[str]:
-        """What encoding repaired since it was last asked."""
         filled, clipped = self.filled.take(), self.clipped.take()
         lines = []
         if filled and not self.has_indicator:
@@ -185,61 +205,31 @@ class NumericFeature:
             lines.append(f"{clipped:,} values beyond float32 became its largest")
         return [f"column {self.name!r}: {line}" for line in lines]
 
-    def finish(self) -> None:
-        self._settle(self.moments.deviation())
-
-    def _settle(self, deviation: NDArray[np.float64]) -> None:
-        """Fix what encoding needs."""
-        moments = self.moments
-        self._mean, self._deviation = moments.mean, deviation
-        self.has_value = not bool(moments.constant().all())
-        self.has_indicator = bool((moments.missing > 0).any()) and not bool(np.isnan(moments.low).all())
-
     def _values(self, table: pa.Table, where: str) -> NDArray[Any]:
-        column = table.column(self.name)
-        place = f"{where} column {self.name!r}"
-        if not self.is_embedding:
-            return numeric_values(column, place)
-        array = one_array(column)
-        if pa.types.is_null(array.type):
-            return np.full((len(array), self.width), np.nan)
-        present = ~array.is_null().to_numpy(zero_copy_only=False)
-        if not pa.types.is_fixed_size_list(array.type):
-            lengths = pc.list_value_length(array).drop_null()
-            wrong = lengths.filter(pc.not_equal(lengths, self.width))
-            if len(wrong):
-                raise DataError(
-                    f"{place}: every list of an embedding must have {self.width} elements, as the first one has, found "
-                    f"one of {wrong[0].as_py()}; make them of one length, a whole list null where it is missing"
-                )
-        inside = array.flatten()
-        if inside.null_count:
-            raise DataError(null_inside(where, self.name))
-        values = numeric_values(pa.chunked_array([inside]), place).reshape(-1, self.width)
-        if present.all():
-            return values
-        result = np.full((len(array), self.width), np.nan, values.dtype)
-        result[present] = values
-        return result
+        """The numbers of a table, NaN where they are missing: [n], or [n, width]."""
+        return numeric_values(table.column(self.name), f"{where} column {self.name!r}")
 
-    def state(self) -> dict[str, NDArray[Any]]:
+    def state(self) -> dict[str, Any]:
+        return {"width": self.width, "standardize": self.standardize}
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
         moments = self.moments
         return {
             "mean": moments.mean,
-            "deviation": moments.deviation(),
+            "deviation": self._deviation,
             "low": moments.low,
             "high": moments.high,
             "missing": moments.missing,
         }
 
     @classmethod
-    def restore(cls, name: str, width: int, standardize: bool, state: Mapping[str, NDArray[Any]]) -> NumericFeature:
-        feature = cls.fresh(name, width, standardize)
-        moments = feature.moments
-        moments.mean, moments.low, moments.high = state["mean"], state["low"], state["high"]
-        moments.missing = state["missing"].astype(np.int64)
-        feature._settle(state["deviation"])
-        return feature
+    def restore(cls, name: str, state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
+        column = cls(name, state["standardize"], state["width"])
+        moments = column.moments
+        moments.mean, moments.low, moments.high = arrays["mean"], arrays["low"], arrays["high"]
+        moments.missing = arrays["missing"].astype(np.int64)
+        column._settle(arrays["deviation"])
+        return column
 
 
 def _is_safe(mean: float, deviation: float) -> bool:

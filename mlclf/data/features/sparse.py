@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from mlclf.data.arrow.arrays import one_array
 from mlclf.data.arrow.lists import list_parts, null_inside
+from mlclf.data.features.fitted_column import EncodingOptions, FeatureColumn, FittedColumn
 from mlclf.data.features.numeric import numeric_values
-from mlclf.data.features.tokens import Tokens
+from mlclf.data.features.token_ids import TokenIds
 from mlclf.errors import DataError
 from mlclf.machine.tally import Tally
 
@@ -21,20 +22,43 @@ LARGEST_WIDTH = 1 << 31
 
 
 @dataclass
-class SparseFeature:
-    """A pair of list columns; values are used as they are, never scaled or centred.
+class SparseColumn(FittedColumn):
+    """A pair of list columns, indices and values; values are used as they are, never scaled or centred.
 
     Attributes:
         width: largest index of the training rows + 1.
-        ignored: indices met by `encode` that are beyond the width.
+        ignored: indices met by `encode_ids` that are beyond the width.
         missing: values met that are NaN; they count as 0.
     """
 
-    name: str
-    values_name: str
+    role = "sparse"
+    families: ClassVar[tuple[str, ...]] = ("integers", "empty")
+    second_families: ClassVar[tuple[str, ...]] = ("floats", "integers", "empty")
+    gives_ids = True
+    smaller = "number its indices from 0 without gaps"
+
+    values_name: str = ""
     width: int = 0
     ignored: Tally = field(default_factory=Tally)
     missing: Tally = field(default_factory=Tally)
+
+    @classmethod
+    def second_column(cls, name: str) -> str | None:
+        """`values` for `indices`, and `X_values` for `X_indices`."""
+        return name.removesuffix("indices") + "values" if name == "indices" or name.endswith("_indices") else None
+
+    @classmethod
+    def accepts(cls, column: FeatureColumn, family: str) -> bool:
+        return column.values_column is not None
+
+    @classmethod
+    def row_bytes(cls, column: FeatureColumn, items: float) -> float:
+        return 12 * items
+
+    @classmethod
+    def fresh(cls, column: FeatureColumn, options: EncodingOptions) -> Self:
+        assert column.values_column is not None
+        return cls(column.name, column.values_column)
 
     def fit(self, table: pa.Table, where: str, weights: NDArray[np.float64] | None) -> None:
         _, ids, _ = self._parts(table, where)
@@ -55,7 +79,7 @@ class SparseFeature:
     def warning(self) -> str | None:
         return None if self.width else f"column {self.name!r} has no index in any row; it is left out"
 
-    def encode(self, table: pa.Table, where: str) -> Tokens:
+    def encode_ids(self, table: pa.Table, where: str) -> TokenIds:
         lengths, ids, values = self._parts(table, where)
         known = ids < self.width
         if not known.all():
@@ -63,10 +87,9 @@ class SparseFeature:
             rows = np.repeat(np.arange(len(lengths)), lengths)[known]
             lengths = np.bincount(rows, minlength=len(lengths)).astype(np.int64)
             ids, values = ids[known], values[known]
-        return Tokens(lengths, ids, values)
+        return TokenIds(lengths, ids, values)
 
     def counted(self) -> list[str]:
-        """What encoding ignored since it was last asked."""
         beyond, missing = self.ignored.take(), self.missing.take()
         lines = []
         if beyond:
@@ -126,5 +149,5 @@ class SparseFeature:
         return {"values_name": self.values_name, "width": self.width}
 
     @classmethod
-    def restore(cls, name: str, state: Mapping[str, Any]) -> SparseFeature:
+    def restore(cls, name: str, state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
         return cls(name, state["values_name"], state["width"])

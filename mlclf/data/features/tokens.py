@@ -1,59 +1,46 @@
-"""Token ids of many columns and rows, joined and cut."""
+"""Token lists: any number of levels a row, such as tags or the words of a prepared text."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
+
+from mlclf.data.arrow.families import LISTS
+from mlclf.data.arrow.lists import list_parts, null_inside
+from mlclf.data.features.categorical import MISSING, CategoricalColumn
+from mlclf.data.features.token_ids import TokenIds
+from mlclf.errors import DataError
 
 
 @dataclass
-class Tokens:
-    """Ids of a column for n rows, before columns are joined.
+class TokensColumn(CategoricalColumn):
+    """A list of levels a row, in a vocabulary like that of a categorical column; a null list is the level `missing`."""
 
-    Attributes:
-        lengths: [n] int64, ids of each row, or None where each row has exactly one.
-        ids: [sum of lengths] int64.
-        values: [sum of lengths] float32, or None where all are 1.
-    """
+    role = "tokens"
+    families: ClassVar[tuple[str, ...]] = LISTS
+    suggested_by: ClassVar[tuple[str, ...]] = ("strings", "integers")
+    has_one_id = False
 
-    lengths: NDArray[np.int64] | None
-    ids: NDArray[np.int64]
-    values: NDArray[np.float32] | None = None
+    @property
+    def distinct_values(self) -> int:
+        return 0
 
+    def _levels(self, array: pa.Array, where: str) -> tuple[NDArray[np.int64] | None, pa.Array]:
+        offsets, levels = list_parts(array)
+        if levels.null_count:
+            raise DataError(null_inside(where, self.name))
+        return offsets, levels
 
-def join_tokens(parts: Sequence[Tokens], num_rows: int) -> Tokens:
-    """Put the ids of several columns beside each other, row by row, in column order."""
-    if not parts:
-        return Tokens(np.zeros(num_rows, np.int64), np.zeros(0, np.int64))
-    if len(parts) == 1 and parts[0].lengths is not None:
-        return parts[0]
-    if all(part.lengths is None and part.values is None for part in parts):
-        ids = np.stack([part.ids for part in parts], axis=1).reshape(-1)
-        return Tokens(np.full(num_rows, len(parts), np.int64), ids)
-    lengths = [np.ones(num_rows, np.int64) if part.lengths is None else part.lengths for part in parts]
-    totals = np.sum(lengths, axis=0)
-    starts = np.cumsum(totals) - totals
-    ids = np.empty(int(totals.sum()), np.int64)
-    values = np.ones(len(ids), np.float32) if any(part.values is not None for part in parts) else None
-    for part, part_lengths in zip(parts, lengths, strict=True):
-        targets = spans(starts, part_lengths)
-        ids[targets] = part.ids
-        if values is not None and part.values is not None:
-            values[targets] = part.values
-        starts = starts + part_lengths
-    return Tokens(totals, ids, values)
+    def _num_missing(self, array: pa.Array, null_levels: int) -> int:
+        return int(array.null_count)
 
-
-def spans(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Indices start, start + 1, … for each span, joined: [sum of lengths] int64.
-
-    >>> spans(np.array([5, 0]), np.array([2, 3]))
-    array([5, 6, 0, 1, 2])
-    """
-    ends = np.cumsum(lengths)
-    total = int(ends[-1]) if len(ends) else 0
-    begins = np.repeat(starts - (ends - lengths), lengths)
-    return np.asarray(np.arange(total) + begins, np.int64)
+    def _rows_of(self, array: pa.Array, offsets: NDArray[np.int64] | None, ids: NDArray[np.int64]) -> TokenIds:
+        assert offsets is not None
+        absent = array.is_null().to_numpy(zero_copy_only=False)
+        if not absent.any():
+            return TokenIds(np.diff(offsets), ids)
+        return TokenIds(np.diff(offsets) + absent, np.insert(ids, offsets[:-1][absent], MISSING))

@@ -28,7 +28,7 @@ class FitSize:
         rows, num_labels: of the data.
         row_bytes: of an encoded row.
         num_dense, vocabulary: inputs, without knots.
-        num_bendable: numeric columns, in which knots are tried.
+        num_splined: numeric columns, in which knots are tried.
         row_ids: ids of a row, about.
     """
 
@@ -37,7 +37,7 @@ class FitSize:
     num_labels: int
     num_dense: int = 0
     vocabulary: int = 0
-    num_bendable: int = 0
+    num_splined: int = 0
     row_ids: float = 0.0
 
     def foretold_bytes(self, budget: int) -> int:
@@ -45,7 +45,7 @@ class FitSize:
         held = self.rows * self.row_bytes
         if RESIDENT_SHARE * held > budget:
             return int(LIBRARY_BYTES + STREAMING_BYTES + min(budget, held) + self._histograms())
-        knots = KNOTS * self.num_bendable
+        knots = KNOTS * self.num_splined
         if RESIDENT_SHARE * (held + 4 * knots * self.rows) > budget:
             knots = 0
         inputs = self.num_dense + knots + min(self.vocabulary, self.rows * self.row_ids) + 1

@@ -9,6 +9,8 @@ from functools import partial
 from typing import Any
 
 from mlclf.config.settings import Settings
+from mlclf.data.features.fitted_column import EncodingOptions
+from mlclf.data.features.roles import ROLES
 from mlclf.data.inspection.fit_memory import FitSize
 from mlclf.data.inspection.warnings import (
     footer_warnings,
@@ -23,7 +25,7 @@ from mlclf.data.parquet.plan import Plan
 from mlclf.data.parquet.planning import make_plan
 from mlclf.data.schema.finding import find_schema
 from mlclf.data.schema.globs import matches, names_and_globs
-from mlclf.data.schema.schema import EMBEDDING, NUMERIC, SPARSE, Schema
+from mlclf.data.schema.schema import Schema
 from mlclf.names import Names, names_of
 
 FORMAT_VERSION = 1
@@ -112,7 +114,7 @@ class _Pass:
     warnings: list[str]
     row_bytes: float
     decoded_row_bytes: float
-    num_bendable: int
+    num_splined: int
     row_ids: float
 
 
@@ -183,17 +185,13 @@ def _label_pass(plan: Plan, schema: Schema, settings: Settings) -> _Pass:
     from mlclf.data.passes.statistics import fit_statistics  # loads torch, which footers alone do not need
     from mlclf.data.sampling.splits import Split
 
-    options = settings.features
     found = None
     for _, found in fit_statistics(  # noqa: B007  # the last one counts
         plan,
         schema,
         Split(),
         label_values=settings.data.label_values,
-        standardize=options.standardize,
-        vocabulary_levels=options.vocabulary_levels,
-        hash_limit=options.hash_limit,
-        hash_buckets=options.hash_buckets,
+        options=EncodingOptions.of(settings.features),
         threads=settings.runtime.threads or 2,
     ):
         pass
@@ -213,8 +211,8 @@ def _label_pass(plan: Plan, schema: Schema, settings: Settings) -> _Pass:
     fixed = 4 * found.features.num_dense + len(labels) + ROW_BYTES
     ids = found.features.num_tokens
     row_ids = max(0.0, (found.row_bytes - fixed) / ID_BYTES) if ids is None else ids
-    bendable = sum(1 for _ in found.features.bendable())
-    return _Pass(labels, inputs, warnings, found.row_bytes, found.decoded_row_bytes, bendable, row_ids)
+    num_splined = sum(1 for _ in found.features.spline_inputs())
+    return _Pass(labels, inputs, warnings, found.row_bytes, found.decoded_row_bytes, num_splined, row_ids)
 
 
 def _mixing(plan: Plan, schema: Schema, found: _Pass, settings: Settings) -> dict[str, Any]:
@@ -249,10 +247,7 @@ def _row_bytes(plan: Plan, schema: Schema, columns: Mapping[str, ColumnFooter], 
     total = ROW_BYTES + float(len(schema.labels))
     for column in schema.features:
         items = max(1.0, columns[column.name].items / max(1, plan.rows))
-        if column.role in (NUMERIC, EMBEDDING):
-            total += 4 * max(1, column.width)
-        else:
-            total += (12 if column.role == SPARSE else ID_BYTES) * items
+        total += ROLES[column.role].row_bytes(column, items)
     return total
 
 
@@ -261,9 +256,9 @@ def _fit_size(plan: Plan, schema: Schema, columns: Mapping[str, ColumnFooter], f
     row_bytes = _row_bytes(plan, schema, columns, found)
     if found is not None:
         dense, vocabulary = found.inputs["dense"], found.inputs["vocabulary"]
-        return FitSize(plan.rows, row_bytes, len(found.labels), dense, vocabulary, found.num_bendable, found.row_ids)
-    numeric = sum(column.role == NUMERIC for column in schema.features)
-    dense = sum(max(1, column.width) for column in schema.features if column.role in (NUMERIC, EMBEDDING))
+        return FitSize(plan.rows, row_bytes, len(found.labels), dense, vocabulary, found.num_splined, found.row_ids)
+    numeric = sum(ROLES[column.role].takes_splines for column in schema.features)
+    dense = sum(max(1, column.width) for column in schema.features if not ROLES[column.role].gives_ids)
     ids = max(0.0, (row_bytes - ROW_BYTES - 4 * dense) / ID_BYTES)
     return FitSize(plan.rows, row_bytes, len(schema.labels), dense, 0, numeric, ids)
 

@@ -8,12 +8,13 @@ import statistics
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from mlclf.data.features.roles import ROLES
 from mlclf.data.parquet.column_statistics import ColumnFooter
 from mlclf.data.parquet.plan import Plan
-from mlclf.data.schema.schema import NUMERIC, Schema
+from mlclf.data.schema.schema import Schema
 
 if TYPE_CHECKING:
-    from mlclf.data.features.features import Features
+    from mlclf.data.features.encoder import FeatureEncoder
 
 
 def plain_value(value: Any) -> bool | int | float | str | None:
@@ -57,7 +58,7 @@ def footer_warnings(plan: Plan, schema: Schema, columns: Mapping[str, ColumnFoot
         bounds_differ = not column.is_bounded or column.low != column.high
         if column.nulls is not None and column.nulls == plan.rows:
             yield f"column {feature.name!r} has no value in any row; a fit leaves it out"
-        elif feature.role == NUMERIC and column.nulls == 0 and not bounds_differ and column.low is not None:
+        elif ROLES[feature.role].takes_splines and column.nulls == 0 and not bounds_differ and column.low is not None:
             yield f"column {feature.name!r} is constant ({plain_value(column.low)}); a fit leaves it out"
 
 
@@ -71,15 +72,12 @@ def mixing_warnings(mixing: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def identifier_warnings(features: Features, rows: int) -> Iterator[str]:
+def identifier_warnings(features: FeatureEncoder, rows: int) -> Iterator[str]:
     """Columns whose values hardly ever repeat."""
-    from mlclf.data.features.categories import LevelFeature
-
-    for feature in features.tokens:
-        distinct = len(feature.levels) if isinstance(feature, LevelFeature) and not feature.is_list else 0
-        if distinct > max(MANY_LEVELS, rows / 2):
+    for column in features.columns:
+        if column.distinct_values > max(MANY_LEVELS, rows / 2):
             yield (
-                f"column {feature.name!r} has {distinct:,} distinct values in {rows:,} rows; "
+                f"column {column.name!r} has {column.distinct_values:,} distinct values in {rows:,} rows; "
                 "if it names the row, give it as --key or --exclude"
             )
 

@@ -10,8 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mlclf.data.arrow.arrays import is_text, one_array, text_of_bytes, transpose
-from mlclf.data.arrow.identities import is_bytes
+from mlclf.data.arrow.arrays import is_bytes, is_text, one_array, text_of_bytes, transpose
 from mlclf.data.arrow.lists import bits_of
 from mlclf.data.labels.values import declared_key, is_near, known_code, mixed_example, nothing_matches, refusal, such_as
 from mlclf.data.schema.label_lists import spread

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mlclf.data.arrow.times import time_values
-from mlclf.data.features.features import Features
+from mlclf.data.features.encoder import FeatureEncoder
 from mlclf.data.labels.label_columns import LabelColumns
 from mlclf.data.parquet.child_process import CHILD_BYTES
 from mlclf.data.parquet.decoding import damage_of
@@ -37,7 +37,7 @@ def piece_rows(plan: Plan) -> int:
 
 def without_corrupt(plan: Plan, schema: Schema, split: Split, where: Where | None, threads: int) -> Plan | None:
     """The plan without the units that cannot be read; None where that leaves nothing, or none is found."""
-    encoder = RowEncoder(schema, Features([], []), LabelColumns(()), 0, split, schema.weight)
+    encoder = RowEncoder(schema, FeatureEncoder([]), LabelColumns(()), 0, split, schema.weight)
     corrupt = corrupt_units(plan, [*encoder.columns, *(where.columns if where else ())], threads)
     return None if not corrupt or len(corrupt) == len(plan.units) else plan.without(corrupt)
 

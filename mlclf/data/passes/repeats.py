@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mlclf.data.arrow.arrays import one_array
+from mlclf.data.arrow.arrays import is_list, one_array
 from mlclf.data.arrow.identities import value_hashes
 from mlclf.data.arrow.lists import list_parts
 from mlclf.data.arrow.row_hashes import mixed
@@ -146,7 +146,7 @@ def _most_telling(table: pa.Table) -> list[str]:
 def _value_hashes(array: pa.Array) -> Hashes:
     """[n] uint64, of an array of any type."""
     kind = array.type
-    if _is_list(kind):
+    if is_list(kind):
         return _list_hashes(array)
     if pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):
         floats = array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False) + 0.0  # −0 becomes 0
@@ -162,8 +162,3 @@ def _list_hashes(array: pa.Array) -> Hashes:
     sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(inner, dtype=np.uint64)])
     hashes = sums[offsets[1:]] - sums[offsets[:-1]] + lengths.astype(np.uint64)
     return np.where(array.is_null(), _MISSING, hashes)
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    types = pa.types
-    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))

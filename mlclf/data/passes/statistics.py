@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mlclf.data.features.features import Features
+from mlclf.data.features.encoder import FeatureEncoder
+from mlclf.data.features.fitted_column import EncodingOptions
 from mlclf.data.labels.counts import ColumnCounter, LabelCounts, TagCounter
 from mlclf.data.labels.label_columns import LabelColumns
 from mlclf.data.labels.label_encoder import Labels, make_labels
@@ -50,7 +51,7 @@ class Statistics:
     """
 
     plan: Plan
-    features: Features
+    features: FeatureEncoder
     labels: Labels
     label_names: tuple[str, ...]
     counts: LabelCounts
@@ -68,10 +69,7 @@ def fit_statistics(
     split: Split,
     *,
     label_values: Mapping[str, int | None],
-    standardize: bool,
-    vocabulary_levels: int,
-    hash_limit: int,
-    hash_buckets: int,
+    options: EncodingOptions,
     threads: int,
     lanes: int = 1,
     where: Where | None = None,
@@ -89,10 +87,7 @@ def fit_statistics(
         schema=schema,
         split=split,
         label_values=label_values,
-        standardize=standardize,
-        vocabulary_levels=vocabulary_levels,
-        hash_limit=hash_limit,
-        hash_buckets=hash_buckets,
+        options=options,
         threads=threads,
         lanes=lanes,
         where=where,
@@ -115,10 +110,7 @@ def _one_pass(
     schema: Schema,
     split: Split,
     label_values: Mapping[str, int | None],
-    standardize: bool,
-    vocabulary_levels: int,
-    hash_limit: int,
-    hash_buckets: int,
+    options: EncodingOptions,
     threads: int,
     lanes: int,
     where: Where | None,
@@ -129,13 +121,7 @@ def _one_pass(
             f"data.label_values: is for label columns, and {schema.labels[0]!r} is a list of tags, which are labels as "
             "they are; leave it out"
         )
-    features = Features.fresh(
-        schema,
-        standardize=standardize,
-        vocabulary_levels=vocabulary_levels,
-        hash_limit=hash_limit,
-        hash_buckets=hash_buckets,
-    )
+    features = FeatureEncoder.fresh(schema.features, options)
     features.folder_types = plan.folder_types
     found = _Pass(plan, schema, split, features, make_labels(schema, label_values), where)
     if looks_for_copies:
@@ -164,7 +150,7 @@ class _Pass:
     """What the pass of statistics has found so far."""
 
     def __init__(
-        self, plan: Plan, schema: Schema, split: Split, features: Features, labels: Labels, where: Where | None
+        self, plan: Plan, schema: Schema, split: Split, features: FeatureEncoder, labels: Labels, where: Where | None
     ) -> None:
         self.plan = plan
         self.selection = Selection(split, where=where)

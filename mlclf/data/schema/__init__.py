@@ -1,7 +1,6 @@
 """Columns and their roles, found or declared, the same in every file.
 
 common_schema    one schema for all shards, and the rows brought to it
-families         families of Arrow types: numbers, text, lists of either and others, as far as roles depend on them
 globs            names of columns and patterns of them
 samples          rows looked at before columns have roles: which text is free text, how long lists are,
 schema           the schema of a fit: the role of every column

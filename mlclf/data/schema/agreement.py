@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from mlclf.data.arrow.families import FAMILY_NAMES, LISTS, NUMBER_LISTS, SINGLE, TEXTS, UNDECIDED, family
+from mlclf.data.features.roles import ROLES
 from mlclf.data.parquet.plan import Plan
-from mlclf.data.schema.families import (
-    FAMILY_WORDS,
-    LISTS,
-    NUMBER_LISTS,
-    SINGLE,
-    UNDECIDED,
-    WORDS,
-    column_families,
-    family,
-)
-from mlclf.data.schema.schema import CATEGORICAL, EMBEDDING, NUMERIC, SPARSE, TEXT, TOKENS, Schema
+from mlclf.data.schema.schema import Schema
 from mlclf.errors import ConfigError, DataError
 from mlclf.messages import listed
 
@@ -27,10 +19,10 @@ def check_shards(plan: Plan, schema: Schema, others: Iterable[str] = (), *, with
     problems = []
     for shard in plan.shards:
         present = {field.name: field.type for field in shard.schema}
-        for name, accepts in expected.items():
+        for name, accepted in expected.items():
             if name not in present:
                 problems.append(f"{shard.source.name}: column {name!r} is missing")
-            elif not accepts(family(present[name])):
+            elif accepted is not None and family(present[name]) not in accepted:
                 problems.append(
                     f"{shard.source.name}: column {name!r} must be {_role_of(schema, name)}, got {present[name]}"
                 )
@@ -57,64 +49,63 @@ def check_parts(
     for flag, name in [*parts, *(("--valid-by", name) for name in other_columns)]:
         if name is None:
             continue
-        allowed = {"--weight": ("number", "null"), "--key": tuple(FAMILY_WORDS)}.get(flag, (*SINGLE, "null"))
+        allowed = {"--weight": ("number", "null"), "--key": tuple(FAMILY_NAMES)}.get(flag, (*SINGLE, "null"))
         if name not in columns:
             near = difflib.get_close_matches(name, list(columns), n=3, cutoff=0.5) or list(columns)[:5]
             problems.append(f"{flag}: no column {name!r}; the nearest columns are {', '.join(map(repr, near))}")
         elif columns[name].partition(":")[0] not in allowed:
-            *first, last = (FAMILY_WORDS[kind] for kind in allowed if kind != "null")
+            *first, last = (FAMILY_NAMES[kind] for kind in allowed if kind != "null")
             words = f"{', '.join(first)} or {last}" if first else last
-            found = FAMILY_WORDS[columns[name].partition(":")[0]]
+            found = FAMILY_NAMES[columns[name].partition(":")[0]]
             problems.append(f"{flag}: column {name!r} must hold {words}, found {found}; name another column")
     if problems:
         raise ConfigError(listed(problems))
 
 
+def column_families(plan: Plan) -> dict[str, str]:
+    """Family of every column in first-seen order; the first shard where it is not null decides."""
+    families: dict[str, str] = {}
+    for shard in plan.shards:
+        for column in shard.schema:
+            found = family(column.type)
+            known = families.setdefault(column.name, found)
+            if known == "null" or (known == "empty" and found != "null"):
+                families[column.name] = found
+    return families
+
+
 def _expected_families(
     plan: Plan, schema: Schema, others: Iterable[str], with_labels: bool
-) -> dict[str, Callable[[str], bool]]:
-    """Column → whether a family is acceptable for its role."""
-    expected: dict[str, Callable[[str], bool]] = {}
+) -> dict[str, set[str] | None]:
+    """Column → the families that it may have in each shard; None for any."""
     columns = column_families(plan)
-    for name in others:
-        expected[name] = _accepts(columns.get(name, "null"))
+    expected = {name: _comparable(columns.get(name, "null")) for name in others}
     for column in schema.features:
-        role_families = {
-            NUMERIC: ("number", "null"),
-            CATEGORICAL: (*SINGLE, "null"),
-            TOKENS: (*LISTS, "null"),
-            TEXT: ("string", "bytes", "null"),
-            EMBEDDING: (f"vector:{column.width}", *NUMBER_LISTS, *UNDECIDED),
-            SPARSE: ("integers", "empty", "null"),
-        }[column.role]
-        expected[column.name] = _one_of(role_families)
-        if column.role == CATEGORICAL and columns.get(column.name) in SINGLE:
-            expected[column.name] = _accepts(columns[column.name])
-        if column.role == CATEGORICAL and columns.get(column.name) in WORDS:
-            expected[column.name] = _one_of((*WORDS, "null"))
+        role, known = ROLES[column.role], columns.get(column.name)
+        if known in SINGLE and known in role.families:
+            expected[column.name] = _comparable(known)
+        else:
+            widths = {f"vector:{column.width}" if each == "vector" else each for each in role.families}
+            expected[column.name] = widths.union(role.undecided)
         if column.values_column is not None:
-            expected[column.values_column] = _one_of(("floats", "integers", "empty", "null"))
-    if with_labels:
-        for name in schema.labels:
-            if schema.elements:
-                expected[name] = _one_of((f"vector:{schema.elements}", *NUMBER_LISTS, *UNDECIDED))
-                continue
-            expected[name] = _one_of((*LISTS, "null")) if schema.tags else _accepts(columns.get(name, "null"))
+            expected[column.values_column] = {*role.second_families, "null"}
+    for name in schema.labels if with_labels else ():
+        if schema.elements:
+            expected[name] = {f"vector:{schema.elements}", *NUMBER_LISTS, *UNDECIDED}
+        else:
+            expected[name] = {*LISTS, "null"} if schema.tags else _comparable(columns.get(name, "null"))
     return expected
 
 
-def _accepts(kind: str) -> Callable[[str], bool]:
-    return lambda other: other in (kind, "null") or kind == "null" or (kind in WORDS and other in WORDS)
-
-
-def _one_of(kinds: tuple[str, ...]) -> Callable[[str], bool]:
-    return lambda other: other in kinds
+def _comparable(known: str) -> set[str] | None:
+    """The families whose values can be compared with those of a family."""
+    return None if known == "null" else {known, "null", *(TEXTS if known in TEXTS else ())}
 
 
 def _role_of(schema: Schema, name: str) -> str:
     for column in schema.features:
         if column.name == name:
-            return f"embedding of {column.width}" if column.role == EMBEDDING else column.role
+            return f"{column.role} of {column.width}" if column.width else column.role
         if column.values_column == name:
             return "the values of a sparse pair"
     if name in schema.labels:

@@ -6,16 +6,19 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
+from mlclf.data.arrow.families import LISTS, SINGLE, family
 from mlclf.data.parquet.plan import Plan
-from mlclf.data.schema.agreement import check_parts, check_shards
-from mlclf.data.schema.families import LISTS, SINGLE, column_families, family
+from mlclf.data.schema.agreement import check_parts, check_shards, column_families
 from mlclf.data.schema.globs import matched_names
 from mlclf.data.schema.label_lists import AUTO, num_elements
-from mlclf.data.schema.roles import LARGEST_EMBEDDING, assigned_roles, declared_roles, role_setting
+from mlclf.data.schema.roles import assigned_roles, declared_roles, role_setting
 from mlclf.data.schema.samples import free_texts, index_columns
-from mlclf.data.schema.schema import CATEGORICAL, EMBEDDING, NUMERIC, TEXT, Schema
+from mlclf.data.schema.schema import Schema
 from mlclf.errors import ConfigError, DataError
 from mlclf.messages import listed
+
+LARGEST_EMBEDDING = 1 << 22
+"""Elements of an embedding: 16 MiB of a row in float32."""
 
 
 def find_schema(
@@ -82,19 +85,21 @@ def find_schema(
     if label_columns and needs_inputs:
         strings = [name for name in candidates if columns[name] == "string" and name not in declared]
         for name in free_texts(plan, strings):
-            declared[name] = TEXT
+            declared[name] = "text"
             notes.append(
                 f"column {name!r} is read as text, by its words: nearly every row has a value of its own; "
-                f"{role_setting(name, CATEGORICAL)} makes it a category"
+                f"{role_setting(name, 'categorical')} makes it a category"
             )
     found, ignored = assigned_roles(plan, candidates, columns, declared, explicit=bool(features))
     for column in found:
-        if column.role == EMBEDDING and column.width > LARGEST_EMBEDDING:
+        if column.width > LARGEST_EMBEDDING:
             raise DataError(
                 f"column {column.name!r}: an embedding must have at most {LARGEST_EMBEDDING:,} elements, the schema "
                 f"says {column.width:,}; write the file again, or leave the column out with --exclude"
             )
-    ignored += [(name, f"it is the index of a pandas frame; {role_setting(name, NUMERIC)} uses it") for name in indices]
+    ignored += [
+        (name, f"it is the index of a pandas frame; {role_setting(name, 'numeric')} uses it") for name in indices
+    ]
     used = list(label_columns) + [name for name in (weight, key, group) if name] + list(other_columns)
     schema = Schema(
         tuple(found), tuple(label_columns), lists is not None and not elements, weight, key, group, tuple(ignored),

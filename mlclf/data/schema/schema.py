@@ -6,32 +6,10 @@ from collections.abc import Container, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from mlclf.data.features.fitted_column import FeatureColumn
 from mlclf.errors import RunError
 
-NUMERIC, CATEGORICAL, TOKENS, SPARSE, EMBEDDING, TEXT = (
-    "numeric",
-    "categorical",
-    "tokens",
-    "sparse",
-    "embedding",
-    "text",
-)
 FORMAT_VERSION = 1
-
-
-@dataclass(frozen=True)
-class FeatureColumn:
-    """One input: a column, or the `indices` column of a sparse pair with its `values` column.
-
-    Attributes:
-        width: elements of an embedding, else 0.
-        values_column: the second column of a sparse pair, else None.
-    """
-
-    name: str
-    role: str
-    width: int = 0
-    values_column: str | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mlclf.data.arrow.identities import joined_tables
 from mlclf.data.batch import Batch
-from mlclf.data.features.tokens import spans
+from mlclf.data.features.token_ids import spans
 from mlclf.data.labels.label_columns import UNOBSERVED
 from mlclf.data.streaming.slab import RowLayout, Slab
 from mlclf.machine.memory import Recycler

@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mlclf.data.arrow.row_hashes import identities_of
-from mlclf.data.features.features import Features
+from mlclf.data.features.encoder import FeatureEncoder
 from mlclf.data.features.numeric import LARGEST, numeric_values
 from mlclf.data.labels.label_columns import UNOBSERVED
 from mlclf.data.labels.label_encoder import Labels
@@ -34,7 +34,7 @@ class RowEncoder:
     """
 
     schema: Schema
-    features: Features
+    features: FeatureEncoder
     labels: Labels | None
     num_labels: int
     split: Split = field(default_factory=Split)
@@ -89,7 +89,7 @@ class RowEncoder:
         slab.keys = table.select(list(self.key_columns)) if self.key_columns else None
 
     def _encode_tokens(self, table: pa.Table, place: str, slab: Slab) -> None:
-        tokens = self.features.encode_tokens(table, place)
+        tokens = self.features.encode_ids(table, place)
         if "tokens" in slab.arrays:
             ids = slab.arrays["tokens"][: table.num_rows]
             ids[:] = tokens.ids.reshape(ids.shape)

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mlclf.data.arrow.arrays import as_floats, one_array, transpose
+from mlclf.data.arrow.arrays import as_floats, is_list, one_array, transpose
+from mlclf.data.arrow.families import family
 from mlclf.data.arrow.lists import list_parts
-from mlclf.data.schema.families import family
 from mlclf.errors import DataError
 from mlclf.machine.memory import Recycler
 
@@ -94,12 +94,6 @@ def _column_floats(column: pa.ChunkedArray) -> NDArray[Any]:
     if column.num_chunks == 1 and pa.types.is_float32(column.type) and not column.null_count:
         return np.asarray(column.chunk(0).to_numpy())
     return as_floats(one_array(column))
-
-
-def is_list(kind: pa.DataType) -> bool:
-    """Whether an Arrow type is one of the lists."""
-    types = pa.types
-    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
 
 
 def list_rows(array: pa.Array, size: int, place: Place, name: str) -> pa.Array:

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mlclf.data.arrow.arrays import as_floats, is_text, one_array
-from mlclf.data.arrow.identities import COMPARABLE, is_bytes, is_comparable, value_numbers
+from mlclf.data.arrow.arrays import as_floats, is_bytes, is_text, one_array
+from mlclf.data.arrow.identities import COMPARABLE, is_comparable, value_numbers
 from mlclf.data.parquet.plan import Plan
 from mlclf.errors import ConfigError, DataError
 

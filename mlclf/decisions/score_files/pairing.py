@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from mlclf.data.arrow.arrays import is_list
+from mlclf.data.arrow.families import family
 from mlclf.data.parquet.decoding import decode_unit
 from mlclf.data.parquet.plan import Plan
-from mlclf.data.schema.families import family
 from mlclf.data.schema.globs import matches, names_and_globs
-from mlclf.decisions.score_files.columns import KIND_KEY, LOGIT, PROBABILITY, CellColumns, is_list, is_numeric
+from mlclf.decisions.score_files.columns import KIND_KEY, LOGIT, PROBABILITY, CellColumns, is_numeric
 from mlclf.decisions.score_files.keys import check_key_kinds
 from mlclf.decisions.score_files.label_join import JoinedLabels
 from mlclf.decisions.score_files.label_rows import COLUMNS, TAGS, VALUES, LabelReader

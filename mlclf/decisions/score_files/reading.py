@@ -12,6 +12,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from mlclf.data.arrow.arrays import is_list
 from mlclf.data.labels.label_columns import UNOBSERVED
 from mlclf.data.parquet.plan import Plan
 from mlclf.data.parquet.polars_columns import LEAST_BUDGET_BYTES, with_plain_columns
@@ -23,7 +24,6 @@ from mlclf.decisions.score_files.columns import (
     Place,
     checked_scores,
     file_logits,
-    is_list,
     rank_logits,
     read_scores,
 )

@@ -8,25 +8,28 @@ import pyarrow as pa
 import pytest
 from sklearn.preprocessing import StandardScaler
 
-from mlclf.data.features.numeric import LARGEST, NumericFeature, numeric_values
+from mlclf.data.features.embedding import EmbeddingColumn
+from mlclf.data.features.fitted_column import EncodingOptions, FeatureColumn
+from mlclf.data.features.numeric import LARGEST, NumericColumn, numeric_values
 from mlclf.errors import DataError
 
 WHERE = "a.parquet row group 0"
 FLOAT32 = pa.float32()
 
 
-def fitted(column: Any, width: int = 0, standardize: bool = True) -> NumericFeature:
-    feature = NumericFeature.fresh("x", width, standardize)
+def fitted(column: Any, width: int = 0, standardize: bool = True) -> NumericColumn:
+    role = EmbeddingColumn if width else NumericColumn
+    feature = role.fresh(FeatureColumn("x", role.role, width), EncodingOptions(standardize, 0, 0, 0))
     for start in range(0, len(column), 7):
         feature.fit(pa.table({"x": column[start : start + 7]}), WHERE, None)
     feature.finish()
     return feature
 
 
-def encoded(feature: NumericFeature, column: Any) -> np.ndarray:
+def encoded(feature: NumericColumn, column: Any) -> np.ndarray:
     """Rows × inputs."""
     out = np.full((len(feature.dense_names()), len(column)), np.nan, np.float32)
-    feature.encode(pa.table({"x": column}), WHERE, out)
+    feature.encode_dense(pa.table({"x": column}), WHERE, out)
     return out.T
 
 
@@ -50,7 +53,7 @@ def test_standardized_as_by_scikit_learn(kind: pa.DataType, missing: bool) -> No
     np.testing.assert_allclose(found[:, :1], expected, atol=2e-6)  # float32 of numbers below 10
     if missing:
         np.testing.assert_array_equal(found[:, 1], absent)
-    restored = NumericFeature.restore("x", 0, True, feature.state())
+    restored = NumericColumn.restore("x", feature.state(), feature.arrays())
     np.testing.assert_array_equal(encoded(restored, column), found)
     assert restored.dense_names() == feature.dense_names()
 
@@ -132,7 +135,7 @@ def test_embeddings_with_null_rows(kind: pa.DataType, skip: int) -> None:
     found = encoded(feature, column)
     np.testing.assert_allclose(found[:, :3], np.nan_to_num(StandardScaler().fit_transform(raw)), atol=1e-6)
     np.testing.assert_array_equal(found[:, 3], np.isnan(raw[:, 0]))
-    restored = NumericFeature.restore("x", 3, True, feature.state())
+    restored = EmbeddingColumn.restore("x", feature.state(), feature.arrays())
     np.testing.assert_array_equal(encoded(restored, column), found)
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlclf.data.features.sparse import LARGEST_WIDTH, SparseFeature
+from mlclf.data.features.sparse import LARGEST_WIDTH, SparseColumn
 from mlclf.errors import DataError
 
 WHERE = "a.parquet row group 0"
@@ -25,15 +25,15 @@ def table_of(rows: list[Pairs], indices: pa.DataType, values: pa.DataType) -> pa
     )
 
 
-def fitted(table: pa.Table) -> SparseFeature:
-    feature = SparseFeature("indices", "values")
+def fitted(table: pa.Table) -> SparseColumn:
+    feature = SparseColumn("indices", values_name="values")
     feature.fit(table, WHERE, None)
     feature.finish()
     return feature
 
 
-def dense(feature: SparseFeature, table: pa.Table) -> np.ndarray:
-    tokens = feature.encode(table, WHERE)
+def dense(feature: SparseColumn, table: pa.Table) -> np.ndarray:
+    tokens = feature.encode_ids(table, WHERE)
     assert tokens.lengths is not None
     assert tokens.values is not None
     result = np.zeros((table.num_rows, feature.width))
@@ -68,7 +68,7 @@ def test_rows_are_those_of_a_plain_matrix(
     np.testing.assert_array_equal(dense(feature, table_of(new, *kinds)), expected)
     lines = [f"column 'indices': {beyond:,} indices beyond {feature.width:,} ignored"] if beyond else []
     assert feature.counted() == lines
-    restored = SparseFeature.restore("indices", feature.state())
+    restored = SparseColumn.restore("indices", feature.state(), {})
     np.testing.assert_array_equal(dense(restored, table_of(new, *kinds)), expected)
 
 

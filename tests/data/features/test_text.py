@@ -8,7 +8,7 @@ import pytest
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 from sklearn.utils import murmurhash3_32
 
-from mlclf.data.features.text import SPREAD, TextFeature
+from mlclf.data.features.text import SPREAD, TextColumn
 from mlclf.errors import DataError
 
 WHERE = "a.parquet row group 0"
@@ -17,16 +17,16 @@ NEW = ["fox fence unknown", None, "red"]
 BUCKETS = 64
 
 
-def fitted(column: pa.Array) -> TextFeature:
-    feature = TextFeature("s", BUCKETS)
+def fitted(column: pa.Array) -> TextColumn:
+    feature = TextColumn("s", BUCKETS)
     for start in range(0, len(column), 2):
         feature.fit(pa.table({"s": column[start : start + 2]}), WHERE, None)
     feature.finish()
     return feature
 
 
-def dense(feature: TextFeature, column: pa.Array) -> np.ndarray:
-    tokens = feature.encode(pa.table({"s": column}), WHERE)
+def dense(feature: TextColumn, column: pa.Array) -> np.ndarray:
+    tokens = feature.encode_ids(pa.table({"s": column}), WHERE)
     assert tokens.lengths is not None
     assert tokens.values is not None
     result = np.zeros((len(column), feature.space))
@@ -55,14 +55,14 @@ def test_weights_as_by_scikit_learn(kind: pa.DataType) -> None:
 
 def test_saved_and_restored() -> None:
     feature = fitted(pa.array(TRAIN))
-    restored = TextFeature.restore("s", feature.state(), feature.arrays())
+    restored = TextColumn.restore("s", feature.state(), feature.arrays())
     np.testing.assert_array_equal(dense(restored, pa.array(NEW)), dense(feature, pa.array(NEW)))
     assert restored.vocabulary_names() == feature.vocabulary_names()
     assert len(set(restored.vocabulary_names())) == restored.vocabulary_size == 2  # red and fox, each in two rows
 
 
 def test_the_most_frequent_buckets_are_kept() -> None:
-    feature = TextFeature("s", 2)
+    feature = TextColumn("s", 2)
     feature.fit(pa.table({"s": ["red two six", "two six", "six", "red"]}), WHERE, None)
     feature.finish()
     words = ("red", "two", "six", "two six")
@@ -80,9 +80,9 @@ def test_where_no_word_is_in_two_rows_all_are_kept() -> None:
 def test_a_column_without_words_is_dropped(column: pa.Array) -> None:
     feature = fitted(column)
     assert feature.warning() == "column 's' has no word in any row; it is left out"
-    for one in (feature, TextFeature.restore("s", feature.state(), feature.arrays())):
+    for one in (feature, TextColumn.restore("s", feature.state(), feature.arrays())):
         assert (one.vocabulary_size, one.vocabulary_names()) == (0, [])
-        assert one.encode(pa.table({"s": ["red fox"]}), WHERE).ids.tolist() == []
+        assert one.encode_ids(pa.table({"s": ["red fox"]}), WHERE).ids.tolist() == []
 
 
 def test_a_shard_of_nulls() -> None:

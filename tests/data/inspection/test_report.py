@@ -85,7 +85,8 @@ def test_footers_alone_give_files_sizes_and_columns(folder: Path) -> None:
 
 def test_footers_alone_load_no_torch(folder: Path) -> None:
     code = (
-        "import sys; from mlclf.data.inspection.report import inspect, summary_lines; "
+        "import sys; from mlclf.data.inspection.report import inspect; "
+        "from mlclf.data.inspection.summary import summary_lines; "
         f"summary_lines(inspect({str(folder)!r})); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mlclf.data.features.fitted_column import EncodingOptions
+from mlclf.data.features.numeric import NumericColumn
 from mlclf.data.parquet.plan import Plan
 from mlclf.data.parquet.planning import make_plan
 from mlclf.data.passes.partial_passes import piece_rows, time_cut
@@ -34,8 +36,7 @@ def write(folder: Path, columns: dict[str, Any], shards: int = 3, row_group_size
 
 
 def statistics_of(plan: Plan, schema: Schema, split: Split | None = None, **settings: Any) -> Statistics:
-    defaults = {"label_values": {}, "standardize": True, "vocabulary_levels": 100, "hash_limit": 1000,
-                "hash_buckets": 16, "threads": 2}  # fmt: skip
+    defaults = {"label_values": {}, "options": EncodingOptions(True, 100, 1000, 16), "threads": 2}
     steps = list(fit_statistics(plan, schema, split or Split(), **(defaults | settings)))
     seen = [rows for rows, _ in steps]
     assert seen == sorted(seen)
@@ -72,7 +73,9 @@ def test_one_pass_finds_everything(tmp_path: Path, kind: str, weight: str | None
     trained = parts == TRAIN if kind == "held_out" else np.ones(ROWS, bool)
     x = np.array(columns["x"].to_pylist(), float)
     known = trained & ~np.isnan(x)
-    moments = found.features.dense[0].moments
+    numeric = found.features.columns[0]
+    assert isinstance(numeric, NumericColumn)
+    moments = numeric.moments
     mean = np.average(x[known], weights=weights[known])
     # The order of summation differs.
     assert moments.mean[0] == pytest.approx(mean, rel=1e-9)

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mlclf.data.arrow.families import family
 from mlclf.data.parquet.plan import Plan
 from mlclf.data.parquet.planning import make_plan
 from mlclf.data.schema.agreement import check_shards, drift
-from mlclf.data.schema.families import family
 from mlclf.data.schema.finding import find_schema
 from mlclf.data.schema.globs import matches, names_and_globs
 from mlclf.data.schema.schema import Schema

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlclf.data.batch import Batch
+from mlclf.data.features.fitted_column import EncodingOptions
 from mlclf.data.parquet.plan import Plan
 from mlclf.data.parquet.planning import make_plan
 from mlclf.data.passes.statistics import Statistics, fit_statistics
@@ -60,8 +61,8 @@ def write(folder: Path, shards: list[list[int]]) -> Plan:
 
 def statistics_of(plan: Plan, split: Split | None = None) -> Statistics:
     schema = find_schema(plan, ["y", "z"], weight="weight", key="id")
-    options = {"standardize": False, "vocabulary_levels": 100, "hash_limit": 1000, "hash_buckets": 16}
-    passes = fit_statistics(plan, schema, split or Split(), label_values={}, threads=2, **options)  # type: ignore[arg-type]
+    options = EncodingOptions(False, 100, 1000, 16)
+    passes = fit_statistics(plan, schema, split or Split(), label_values={}, options=options, threads=2)
     statistics = [found for _, found in passes][-1]
     assert statistics is not None
     return statistics
@@ -76,8 +77,8 @@ def epoch_of(loader: BatchStream) -> list[int]:
     """Row numbers of an epoch, after every row was checked against the oracle."""
     encoder = loader.encoder
     places = {name: index for index, name in enumerate(
-        name for feature in encoder.features.tokens for name in feature.vocabulary_names())}  # fmt: skip
-    names = [name for feature in encoder.features.dense for name in feature.dense_names()]
+        encoder.features.vocabulary_names())}  # fmt: skip
+    names = encoder.features.dense_names()
     drawn = []
     for batch in loader:
         assert 0 < len(batch) <= loader.batch_rows

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from mlclf.data.batch import ON_HOST, Batch
+from mlclf.data.features.fitted_column import EncodingOptions
 from mlclf.data.parquet.plan import Plan
 from mlclf.data.parquet.planning import make_plan
 from mlclf.data.passes.statistics import Statistics, fit_statistics
@@ -105,8 +106,8 @@ class Made:
 
     def statistics(self, schema: Any) -> Statistics:
         *_, (_, found) = fit_statistics(
-            self.plan, schema, self.case.split, label_values={}, standardize=True, vocabulary_levels=100,
-            hash_limit=1000, hash_buckets=16, threads=2, where=self.where,
+            self.plan, schema, self.case.split, label_values={},
+            options=EncodingOptions(True, 100, 1000, 16), threads=2, where=self.where,
         )  # fmt: skip
         assert found is not None
         return found

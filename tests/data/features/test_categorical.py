@@ -14,23 +14,24 @@ from sklearn.preprocessing import OneHotEncoder
 from sklearn.utils import murmurhash3_32
 
 from mlclf.data.arrow.identities import canonical
-from mlclf.data.features.categories import MISSING, OTHER, LevelFeature
+from mlclf.data.features.categorical import MISSING, OTHER, CategoricalColumn
+from mlclf.data.features.tokens import TokensColumn
 from mlclf.errors import DataError
 
 WHERE = "a.parquet row group 0"
 
 
-def fitted(column: Any, is_list: bool = False, max_levels: int = 100, hash_limit: int = 1000) -> LevelFeature:
-    feature = LevelFeature("s", is_list, max_levels, hash_limit, 16)
+def fitted(column: Any, is_list: bool = False, max_levels: int = 100, hash_limit: int = 1000) -> CategoricalColumn:
+    feature = (TokensColumn if is_list else CategoricalColumn)("s", max_levels, hash_limit, 16)
     for start in range(0, len(column), 5):
         feature.fit(pa.table({"s": column[start : start + 5]}), WHERE, None)
     feature.finish()
     return feature
 
 
-def rows_of(feature: LevelFeature, column: Any) -> list[list[str]]:
+def rows_of(feature: CategoricalColumn, column: Any) -> list[list[str]]:
     """Names of the ids of each row."""
-    tokens = feature.encode(pa.table({"s": column}), WHERE)
+    tokens = feature.encode_ids(pa.table({"s": column}), WHERE)
     names = feature.vocabulary_names()
     assert len(names) == feature.vocabulary_size
     assert tokens.values is None
@@ -48,7 +49,7 @@ def test_levels_as_by_scikit_learn(kind: pa.DataType) -> None:
     column = pa.array(values).cast(kind)
     feature = fitted(column)
     assert feature.levels == ("b", "a", "c")
-    ids = feature.encode(pa.table({"s": column}), WHERE).ids
+    ids = feature.encode_ids(pa.table({"s": column}), WHERE).ids
     one_hot = np.eye(feature.vocabulary_size)[ids]
     encoder = OneHotEncoder(categories=[["b", "a", "c"]], handle_unknown="ignore", sparse_output=False)
     np.testing.assert_array_equal(one_hot[:, 2:], encoder.fit_transform(np.array(values, object)[:, None]))
@@ -60,7 +61,7 @@ def test_levels_as_by_scikit_learn(kind: pa.DataType) -> None:
 
 
 def test_string_types_and_dictionaries_mix() -> None:
-    feature = LevelFeature("s", False, 100, 1000, 16)
+    feature = CategoricalColumn("s", 100, 1000, 16)
     parts = [["a", "b"], ["b", "c"], ["c", "a"], ["b", None]]
     for kind, part in zip(TEXTS, parts, strict=True):
         feature.fit(pa.table({"s": pa.array(part).cast(kind)}), WHERE, None)
@@ -73,7 +74,7 @@ def test_string_types_and_dictionaries_mix() -> None:
 
 def test_dictionaries_that_differ_from_chunk_to_chunk() -> None:
     chunks = pa.chunked_array([pa.array(part).dictionary_encode() for part in (["a", "b"], ["b", "a"], ["b", None])])
-    feature = LevelFeature("s", False, 100, 1000, 16)
+    feature = CategoricalColumn("s", 100, 1000, 16)
     feature.fit(pa.table({"s": chunks}), WHERE, None)
     feature.finish()
     assert rows_of(feature, chunks) == [["s=a"], ["s=b"], ["s=b"], ["s=a"], ["s=b"], ["s:missing"]]
@@ -113,7 +114,7 @@ def test_beyond_the_limit_levels_are_hashed() -> None:
     assert feature.warning() == "column 's' has more than 10 distinct values; it is hashed to 16 buckets"
     expected = [[f"s#{murmurhash3_32(value, 0, positive=True) % 16}"] for value in values]
     assert rows_of(feature, pa.array([*values, None])) == [*expected, ["s:missing"]]
-    restored = LevelFeature.restore("s", feature.state())
+    restored = type(feature).restore("s", feature.state(), {})
     assert rows_of(restored, pa.array(values)) == expected
     assert fitted(pa.array(values), hash_limit=40).buckets == 0
 
@@ -145,7 +146,7 @@ def test_token_lists(rows: list[list[str] | None], kind: pa.DataType, skip: int,
         assert feature.levels == tuple(sorted(counts, key=lambda token: (-counts[token], token)))
     expected = [["s:missing"] if row is None else [name(token) for token in row] for row in kept]
     assert rows_of(feature, column) == expected
-    assert rows_of(LevelFeature.restore("s", feature.state()), column) == expected
+    assert rows_of(type(feature).restore("s", feature.state(), {}), column) == expected
 
 
 def test_integer_tokens_are_exact() -> None:
@@ -167,7 +168,7 @@ def test_integer_tokens_are_exact() -> None:
 def test_columns_that_say_nothing_are_dropped(column: pa.Array, warning: str) -> None:
     feature = fitted(column)
     assert (feature.warning(), feature.vocabulary_size, feature.vocabulary_names()) == (warning, 0, [])
-    for one in (feature, LevelFeature.restore("s", feature.state())):
+    for one in (feature, type(feature).restore("s", feature.state(), {})):
         assert rows_of(one, pa.array(["a", "b", None])) == [[], [], []]
         assert one.counted() == []
 

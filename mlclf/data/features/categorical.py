@@ -1,22 +1,22 @@
-"""Columns of levels → ids: strings, dictionaries and lists of tokens, by vocabulary or, past a limit, by hash."""
+"""Categorical columns → ids: one level a row, by vocabulary or, where there are too many, by hash."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from mlclf.data.arrow.families import SINGLE
 from mlclf.data.arrow.identities import canonical, levels_of
-from mlclf.data.arrow.lists import list_parts, null_inside
 from mlclf.data.arrow.murmur import murmur3_32
-from mlclf.data.features.tokens import Tokens
-from mlclf.errors import DataError
+from mlclf.data.features.fitted_column import EncodingOptions, FeatureColumn, FittedColumn
+from mlclf.data.features.token_ids import TokenIds
 from mlclf.machine.tally import Tally
 
 LEAST_ROWS, IDENTIFIER_SHARE = 100, 0.95
@@ -27,8 +27,8 @@ MISSING, OTHER = 0, 1
 
 
 @dataclass
-class LevelFeature:
-    """A column of levels (one a row) or of token lists (any number a row).
+class CategoricalColumn(FittedColumn):
+    """One level (category) a row.
 
     Vocabulary entries: missing, other, then the levels by falling count, ties by code point. A column with more
     distinct levels than `hash_limit` is hashed instead: missing, then one entry for each bucket. A column without a
@@ -41,14 +41,18 @@ class LevelFeature:
         is_constant: whether every row has the one level.
         texts_of: how levels are written; None for canonically, as all are but those of runs of an earlier format.
         identified: distinct values, where the column is left out because nearly every row has its own.
-        unseen: levels met by `encode` that the vocabulary does not have.
+        unseen: levels met by `encode_ids` that the vocabulary does not have.
     """
 
-    name: str
-    is_list: bool
-    max_levels: int
-    hash_limit: int
-    hash_buckets: int
+    role = "categorical"
+    families: ClassVar[tuple[str, ...]] = (*SINGLE, "null")
+    suggested_by: ClassVar[tuple[str, ...]] = ("string",)
+    gives_ids = True
+    has_one_id = True
+
+    max_levels: int = 0
+    hash_limit: int = 0
+    hash_buckets: int = 0
     levels: tuple[str, ...] = ()
     buckets: int = 0
     is_constant: bool = False
@@ -60,15 +64,19 @@ class LevelFeature:
     _missing: int = 0
     _known: pa.Array | None = None
 
+    @classmethod
+    def fresh(cls, column: FeatureColumn, options: EncodingOptions) -> Self:
+        return cls(column.name, options.vocabulary_levels, options.hash_limit, options.hash_buckets)
+
     def fit(self, table: pa.Table, where: str, weights: NDArray[np.float64] | None) -> None:
         """Count the levels of a table (rows of weight 0 too)."""
         array = _one_array(table.column(self.name))
-        values = self._values(array, where)[1]
+        levels = self._levels(array, where)[1]
         if self.buckets:
             return
-        codes, texts = levels_of(values, self.texts_of)
+        codes, texts = levels_of(levels, self.texts_of)
         numbers = np.bincount(codes, minlength=len(texts) + 1).tolist()
-        self._missing += array.null_count if self.is_list else numbers[-1]
+        self._missing += self._num_missing(array, numbers[-1])
         self._counts.update(
             {level: number for level, number in zip(texts.to_pylist(), numbers, strict=False) if number}
         )
@@ -81,15 +89,16 @@ class LevelFeature:
             ranked = sorted(self._counts, key=lambda level: (-self._counts[level], level))
             self.dropped_levels = max(0, len(ranked) - self.max_levels)
             self.levels = tuple(ranked[: self.max_levels])
-            self.is_constant = not self.is_list and len(ranked) == 1 and not self._missing
-            self._drop_identifier(len(ranked))
+            if self.has_one_id and not self._missing:
+                self.is_constant = len(ranked) == 1
+                self._drop_identifier(len(ranked))
         self._counts = Counter()
         self._known = pa.array(self.levels, pa.string())
 
     def _drop_identifier(self, distinct: int) -> None:
         """Leave the levels out where nearly every row has one of its own: they tell nothing of other rows."""
         rows = sum(self._counts.values())
-        if not self.is_list and not self._missing and rows >= LEAST_ROWS and distinct >= IDENTIFIER_SHARE * rows:
+        if rows >= LEAST_ROWS and distinct >= IDENTIFIER_SHARE * rows:
             self.identified, self.levels, self.dropped_levels = distinct, (), 0
 
     @property
@@ -109,6 +118,10 @@ class LevelFeature:
             return [f"{self.name}:missing", *(f"{self.name}#{bucket}" for bucket in range(self.buckets))]
         return [f"{self.name}:missing", f"{self.name}:other", *(f"{self.name}={level}" for level in self.levels)]
 
+    @property
+    def distinct_values(self) -> int:
+        return len(self.levels)
+
     def warning(self) -> str | None:
         if self.buckets:
             return (
@@ -121,7 +134,7 @@ class LevelFeature:
                 "of other rows; it is left out"
             )
         if not self.levels:
-            return f"column {self.name!r} has no {'token' if self.is_list else 'value'} in any row; it is left out"
+            return f"column {self.name!r} has no {'value' if self.has_one_id else 'token'} in any row; it is left out"
         if self.is_constant:
             level = self.levels[0] if len(self.levels[0]) <= 40 else self.levels[0][:39] + "…"
             return f"column {self.name!r} is constant ({level!r}); it is left out"
@@ -129,27 +142,31 @@ class LevelFeature:
             return f"column {self.name!r}: {self.dropped_levels:,} rarest levels count as 'other'"
         return None
 
-    def encode(self, table: pa.Table, where: str) -> Tokens:
-        """Ids of each row, before the column's start in the vocabulary is added."""
+    def encode_ids(self, table: pa.Table, where: str) -> TokenIds:
         if self.is_dropped:
-            return Tokens(np.zeros(table.num_rows, np.int64), np.zeros(0, np.int64))
+            return super().encode_ids(table, where)
         array = _one_array(table.column(self.name))
-        offsets, values = self._values(array, where)
-        ids = self._ids(values)
-        if not self.is_list:
-            return Tokens(None, ids)
-        absent = array.is_null().to_numpy(zero_copy_only=False)
-        return _with_missing(offsets, ids, absent) if absent.any() else Tokens(np.diff(offsets), ids)
+        offsets, levels = self._levels(array, where)
+        return self._rows_of(array, offsets, self._ids(levels))
 
     def counted(self) -> list[str]:
-        """What encoding did not know since it was last asked."""
         unseen = self.unseen.take()
         return [f"column {self.name!r}: {unseen:,} values are not in the vocabulary ('other')"] if unseen else []
 
-    def _ids(self, values: pa.Array) -> NDArray[np.int64]:
-        if self.buckets and not pa.types.is_dictionary(values.type):
-            return self._ids_of((self.texts_of or canonical)(values))  # of many distinct ones
-        codes, texts = levels_of(values, self.texts_of)
+    def _levels(self, array: pa.Array, where: str) -> tuple[NDArray[np.int64] | None, pa.Array]:
+        """Where the levels of each row begin and end [n + 1], None where each row has one; and all of them."""
+        return None, array
+
+    def _num_missing(self, array: pa.Array, null_levels: int) -> int:
+        return null_levels
+
+    def _rows_of(self, array: pa.Array, offsets: NDArray[np.int64] | None, ids: NDArray[np.int64]) -> TokenIds:
+        return TokenIds(None, ids)
+
+    def _ids(self, levels: pa.Array) -> NDArray[np.int64]:
+        if self.buckets and not pa.types.is_dictionary(levels.type):
+            return self._ids_of((self.texts_of or canonical)(levels))  # of many distinct ones
+        codes, texts = levels_of(levels, self.texts_of)
         ids: NDArray[np.int64] = np.append(self._ids_of(texts), MISSING)[codes]
         if not self.buckets:
             self.unseen.add((ids == OTHER).sum())
@@ -165,32 +182,19 @@ class LevelFeature:
         places = pc.fill_null(pc.index_in(texts, self._known), -1)
         return np.asarray(places.to_numpy(zero_copy_only=False).astype(np.int64) + 2)
 
-    def _values(self, array: pa.Array, where: str) -> tuple[NDArray[np.int64], pa.Array]:
-        """Offsets (of token lists) and levels; nulls of a plain column stay null."""
-        if not self.is_list:
-            return np.zeros(0, np.int64), array
-        offsets, values = list_parts(array)
-        if values.null_count:
-            raise DataError(null_inside(where, self.name))
-        return offsets, values
-
     def state(self) -> dict[str, Any]:
-        return {
-            "levels": list(self.levels),
-            "buckets": self.buckets,
-            "is_list": self.is_list,
-            "is_constant": self.is_constant,
-        }
+        state = {"levels": list(self.levels), "buckets": self.buckets, "is_constant": self.is_constant}
+        return state if self.texts_of is None else state | {"texts": "by type"}
 
     @classmethod
-    def restore(cls, name: str, state: Mapping[str, Any], format_version: int = 2) -> LevelFeature:
-        feature = cls(name, state["is_list"], 0, 0, 0, tuple(state["levels"]), state["buckets"], state["is_constant"])
-        feature.texts_of = texts_of_format_1 if format_version == 1 else None
-        feature._known = pa.array(feature.levels, pa.string())
-        return feature
+    def restore(cls, name: str, state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
+        column = cls(name, levels=tuple(state["levels"]), buckets=state["buckets"], is_constant=state["is_constant"])
+        column.texts_of = texts_by_type if state.get("texts") == "by type" else None
+        column._known = pa.array(column.levels, pa.string())
+        return column
 
 
-def texts_of_format_1(array: pa.Array) -> pa.Array:
+def texts_by_type(array: pa.Array) -> pa.Array:
     """Levels as runs of the first format have them: the text of a value depends on its type."""
     if pa.types.is_floating(array.type):
         array = pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
@@ -201,9 +205,3 @@ def _one_array(column: pa.ChunkedArray) -> pa.Array:
     """A column as one array, its dictionary kept: levels are looked up in it."""
     array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     return array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
-
-
-def _with_missing(offsets: NDArray[np.int64], ids: NDArray[np.int64], absent: NDArray[np.bool_]) -> Tokens:
-    """Give each null list the one id `MISSING`."""
-    lengths = np.diff(offsets)
-    return Tokens(lengths + absent, np.insert(ids, offsets[:-1][absent], MISSING))

@@ -1,4 +1,4 @@
-"""Hinges: where the line of a numeric input may bend, so that a linear model can follow curves."""
+"""Linear splines: an input for each knot of a numeric column, so that a linear model can follow curves."""
 
 from __future__ import annotations
 
@@ -13,29 +13,31 @@ from mlclf.data.features.numeric import LARGEST
 
 
 @dataclass(frozen=True)
-class Hinges:
+class LinearSplines:
     """H inputs more: how far an input is above a knot, 0 below it, standardized. The model stays linear in its inputs.
 
-    With x itself among the inputs, a sum of hinges is any line that bends at their knots (Hastie, Tibshirani and
+    With x itself among the inputs, a sum of them is any linear spline with these knots (Hastie, Tibshirani and
     Friedman, The Elements of Statistical Learning, section 5.2).
 
     Attributes:
         inputs: [H] int64, which of the dense inputs each belongs to, not falling.
-        at: [H] float32, the knot, on the scale of that input, rising for each.
-        mean, scale: [H] float32, so that (max(x − at, 0) − mean) · scale has mean 0 and deviation 1 in training.
+        knots: [H] float32, on the scale of that input, rising for each.
+        mean, scale: [H] float32, so that (max(x − knot, 0) − mean) · scale has mean 0 and deviation 1 in training.
     """
 
     inputs: NDArray[np.int64]
-    at: NDArray[np.float32]
+    knots: NDArray[np.float32]
     mean: NDArray[np.float32]
     scale: NDArray[np.float32]
 
     @classmethod
-    def of(cls, values: Iterable[tuple[int, NDArray[np.float32]]], weights: NDArray[np.float64], count: int) -> Hinges:
+    def fitted(
+        cls, values: Iterable[tuple[int, NDArray[np.float32]]], weights: NDArray[np.float64], count: int
+    ) -> LinearSplines:
         """Up to so many knots for each input, at even quantiles of its values, or of distinct ones if these are few.
 
         Args:
-            values: index among the dense inputs and values [n] of each input that may bend, NaN where missing.
+            values: index among the dense inputs and values [n] of each input that gets knots, NaN where missing.
             weights: [n], row weights, by which mean and deviation are taken; quantiles are those of the rows.
         """
         found: list[tuple[int, float, float, float]] = []
@@ -46,22 +48,22 @@ class Hinges:
                 deviation = float(np.sqrt(np.average((above - mean) ** 2, weights=weights)))
                 if deviation > 0:
                     found.append((index, float(knot), mean, 1 / deviation))
-        inputs, at, means, scales = np.array(found, np.float64).reshape(-1, 4).T
-        return cls(inputs.astype(np.int64), at.astype(np.float32), means.astype(np.float32), scales.astype(np.float32))
+        inputs, *floats = np.array(found, np.float64).reshape(-1, 4).T
+        return cls(inputs.astype(np.int64), *(each.astype(np.float32) for each in floats))
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     def knots_of(self, index: int) -> list[float]:
         """The knots of one of the dense inputs, on its scale."""
-        knots: list[float] = self.at[self.inputs == index].tolist()
+        knots: list[float] = self.knots[self.inputs == index].tolist()
         return knots
 
     def fill(self, rows: NDArray[np.float32]) -> None:
         """Write the last H inputs of rows [n, D + H] float32 from the first D."""
         out = rows[:, rows.shape[1] - len(self) :]
         with np.errstate(over="ignore"):
-            np.subtract(rows[:, self.inputs], self.at, out=out)
+            np.subtract(rows[:, self.inputs], self.knots, out=out)
             np.maximum(out, 0, out=out)
             np.subtract(out, self.mean, out=out)
             np.multiply(out, self.scale, out=out)
@@ -72,9 +74,9 @@ class Hinges:
         return dict(vars(self))
 
     @classmethod
-    def restore(cls, arrays: Mapping[str, NDArray[Any]]) -> Hinges | None:
-        """Hinges from their arrays; None from none."""
-        return cls(arrays["inputs"], arrays["at"], arrays["mean"], arrays["scale"]) if arrays else None
+    def restore(cls, arrays: Mapping[str, NDArray[Any]]) -> LinearSplines | None:
+        """Splines from their arrays; None from none."""
+        return cls(arrays["inputs"], arrays["knots"], arrays["mean"], arrays["scale"]) if arrays else None
 
 
 def quantile_knots(values: NDArray[np.float32], count: int) -> Sequence[np.float32]:

@@ -16,8 +16,7 @@ from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfVectorizer
 from sklearn.utils import murmurhash3_32
 
-from mlclf.data.features import tfidf as text
-from mlclf.data.features.tfidf import hashed_counts, idf, tfidf, tokenize
+from mlclf.data.features.text import hashed_counts, idf, tfidf, words_of
 from mlclf.errors import DataError
 
 # Both patterns see the same words here.
@@ -37,34 +36,40 @@ def dense(offsets: npt.NDArray[np.int64], ids: npt.NDArray[np.int64], values: np
 
 @settings(max_examples=60, deadline=None)
 @given(texts=TEXTS, kind=st.sampled_from([pa.string(), pa.large_string(), pa.string_view()]), skip=st.integers(0, 3))
-def test_tokens_are_those_of_scikit_learn_in_its_order(texts: list[str | None], kind: pa.DataType, skip: int) -> None:
-    analyze = CountVectorizer(ngram_range=(1, 2)).build_analyzer()
-    offsets, terms = tokenize(pa.array(texts, kind).slice(skip))
+def test_words_are_those_of_scikit_learn_in_its_order(texts: list[str | None], kind: pa.DataType, skip: int) -> None:
+    analyze = CountVectorizer().build_analyzer()
+    offsets, words = words_of(pa.array(texts, kind).slice(skip))
     assert offsets.dtype == np.int64
-    assert terms.type == pa.large_string()
-    assert by_row(offsets, terms) == [analyze(value or "") for value in texts[skip:]]
+    assert words.type == pa.large_string()
+    assert by_row(offsets, words) == [analyze(value or "") for value in texts[skip:]]
 
 
-def test_tokens_of_one_example() -> None:
-    offsets, terms = tokenize(pa.array(["A red, RED fox!", None, "", "x y z", "one"]))
-    assert offsets.tolist() == [0, 5, 5, 5, 5, 6]
-    assert terms.to_pylist() == ["red", "red", "fox", "red red", "red fox", "one"]
+def test_terms_of_one_example() -> None:
+    texts = pa.array(["A red, RED fox!", None, "", "x y z", "one"])
+    offsets, words = words_of(texts)
+    assert offsets.tolist() == [0, 3, 3, 3, 3, 4]
+    assert words.to_pylist() == ["red", "red", "fox", "one"]
+    offsets, ids, counts = hashed_counts(texts, BUCKETS)
+    terms = {"red": 2, "fox": 1, "red red": 1, "red fox": 1}
+    expected = {murmurhash3_32(term, 0, positive=True) % BUCKETS: count for term, count in terms.items()}
+    assert dict(zip(ids[: offsets[1]].tolist(), counts[: offsets[1]].tolist(), strict=True)) == expected
+    assert ids[offsets[1] :].tolist() == [murmurhash3_32("one", 0, positive=True) % BUCKETS]
 
 
 def test_chunks_and_dictionaries_are_texts() -> None:
     texts = ["red fox", None, "fox"]
-    expected = by_row(*tokenize(pa.array(texts)))
+    expected = by_row(*words_of(pa.array(texts)))
     chunks = pa.chunked_array([texts[:1], texts[1:]])
     for array in (chunks, chunks.dictionary_encode(), pa.array(texts).dictionary_encode()):
-        assert by_row(*tokenize(array)) == expected
+        assert by_row(*words_of(array)) == expected
 
 
 @pytest.mark.parametrize("texts", [[], [None], [None, "", "a"]])
 def test_no_terms(texts: list[str | None]) -> None:
     array = pa.array(texts, pa.string())
-    offsets, terms = tokenize(array)
+    offsets, words = words_of(array)
     assert offsets.tolist() == [0] * (len(texts) + 1)
-    assert terms.to_pylist() == []
+    assert words.to_pylist() == []
     offsets, ids, counts = hashed_counts(array, 8)
     assert offsets.tolist() == [0] * (len(texts) + 1)
     assert (ids.dtype, counts.dtype, len(ids), len(counts)) == (np.int64, np.float32, 0, 0)
@@ -81,8 +86,8 @@ def test_pattern_and_lowercase_are_those_of_scikit_learn_for_every_character() -
 
 def test_marks_end_a_word() -> None:
     decomposed = unicodedata.normalize("NFD", "détente")
-    assert by_row(*tokenize(pa.array([decomposed]))) == [["de", "tente", "de tente"]]
-    assert by_row(*tokenize(pa.array(["ΣΊΣΥΦΟΣ"]))) == [["σίσυφος"]]
+    assert by_row(*words_of(pa.array([decomposed]))) == [["de", "tente"]]
+    assert by_row(*words_of(pa.array(["ΣΊΣΥΦΟΣ"]))) == [["σίσυφος"]]
 
 
 @settings(max_examples=60, deadline=None)
@@ -160,23 +165,22 @@ def test_text_that_is_not_utf8_is_refused() -> None:
     bounds = pa.py_buffer(np.array([0, 1, 3], dtype=np.int32).tobytes())
     array = pa.Array.from_buffers(pa.string(), 2, [None, bounds, pa.py_buffer(b"a\xff\xfe")])
     message = "text must be valid UTF-8: Invalid UTF8 sequence at string index 1; write the column again as UTF-8"
-    for of_texts in (tokenize, lambda texts: hashed_counts(texts, 4)):
-        with pytest.raises(DataError, match=f"^{message}$"):
-            of_texts(array)
+    with pytest.raises(DataError, match=f"^{message}$"):
+        hashed_counts(array, 4)
 
 
 @pytest.mark.parametrize("array", [pa.array([1]), pa.array([1]).dictionary_encode()], ids=["int", "dictionary"])
 def test_other_types_are_refused(array: pa.Array) -> None:
     message = f"text must be strings, got {array.type}; cast the column or give it another role"
     with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
-        tokenize(array)
+        hashed_counts(array, 4)
 
 
 def test_a_panic_of_polars_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def panic(*_: object) -> None:
         raise pl.exceptions.PanicException("boom")
 
-    monkeypatch.setattr(text.pl, "Series", panic)
+    monkeypatch.setattr(pl, "Series", panic)
     message = "text could not be split into words: boom; look for unusual characters"
     with pytest.raises(DataError, match=f"^{message}$"):
-        tokenize(pa.array(["a"]))
+        hashed_counts(pa.array(["a"]), 4)

@@ -1,15 +1,12 @@
-"""Families of Arrow types: numbers, text, lists of either and others, as far as roles depend on them."""
+"""Families of Arrow types, as far as roles of columns depend on them: numbers, text, lists of either, and others."""
 
 from __future__ import annotations
 
 import pyarrow as pa
 
-from mlclf.data.arrow.arrays import is_text
-from mlclf.data.arrow.identities import is_bytes
-from mlclf.data.arrow.layouts import is_list
-from mlclf.data.parquet.plan import Plan
+from mlclf.data.arrow.arrays import is_bytes, is_list, is_text
 
-FAMILY_WORDS = {
+FAMILY_NAMES = {
     "number": "numbers",
     "string": "strings",
     "strings": "lists of strings",
@@ -32,7 +29,7 @@ NUMBER_LISTS = ("floats", "integers", "bools")
 SINGLE = ("number", "string", "bytes")
 """Families of values that can be compared with each other."""
 
-WORDS = ("string", "bytes")
+TEXTS = ("string", "bytes")
 """Families of text, annotated as such or not."""
 
 UNDECIDED = ("null", "empty")
@@ -50,9 +47,7 @@ def family(kind: pa.DataType) -> str:
         return family(kind.value_type)
     if types.is_null(kind):
         return "null"
-    if types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
-        return "number"
-    if types.is_date(kind) or types.is_timestamp(kind) or types.is_time(kind) or types.is_duration(kind):
+    if types.is_primitive(kind) or types.is_decimal(kind):
         return "number"
     if is_text(kind):
         return "string"
@@ -70,15 +65,3 @@ def family(kind: pa.DataType) -> str:
             return "bools"
         return {"string": "strings", "null": "empty"}.get(family(kind.value_type), "other")
     return "other"
-
-
-def column_families(plan: Plan) -> dict[str, str]:
-    """Family of every column in first-seen order; the first shard where it is not null decides."""
-    families: dict[str, str] = {}
-    for shard in plan.shards:
-        for column in shard.schema:
-            found = family(column.type)
-            known = families.setdefault(column.name, found)
-            if known == "null" or (known == "empty" and found != "null"):
-                families[column.name] = found
-    return families
