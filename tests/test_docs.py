@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -120,6 +121,20 @@ def test_every_public_name_is_in_the_reference(site: dict[Path, Page]) -> None:
     names = [name for name in mlclf.__all__ if not name.startswith("__")]
     assert len(names) >= 20
     assert [name for name in names if f"mlclf.{name}" not in page.anchors] == []
+
+
+def test_public_docstrings_say_the_result_in_their_first_line() -> None:
+    documented = {}
+    for name in (name for name in mlclf.__all__ if not name.startswith("__")):
+        value = getattr(mlclf, name)
+        documented[name] = inspect.getdoc(value) or ""
+        if inspect.isclass(value):
+            own = {part: found for part, found in vars(value).items() if not part.startswith("_")}
+            methods = (part for part, found in own.items() if isinstance(found, FunctionType | classmethod | property))
+            documented |= {f"{name}.{part}": inspect.getdoc(getattr(value, part)) or "" for part in methods}
+    assert len(documented) >= 40
+    first = {name: text.partition("\n\n")[0] for name, text in documented.items()}
+    assert [name for name, text in first.items() if "\n" in text or not text.endswith(".")] == []
 
 
 def test_every_page_is_in_the_navigation() -> None:

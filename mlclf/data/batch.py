@@ -71,7 +71,7 @@ class Batch:
                 value.record_stream(stream)
 
     def slice(self, start: int, end: int) -> Batch:
-        """Rows start to end, as views."""
+        """Return the rows from `start` to before `end`, as views."""
         first, last = int(self.offsets[start]), int(self.offsets[end])
         return Batch(
             self.dense[start:end],

@@ -172,7 +172,7 @@ class ParquetLoader:
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """[K], in the order of `Batch.labels`."""
+        """Names of the K labels, in the order of `Batch.labels`."""
         return self.features.label_names
 
     @property
@@ -210,8 +210,9 @@ class ParquetLoader:
         self._stream.load_state_dict(state)
 
     def as_dataloader(self) -> DataLoader[Batch]:
-        """The loader as a ``torch.utils.data.DataLoader``, for Lightning Fabric, Accelerate and other code that asks
-        for one. It gives whole batches (``batch_size=None``) and has no workers: the threads are this loader's own.
+        """Return the loader as a ``torch.utils.data.DataLoader``, for code such as Lightning Fabric that asks for one.
+
+        It gives whole batches (``batch_size=None``) and has no workers: the threads are this loader's own.
         Accelerate has to be told ``DataLoaderConfiguration(dispatch_batches=False)``, for it would cut each tensor of
         a batch after B elements, of token ids too. With several processes each makes its loader with `rank`.
         """

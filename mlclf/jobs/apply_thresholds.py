@@ -224,7 +224,7 @@ def _with_decisions(
 def diff_thresholds(
     a: str | Path, b: str | Path, data: Names, *, scores: Names = "score_*", score_kind: str | None = None
 ) -> dict[str, Any]:
-    """How many decisions change from thresholds `a` to thresholds `b`.
+    """Count the decisions that change from thresholds `a` to thresholds `b`.
 
     Args:
         a, b: files of `calibrate`; labels that only one of them has are named, the others compared.

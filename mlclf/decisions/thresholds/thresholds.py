@@ -67,7 +67,7 @@ class Thresholds:
     def decide(self, scores: Any) -> Any: ...
 
     def decide(self, scores: Any) -> Any:
-        """Return the decisions of scores: bool of the same shape, a tensor of a tensor, else a NumPy array.
+        """Decide each score by the threshold of its label: bool of the same shape, as a tensor or a NumPy array.
 
         Args:
             scores: [n, K], or [n] for one label, in what `tune_thresholds` takes; compared as float32. Columns of a
