@@ -61,7 +61,7 @@ def run(steps: list[Step], folder: Path) -> Iterator[Step]:
 
 def _run(step: Step, names: dict[str, Any]) -> None:
     if step.language == "python":
-        exec(compile(step.source, "<tour>", "exec"), names)
+        exec(compile(step.source, "<tour>", "exec", dont_inherit=True), names)
         return
     program, *arguments = shlex.split(step.source)
     assert program == "mlclf"
