@@ -1,9 +1,9 @@
 """`data.where`: one SQL expression that says which rows are used, and skips row groups.
 
-syntax        conditions on rows as a tree of AND, OR and terms
-literals      literals among the values of a type, so that each comparison is made in the column's own type,
-parser        SQL text → a tree of conditions
-kernels       conditions on columns → truth, by pyarrow's kernels on arrays, or as expressions
-condition     which rows are used, as one SQL expression
-row_groups    row groups that `data.where` cannot exclude, by the statistics in the footers and the folders' names
+syntax        a condition as a tree of AND, OR and terms
+literals      numbers, strings and times of a condition as values of a column's type
+parser        from SQL text to the tree of a condition
+evaluator     where a condition is true, on arrays or by statistics
+condition     `Where`: a condition with its text, its columns and the mask of the rows that are used
+row_groups    row groups that statistics in the footers and names of folders exclude
 """

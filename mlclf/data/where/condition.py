@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mlclf.data.arrow.arrays import one_array
-from mlclf.data.where.kernels import Evaluation
-from mlclf.data.where.literals import NULL, UnsuitedError, bound, family, value_set
+from mlclf.data.where.evaluator import ConditionEvaluator
+from mlclf.data.where.literals import NULL, UnsuitedError, bound, family, value_set, values_type
 from mlclf.data.where.parser import parse_condition
 from mlclf.data.where.syntax import Column, Comparison, Condition, Flag, Literal, Membership, Term, columns_of, terms_of
 from mlclf.errors import ConfigError
@@ -74,7 +74,7 @@ class Where:
                 arrays[name] = one_array(table.column(name))
             return arrays[name]
 
-        truth = Evaluation(table.schema, column, pa.scalar, sees_nan=True).truth(self.condition)
+        truth = ConditionEvaluator(table.schema, column, pa.scalar, sees_nan=True).truth(self.condition)
         if isinstance(truth, pa.Scalar):
             return np.full(table.num_rows, bool(truth.as_py()))
         return np.asarray(truth.fill_null(False).to_numpy(zero_copy_only=False), np.bool_)
@@ -99,9 +99,9 @@ class Where:
             if name in known:
                 return pc.scalar(known[name])
             kind = schema.field(name).type
-            return pc.field(name).cast(kind.value_type) if pa.types.is_dictionary(kind) else pc.field(name)
+            return pc.field(name).cast(values_type(kind)) if pa.types.is_dictionary(kind) else pc.field(name)
 
-        return Evaluation(schema, column, pc.scalar, sees_nan=False).truth(self.condition)
+        return ConditionEvaluator(schema, column, pc.scalar, sees_nan=False).truth(self.condition)
 
 
 def parse_where(text: str) -> Where:
@@ -126,20 +126,18 @@ def _problems(term: Term, schema: pa.Schema, place: str) -> list[str]:
     kinds = {column.name: schema.field(column.name).type for column in columns}
     described = {name: f"column {name!r} ({kind}) in {place}" for name, kind in kinds.items()}
     if isinstance(term, Flag):
-        boolean = all(pa.types.is_boolean(kind) or pa.types.is_null(kind) for kind in map(_values_type, kinds.values()))
+        boolean = all(pa.types.is_boolean(kind) or pa.types.is_null(kind) for kind in map(values_type, kinds.values()))
         hint = "must be boolean to stand alone; compare it with a value"
         return [] if boolean else [f"{described[term.column.name]} {hint}"]
-    for name, kind in kinds.items():
-        if family(kind) is None:
-            problems.append(f"{described[name]} cannot be compared; only IS NULL and IS NOT NULL suit it")
-    if problems:
-        return problems
+    apart = [name for name, kind in kinds.items() if family(kind) is None]
+    if apart:
+        return [f"{described[name]} cannot be compared; only IS NULL and IS NOT NULL suit it" for name in apart]
     if isinstance(term, Comparison) and isinstance(term.right, Column):
         families = {family(kind) for kind in kinds.values()} - {NULL}
         pair = " and ".join(f"{column.name!r} ({kinds[column.name]})" for column in columns)
         hint = "convert one where the data is written"
         return [f"columns {pair} in {place} cannot be compared with each other; {hint}"] if len(families) > 1 else []
-    kind = _values_type(kinds[columns[0].name])
+    kind = values_type(kinds[columns[0].name])
     try:
         if family(kind) == NULL:
             return []
@@ -150,10 +148,6 @@ def _problems(term: Term, schema: pa.Schema, place: str) -> list[str]:
     except UnsuitedError as error:
         return [f"{described[columns[0].name]} {error}"]
     return []
-
-
-def _values_type(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def _missing(column: Column, names: Sequence[str], place: str) -> str:

@@ -1,4 +1,4 @@
-"""Literals among the values of a type, so that each comparison is made in the column's own type, and is exact.
+"""Numbers, strings and times of a condition as values of a column's type, so that each comparison is exact.
 
 Where no value of the type is the literal, it lies next to one: 1.5 just above 1 among integers, 300 just above 255 in
 uint8. A float column rounds the literal as it would if the number were stored there, so that 0.1 finds 0.1 in float32.
@@ -9,11 +9,10 @@ from __future__ import annotations
 import datetime as dt
 import math
 import re
-from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -40,19 +39,21 @@ class UnsuitedError(Exception):
         super().__init__(f"cannot be compared with {cut(literal.text)}; {hint}")
 
 
-@dataclass(frozen=True)
-class Bound:
+class Bound(NamedTuple):
     """Where a literal lies: at `value` (gap 0), between it and the next greater (1), or below it, the least (-1)."""
 
     value: pa.Scalar
     gap: int
 
 
+def values_type(kind: pa.DataType) -> pa.DataType:
+    """The type itself; of a dictionary, that of its values."""
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
 def family(kind: pa.DataType) -> str | None:
-    """What a column of this type is compared as; None where it cannot be compared. A dictionary is its values."""
-    types = pa.types
-    if types.is_dictionary(kind):
-        return family(kind.value_type)
+    """Whether a type is compared as NUMBER, TEXT, TIME or NULL; None where it cannot be. A dictionary is its values."""
+    types, kind = pa.types, values_type(kind)
     if types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
         return NUMBER
     if types.is_date(kind) or types.is_timestamp(kind):
@@ -62,10 +63,9 @@ def family(kind: pa.DataType) -> str | None:
     return NULL if types.is_null(kind) else None
 
 
-def plain(kind: pa.DataType) -> pa.DataType:
+def compared_type(kind: pa.DataType) -> pa.DataType:
     """The type that values are compared in: pyarrow has no kernels for some, and booleans are 0 and 1."""
-    if pa.types.is_dictionary(kind):
-        return plain(kind.value_type)
+    kind = values_type(kind)
     if pa.types.is_boolean(kind):
         return pa.uint8()
     if pa.types.is_float16(kind):
@@ -79,7 +79,7 @@ def plain(kind: pa.DataType) -> pa.DataType:
 
 @lru_cache(maxsize=1024)
 def bound(literal: Literal, kind: pa.DataType) -> Bound:
-    """Where a literal lies among the values of a type, which is no dictionary; `value` is of its `plain` type.
+    """Where a literal lies among the values of a type, which is no dictionary; `value` is of its `compared_type` type.
 
     Raises:
         UnsuitedError: they cannot be compared.
@@ -88,7 +88,7 @@ def bound(literal: Literal, kind: pa.DataType) -> Bound:
     if among == TEXT:
         if not isinstance(value, str):
             raise UnsuitedError(literal, "write the value in 'single quotes'")
-        return Bound(pa.scalar(value, plain(kind)), 0)
+        return Bound(pa.scalar(value, compared_type(kind)), 0)
     if among == TIME:
         moment = nanoseconds(value) if isinstance(value, str) else None
         if moment is None:
@@ -97,14 +97,12 @@ def bound(literal: Literal, kind: pa.DataType) -> Bound:
     if isinstance(value, str):
         raise UnsuitedError(literal, "write a number, without quotes")
     number = Fraction(value)
-    if pa.types.is_floating(kind):
-        return _among_floats(number, kind)
-    return _among_decimals(number, kind) if pa.types.is_decimal(kind) else _among_integers(number, plain(kind))
+    return _among_floats(number, kind) if pa.types.is_floating(kind) else _among_integers(number, compared_type(kind))
 
 
 @lru_cache(maxsize=64)
 def value_set(membership: Membership, kind: pa.DataType) -> pa.Array:
-    """The listed values as an array of the `plain` type, those left out that no value of the type equals.
+    """The listed values as an array of the `compared_type` type, those left out that no value of the type equals.
 
     Raises:
         UnsuitedError: one cannot be compared with the type.
@@ -112,8 +110,10 @@ def value_set(membership: Membership, kind: pa.DataType) -> pa.Array:
     bounds = [bound(literal, kind) for literal in membership.values]
     values = [found.value for found in bounds if found.gap == 0]
     if pa.types.is_floating(kind) and any(value.as_py() == 0 for value in values):
-        values += [pa.scalar(zero, plain(kind)) for zero in (0.0, -0.0)]  # pyarrow finds zero only with its own sign
-    return pa.array(values, plain(kind))
+        values += [
+            pa.scalar(zero, compared_type(kind)) for zero in (0.0, -0.0)
+        ]  # pyarrow finds zero only with its own sign
+    return pa.array(values, compared_type(kind))
 
 
 def nanoseconds(text: str) -> int | None:
@@ -143,27 +143,15 @@ def unit_nanoseconds(kind: pa.DataType) -> int:
     return UNITS["ms" if pa.types.is_date64(kind) else kind.unit]
 
 
-def _between(value: Fraction, least: int, greatest: int) -> tuple[int, int]:
-    """The integer at or just below a value, and the gap."""
-    if value < least:
-        return least, -1
-    whole = min(math.floor(value), greatest)
-    return whole, int(whole != value)
-
-
 def _among_integers(value: Fraction, kind: pa.DataType) -> Bound:
-    bits = kind.bit_width
-    is_unsigned = pa.types.is_unsigned_integer(kind)
-    least, greatest = (0, 2**bits - 1) if is_unsigned else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-    whole, gap = _between(value, least, greatest)
-    return Bound(pa.scalar(whole, kind), gap)
-
-
-def _among_decimals(value: Fraction, kind: pa.DataType) -> Bound:
-    limit = 10**kind.precision - 1
-    whole, gap = _between(value * Fraction(10) ** kind.scale, -limit, limit)
-    digits = tuple(map(int, str(abs(whole))))
-    return Bound(pa.scalar(Decimal((int(whole < 0), digits, -kind.scale)), plain(kind)), gap)
+    """Where a number lies among integers, or among decimals, which are integers of their last digit."""
+    is_decimal, is_unsigned = pa.types.is_decimal(kind), pa.types.is_unsigned_integer(kind)
+    greatest = 10**kind.precision - 1 if is_decimal else 2 ** (kind.bit_width - (not is_unsigned)) - 1
+    least = -greatest if is_decimal else 0 if is_unsigned else -greatest - 1
+    scaled = value * Fraction(10) ** kind.scale if is_decimal else value
+    whole = max(least, min(math.floor(scaled), greatest))
+    held = Decimal(f"{whole}e{-kind.scale}") if is_decimal else whole
+    return Bound(pa.scalar(held, kind), -1 if scaled < least else int(whole != scaled))
 
 
 def _among_floats(value: Fraction, kind: pa.DataType) -> Bound:
@@ -174,6 +162,6 @@ def _among_floats(value: Fraction, kind: pa.DataType) -> Bound:
     except OverflowError:
         rounded = math.inf
     if math.isfinite(rounded):
-        return Bound(pa.scalar(rounded, plain(kind)), 0)
+        return Bound(pa.scalar(rounded, compared_type(kind)), 0)
     # Beyond the greatest finite value lies only infinity.
-    return Bound(pa.scalar(float(np.finfo(width).max) if value > 0 else -math.inf, plain(kind)), 1)
+    return Bound(pa.scalar(float(np.finfo(width).max) if value > 0 else -math.inf, compared_type(kind)), 1)

@@ -1,4 +1,4 @@
-"""SQL text → a tree of conditions. Nothing is evaluated, and no text can exhaust the stack."""
+"""From SQL text to the tree of a condition. Nothing is evaluated, and no text can exhaust the stack."""
 
 from __future__ import annotations
 

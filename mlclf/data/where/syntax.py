@@ -1,4 +1,4 @@
-"""Conditions on rows as a tree of AND, OR and terms.
+"""A condition on rows as a tree of AND, OR and terms.
 
 There is no NOT: it is pushed down to the terms, which three-valued logic allows (NOT a < 1 is a >= 1, and both are
 unknown where `a` is null). So a term that is unknown may count as false.

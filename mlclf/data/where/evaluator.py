@@ -1,4 +1,4 @@
-"""Conditions on columns → truth, by pyarrow's kernels on arrays, or as expressions that statistics can exclude.
+"""Where a condition is true: by pyarrow's functions on arrays, or as an expression to skip row groups by statistics.
 
 In a tree without NOT a term that is unknown may count as false: no row is used that should not be, and none is lost.
 """
@@ -6,13 +6,24 @@ In a tree without NOT a term that is unknown may count as false: no row is used 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mlclf.data.where.literals import NULL, TEXT, TIME, Bound, bound, family, plain, unit_nanoseconds, value_set
+from mlclf.data.where.literals import (
+    NULL,
+    TEXT,
+    TIME,
+    bound,
+    compared_type,
+    family,
+    unit_nanoseconds,
+    value_set,
+    values_type,
+)
 from mlclf.data.where.syntax import (
     Column,
     Comparison,
@@ -26,7 +37,7 @@ from mlclf.data.where.syntax import (
 )
 
 Values = Any
-"""A column: an array, or an expression; their methods and kernels have the same names."""
+"""A column: an array, or an expression; pyarrow's functions take both."""
 
 Truth = Any
 """What a condition comes to: an array, scalar or expression of booleans, where null counts as false."""
@@ -44,25 +55,21 @@ NEIGHBOURS = {1: {"<": "<=", "<=": "<=", ">": ">", ">=": ">"}, -1: {"<": "<", "<
 """By the gap of a bound: what a comparison with a literal that no value equals becomes when made with the value."""
 
 
-class Evaluation:
-    """Evaluates conditions on columns whose types suit them.
+@dataclass(frozen=True)
+class ConditionEvaluator:
+    """Tells where conditions are true on columns whose types suit them.
 
-    Args:
+    Attributes:
         schema: the types; a dictionary counts as its values.
         column: name → its values, looked up where it is a dictionary.
-        constant: makes a scalar of a boolean, as the values' kernels take it.
+        constant: makes a scalar of a value, as functions of such columns take it.
         sees_nan: whether NaN can be told from numbers, which bounds and counts of nulls cannot.
     """
 
-    def __init__(
-        self,
-        schema: pa.Schema,
-        column: Callable[[str], Values],
-        constant: Callable[[Any], Truth],
-        *,
-        sees_nan: bool,
-    ) -> None:
-        self._schema, self._column, self._constant, self._sees_nan = schema, column, constant, sees_nan
+    schema: pa.Schema
+    column: Callable[[str], Values]
+    constant: Callable[[Any], Truth]
+    sees_nan: bool
 
     def truth(self, condition: Condition) -> Truth:
         """Where a condition is true."""
@@ -70,66 +77,66 @@ class Evaluation:
             case Junction(every, terms):
                 return _joined(pc.and_kleene if every else pc.or_kleene, [self.truth(term) for term in terms])
             case Constant(value):
-                return self._constant(value)
+                return self.constant(value)
             case Missing(column, negated):
                 return self._is_valid(column) if negated else self._is_missing(column)
         column = condition.left if isinstance(condition, Comparison) else condition.column
         if family(self._kind(column)) == NULL:
-            return self._constant(False)
+            return self.constant(False)
         match condition:
             case Flag(column, negated):
-                values = self._column(column.name)
+                values = self.column(column.name)
                 return pc.invert(values) if negated else values
             case Membership():
                 return self._in_list(condition)
             case Comparison(left, operator, Column() as right):
                 return self._compare_columns(left, operator, right)
             case Comparison(left, operator, Literal() as right):
-                return self._compare(left, operator, bound(right, self._kind(left)))
+                return self._compare(left, operator, right)
 
     def _kind(self, column: Column) -> pa.DataType:
-        kind = self._schema.field(column.name).type
-        return kind.value_type if pa.types.is_dictionary(kind) else kind
+        return values_type(self.schema.field(column.name).type)
 
     def _values(self, column: Column, kind: pa.DataType) -> Values:
         """A column as a type; not cast where it is of that type, since statistics exclude nothing after a cast."""
-        values = self._column(column.name)
+        values = self.column(column.name)
         own = self._kind(column)
-        if plain(own) not in (own, kind):
-            values = values.cast(plain(own), safe=False)  # pyarrow makes no decimal of a boolean at once
+        if compared_type(own) not in (own, kind):
+            values = values.cast(compared_type(own), safe=False)  # pyarrow makes no decimal of a boolean at once
         return values if own == kind else values.cast(kind, safe=False)
 
     def _is_valid(self, column: Column) -> Truth:
-        values = self._column(column.name)
-        if not pa.types.is_floating(self._kind(column)) or not self._sees_nan:
+        values = self.column(column.name)
+        if not pa.types.is_floating(self._kind(column)) or not self.sees_nan:
             return pc.is_valid(values)
         return pc.and_kleene(pc.is_valid(values), pc.invert(pc.is_nan(values)))
 
     def _is_missing(self, column: Column) -> Truth:
         if not pa.types.is_floating(self._kind(column)):
-            return pc.is_null(self._column(column.name))
-        return pc.is_null(self._column(column.name), nan_is_null=True) if self._sees_nan else self._constant(True)
+            return pc.is_null(self.column(column.name))
+        return pc.is_null(self.column(column.name), nan_is_null=True) if self.sees_nan else self.constant(True)
 
     def _in_list(self, term: Membership) -> Truth:
         kind = self._kind(term.column)
         values = value_set(term, kind)
-        listed = pc.is_in(self._values(term.column, plain(kind)), value_set=values) if len(values) else None
+        listed = pc.is_in(self._values(term.column, compared_type(kind)), value_set=values) if len(values) else None
         if not term.negated:
-            return self._constant(False) if listed is None else listed
+            return self.constant(False) if listed is None else listed
         valid = self._is_valid(term.column)
         return valid if listed is None else pc.and_kleene(valid, pc.invert(listed))
 
-    def _compare(self, column: Column, operator: str, literal: Bound) -> Truth:
-        if literal.gap and operator in ("=", "!="):
-            return self._constant(False) if operator == "=" else self._is_valid(column)
-        operator = NEIGHBOURS[literal.gap][operator] if literal.gap else operator
-        values = self._values(column, plain(self._kind(column)))
-        return self._made(operator, values, self._constant(literal.value), self._kind(column))
+    def _compare(self, column: Column, operator: str, literal: Literal) -> Truth:
+        kind = self._kind(column)
+        value, gap = bound(literal, kind)
+        if gap and operator in ("=", "!="):
+            return self.constant(False) if operator == "=" else self._is_valid(column)
+        operator = NEIGHBOURS[gap][operator] if gap else operator
+        return self._made(operator, self._values(column, compared_type(kind)), self.constant(value), kind)
 
     def _compare_columns(self, left: Column, operator: str, right: Column) -> Truth:
         kinds = self._kind(left), self._kind(right)
         if family(kinds[1]) == NULL:
-            return self._constant(False)
+            return self.constant(False)
         if family(kinds[0]) == TIME and kinds[0] != kinds[1]:
             return KERNELS[operator](self._nanoseconds(left), self._nanoseconds(right))
         kind = common_type(*kinds)
@@ -145,12 +152,12 @@ class Evaluation:
         kind = self._kind(column)
         whole = self._values(column, pa.int32() if pa.types.is_date32(kind) else pa.int64())
         unit = pa.scalar(Decimal(unit_nanoseconds(kind)), pa.decimal128(14, 0))
-        return pc.multiply(whole.cast(pa.decimal128(19, 0)), self._constant(unit))
+        return pc.multiply(whole.cast(pa.decimal128(19, 0)), self.constant(unit))
 
 
 def common_type(left: pa.DataType, right: pa.DataType) -> pa.DataType:
     """The type in which two columns of one family are compared: exact, but for float64 where one is a float."""
-    types, kinds = pa.types, (plain(left), plain(right))
+    types, kinds = pa.types, (compared_type(left), compared_type(right))
     if kinds[0] == kinds[1]:
         return kinds[0]
     if family(left) == TEXT:
