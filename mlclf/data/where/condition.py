@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mlclf.data.arrow.arrays import one_array
+from mlclf.data.where.column_types import NULL, family, values_type
 from mlclf.data.where.evaluator import ConditionEvaluator
-from mlclf.data.where.literals import NULL, UnsuitedError, bound, family, value_set, values_type
+from mlclf.data.where.literals import UnsuitedError, bound, value_set
 from mlclf.data.where.parser import parse_condition
 from mlclf.data.where.syntax import Column, Comparison, Condition, Flag, Literal, Membership, Term, columns_of, terms_of
 from mlclf.errors import ConfigError

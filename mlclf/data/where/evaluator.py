@@ -13,17 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mlclf.data.where.literals import (
-    NULL,
-    TEXT,
-    TIME,
-    bound,
-    compared_type,
-    family,
-    unit_nanoseconds,
-    value_set,
-    values_type,
-)
+from mlclf.data.where.column_types import NULL, TIME, common_type, compared_type, family, unit_nanoseconds, values_type
+from mlclf.data.where.literals import bound, value_set
 from mlclf.data.where.syntax import (
     Column,
     Comparison,
@@ -153,26 +144,6 @@ class ConditionEvaluator:
         whole = self._values(column, pa.int32() if pa.types.is_date32(kind) else pa.int64())
         unit = pa.scalar(Decimal(unit_nanoseconds(kind)), pa.decimal128(14, 0))
         return pc.multiply(whole.cast(pa.decimal128(19, 0)), self.constant(unit))
-
-
-def common_type(left: pa.DataType, right: pa.DataType) -> pa.DataType:
-    """The type in which two columns of one family are compared: exact, but for float64 where one is a float."""
-    types, kinds = pa.types, (compared_type(left), compared_type(right))
-    if kinds[0] == kinds[1]:
-        return kinds[0]
-    if family(left) == TEXT:
-        return pa.large_string()
-    if any(map(types.is_floating, kinds)):
-        return pa.float64()
-    if all(map(types.is_integer, kinds)):
-        signed = [types.is_signed_integer(kind) for kind in kinds]
-        if all(signed) or pa.uint64() not in kinds:
-            return pa.int64()
-        return pa.decimal128(20, 0) if any(signed) else pa.uint64()
-    decimals = [kind if types.is_decimal(kind) else pa.decimal128(20, 0) for kind in kinds]
-    scale = max(kind.scale for kind in decimals)
-    digits = max(kind.precision - kind.scale for kind in decimals) + scale
-    return pa.decimal256(digits, scale) if digits <= 76 else pa.float64()
 
 
 def _joined(join: Callable[[Truth, Truth], Truth], parts: Sequence[Truth]) -> Truth:

@@ -17,14 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from mlclf.data.arrow.arrays import is_text
+from mlclf.data.where.column_types import SECOND, TEXT, TIME, compared_type, family, unit_nanoseconds
 from mlclf.data.where.syntax import Literal, Membership, cut
-
-NUMBER, TEXT, TIME, NULL = "number", "text", "time", "null"
-
-SECOND = 10**9
-UNITS = {"s": SECOND, "ms": 10**6, "us": 10**3, "ns": 1}
-DAY = 86_400 * SECOND
 
 MOMENT = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})"
@@ -44,37 +38,6 @@ class Bound(NamedTuple):
 
     value: pa.Scalar
     gap: int
-
-
-def values_type(kind: pa.DataType) -> pa.DataType:
-    """The type itself; of a dictionary, that of its values."""
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
-
-
-def family(kind: pa.DataType) -> str | None:
-    """Whether a type is compared as NUMBER, TEXT, TIME or NULL; None where it cannot be. A dictionary is its values."""
-    types, kind = pa.types, values_type(kind)
-    if types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
-        return NUMBER
-    if types.is_date(kind) or types.is_timestamp(kind):
-        return TIME
-    if is_text(kind):
-        return TEXT
-    return NULL if types.is_null(kind) else None
-
-
-def compared_type(kind: pa.DataType) -> pa.DataType:
-    """The type that values are compared in: pyarrow has no kernels for some, and booleans are 0 and 1."""
-    kind = values_type(kind)
-    if pa.types.is_boolean(kind):
-        return pa.uint8()
-    if pa.types.is_float16(kind):
-        return pa.float32()
-    if pa.types.is_string_view(kind):
-        return pa.large_string()
-    if pa.types.is_decimal(kind) and kind.bit_width < 128:
-        return pa.decimal128(kind.precision, kind.scale)
-    return kind
 
 
 @lru_cache(maxsize=1024)
@@ -134,13 +97,6 @@ def nanoseconds(text: str) -> int | None:
     seconds = (moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(seconds=1)
     seconds -= (shift.hour * 3600 + shift.minute * 60) * (-1 if sign == "-" else 1)
     return seconds * SECOND + int((fraction or "").ljust(9, "0"))
-
-
-def unit_nanoseconds(kind: pa.DataType) -> int:
-    """Nanoseconds of one unit of a type of dates or times."""
-    if pa.types.is_date32(kind):
-        return DAY
-    return UNITS["ms" if pa.types.is_date64(kind) else kind.unit]
 
 
 def _among_integers(value: Fraction, kind: pa.DataType) -> Bound:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from fractions import Fraction
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from mlclf.data.where.syntax import (
     OPPOSITE,
@@ -48,8 +47,7 @@ TOKEN = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Token:
+class Token(NamedTuple):
     """A piece of the text: its kind, a group of TOKEN or `end`, and where it starts."""
 
     kind: str
@@ -130,12 +128,11 @@ class _Parser:
     def _in_parentheses(self) -> Condition:
         if self._depth == MAX_DEPTH:
             self._fail(f"parentheses must be at most {MAX_DEPTH} deep", self._token.start)
-        self._take("(")
+        self._advance()
         self._depth += 1
         condition = self._either()
         self._depth -= 1
-        if not self._take(")"):
-            self._expected("AND, OR or ')'")
+        self._require(")", "AND, OR or ')'")
         return condition
 
     def _comparison(self) -> Condition:
@@ -172,22 +169,19 @@ class _Parser:
 
     def _missing(self, operand: Column | Literal, start: int) -> Condition:
         negated = self._take("NOT")
-        if not self._take("NULL"):
-            self._expected("NULL after IS NOT" if negated else "NULL or NOT NULL after IS")
+        self._require("NULL", "NULL after IS NOT" if negated else "NULL or NOT NULL after IS")
         return Missing(self._column(operand, start), negated)
 
     def _between(self, operand: Column | Literal, start: int) -> Condition:
         low = self._operand("a value after BETWEEN")
-        if not self._take("AND"):
-            self._expected("AND and the upper bound of BETWEEN")
+        self._require("AND", "AND and the upper bound of BETWEEN")
         high = self._operand("a value after AND, the upper bound of BETWEEN")
         bounds = self._compared(operand, ">=", low, start), self._compared(operand, "<=", high, start)
         return Junction(True, bounds)
 
     def _values(self) -> tuple[Literal, ...]:
         values: list[Literal] = []
-        if not self._take("("):
-            self._expected("'(' after IN")
+        self._require("(", "'(' after IN")
         while not values or self._take(","):
             start = self._token.start
             value = self._operand("a value in the list of IN")
@@ -198,8 +192,7 @@ class _Parser:
                     start,
                 )
             values.append(value)
-        if not self._take(")"):
-            self._expected("',' or ')' in the list of IN")
+        self._require(")", "',' or ')' in the list of IN")
         return tuple(values)
 
     def _compared(self, left: Column | Literal, operator: str, right: Column | Literal, start: int) -> Comparison:
@@ -266,6 +259,10 @@ class _Parser:
         found = self._token.keyword == keyword
         self._next += found
         return found
+
+    def _require(self, keyword: str, what: str) -> None:
+        if not self._take(keyword):
+            self._expected(what)
 
     def _expected(self, what: str) -> NoReturn:
         token = self._token
