@@ -15,7 +15,8 @@ from mlclf.demo.made_data import ROWS, DemoTruth, write_demo_data
 from mlclf.errors import ConfigError
 from mlclf.files import write_json
 from mlclf.jobs.fit import fit
-from mlclf.outputs.output import claimed, is_empty
+from mlclf.outputs.claims import is_empty
+from mlclf.outputs.output import claimed
 from mlclf.progress import Progress, drain
 
 MARK = "demo.json"

@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 from mlclf.data.parquet.plan import Plan
 from mlclf.data.parquet.shards import Shard
 from mlclf.errors import ConfigError
+from mlclf.outputs.building import SUCCESS
 from mlclf.outputs.listing import Inventory
-from mlclf.outputs.output import SUCCESS, Output
+from mlclf.outputs.output import Output
 
 WHAT = {"run": "the run", "thresholds": "the thresholds", "arguments": "the arguments"}
 """What parts are made of, beside the input, as people are told of it."""

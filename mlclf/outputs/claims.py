@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlclf.errors import ConfigError
-from mlclf.files import is_temporary
-from mlclf.outputs.exchange import JOURNAL, NEW, OLD
+from mlclf.files import is_temporary, kind_of
+from mlclf.outputs.exchange import JOURNAL, NEW, OLD, settle
+from mlclf.outputs.listing import NAME
 
 INSIDE = ".mlclf"
 """The hidden folder in an output that cannot be renamed."""
@@ -27,15 +28,21 @@ OWN = (LOCK, NEW, OLD, BUCKETS, JOURNAL)
 _NAME_BYTES, _TRIES = 150, 1_000
 
 
-@dataclass
+@dataclass(frozen=True)
 class Claim:
     """The right to write to one output.
 
     Attributes:
+        out: the output, as it was given.
+        place: where that really is.
+        job: name of the command.
         work: the hidden folder that has the lock.
         made: folders above the output that were made for it, the outermost last.
     """
 
+    out: Path
+    place: Path
+    job: str
     work: Path
     made: tuple[Path, ...]
     _lock: int
@@ -51,13 +58,51 @@ class Claim:
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             work = place / INSIDE if _is_bound(place) else beside(place)
-            return cls(work, made, _locked(out, work, job))
+            return cls(out, place, job, work, made, _locked(out, work, job))
         except OSError as error:
             _remove_made(made)
             raise ConfigError(
                 f"{out}: cannot be written to ({error.strerror or error}); check who may write there, or give another "
                 "--out"
             ) from None
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether the hidden folder lies in the output, beside which nothing can be written."""
+        return self.work.parent == self.place
+
+    def mend(self) -> list[str]:
+        """Bring an exchange that was cut off to its end, remove what else a killed job has left, and say so."""
+        notes = []
+        for work in self._hidden():
+            if settle(work, self.place):
+                notes.append(f"{self.out}: an exchange that was cut off is whole now")
+            if self._clear(work):
+                notes.append(f"{self.out}: removed what a job that was killed had left in {work}")
+        return notes
+
+    def clean(self) -> None:
+        """Leave nothing in hidden folders, unless an exchange could not come to its end."""
+        for work in self._hidden():
+            settle(work, self.place)
+            self._clear(work)
+
+    def _hidden(self) -> list[Path]:
+        return [work for work in (self.work, self.place / INSIDE) if work.is_dir() and not work.is_symlink()]
+
+    def _clear(self, work: Path) -> bool:
+        """Remove what is in a hidden folder, and that unless it has the lock; whether there was anything."""
+        left = [path for path in work.iterdir() if is_own(path) and path.name != LOCK]
+        for path in left:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        if work != self.work:
+            (work / LOCK).unlink(missing_ok=True)
+            with suppress(OSError):
+                work.rmdir()
+        return bool(left)
 
     def release(self) -> None:
         """Give the claim up; its hidden folder goes too, where nothing is left in it."""
@@ -87,12 +132,17 @@ def is_own(path: Path) -> bool:
     return path.name in OWN or is_temporary(path)
 
 
-def discard(path: Path) -> None:
-    """Remove a file or a folder; a link, not what it leads to."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def is_empty(place: Path) -> bool:
+    """Whether there is no such folder, or nothing in it but what a job that was stopped has left before its first file.
+
+    Raises:
+        ConfigError: `place` is not a folder.
+    """
+    if not place.exists():
+        return True
+    if not place.is_dir():
+        raise ConfigError(f"{str(place)!r} must be a folder, found {kind_of(place)}; name a folder")
+    return all(path.name in (NAME, INSIDE) or is_temporary(path) for path in place.iterdir())
 
 
 def _is_bound(place: Path) -> bool:

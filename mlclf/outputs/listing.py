@@ -188,6 +188,12 @@ class Inventory:
                 self._known[name] = stamp
         return None
 
+    def moved_to(self, folder: Path) -> Inventory:
+        """The same files in a folder that has another name now."""
+        moved = Inventory(folder, self.listing)
+        moved._known = self._known
+        return moved
+
     def is_ours(self, name: str) -> bool:
         """Whether a file holds what was written to it."""
         path, contents = self.folder / name, self.listing.contents.get(name, set())

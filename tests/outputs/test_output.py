@@ -17,7 +17,7 @@ import pytest
 
 from mlclf.errors import ConfigError, FullDiskError, RunError
 from mlclf.files import write_bytes
-from mlclf.outputs import exchange, output
+from mlclf.outputs import claims, exchange, output, replacement
 from mlclf.outputs.claims import beside
 from mlclf.outputs.listing import Listing
 from mlclf.outputs.output import claimed
@@ -382,7 +382,7 @@ class Killed(BaseException):
 WAYS: dict[str, Callable[[pytest.MonkeyPatch, Path], None]] = {
     "exchange": lambda patch, out: None,
     "journal": lambda patch, out: patch.setattr(exchange, "exchanged", lambda *_: False),
-    "mount point": lambda patch, out: patch.setattr(output, "_is_mounted", lambda place: True),
+    "mount point": lambda patch, out: patch.setattr(replacement, "_is_mounted", lambda place: True),
     "current folder": lambda patch, out: patch.chdir(out / "sub"),
     "nothing beside": lambda patch, out: patch.setattr("mlclf.outputs.claims._is_bound", lambda place: place.is_dir()),
 }
@@ -443,8 +443,8 @@ def killed_at(step: int, out: Path, patch: pytest.MonkeyPatch) -> bool:
     for name in ("rename", "replace", "unlink", "rmdir", "mkdir"):
         patch.setattr(os, name, dying(getattr(os, name)))
     with patch.context() as inner:
-        original = output.Output._show
-        inner.setattr(output.Output, "_show", lambda self: (started.append(True), original(self)))
+        original = output.put_in_place
+        inner.setattr(output, "put_in_place", lambda *given: started.append(True) or original(*given))
         try:
             run_job(out, NEW, overwrite=True)
         except Killed:
@@ -590,7 +590,7 @@ def test_whoever_reads_an_output_finds_it_whole(out: Path, monkeypatch: pytest.M
     monkeypatch.setattr(exchange, "exchanged", lambda *_: False)
     original = Path.rename
     monkeypatch.setattr(Path, "rename", lambda path, target: stop() if path.name == "new" else original(path, target))
-    monkeypatch.setattr(output.Output, "close", lambda self: None)
+    monkeypatch.setattr(claims.Claim, "clean", lambda self: None)
     with pytest.raises(Killed):
         run_job(out, NEW, overwrite=True)
     monkeypatch.undo()

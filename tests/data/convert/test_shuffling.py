@@ -385,8 +385,8 @@ def test_what_shuffle_wrote_is_replaced_if_asked(written: Path) -> None:
     "stop",
     [
         "data.convert.row_groups.pq.ParquetWriter.write_table",
-        "outputs.output.write_text",
-        "outputs.output.take_place",
+        "outputs.building.write_text",
+        "outputs.replacement.take_place",
         "data.convert.buckets.pa.ipc.new_stream",
     ],
 )
@@ -416,8 +416,8 @@ def test_a_shuffle_that_is_left_removes_its_temporaries(written: Path) -> None:
 
 def test_a_shuffle_that_is_killed_leaves_what_was_there(written: Path) -> None:
     code = (
-        "import os\nfrom mlclf.data.convert import shuffling\nfrom mlclf.outputs import output\n"
-        "output.take_place = lambda *_: os.kill(os.getpid(), 9)\n"
+        "import os\nfrom mlclf.data.convert import shuffling\nfrom mlclf.outputs import replacement\n"
+        "replacement.take_place = lambda *_: os.kill(os.getpid(), 9)\n"
         f"shuffling.shuffle({str(written / 'in')!r}, {str(written / 'out')!r}, overwrite=True)"
     )
     before = everything(written)
