@@ -1,10 +1,10 @@
 """The command line: reads argv, prints; everything else is in the library.
 
 app               the program that the commands belong to
-arguments         arguments of the command line: what is shared between commands,
-display           what a person sees while a job runs and when it has ended: progress on stderr
-tables            metrics, thresholds and differences of thresholds as tables of text
-output            what the command line prints: results on stdout, everything else on stderr
+arguments         options that commands share, and how the values of options are read
+output            what the command line prints: results on stdout, errors on stderr
+display           progress of a job on stderr
+tables            metrics, thresholds and differences of thresholds as lines of text
 commands          the commands that work on data: fit, predict, inspect, convert, split, shuffle, demo
 score_commands    the commands that work on scores: evaluate and calibrate (of a run too), apply, diff
 """

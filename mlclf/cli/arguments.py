@@ -21,6 +21,12 @@ FLAGS = ("--resume", "--overwrite", "--debug", "--json", "--exact", "--multilabe
 Data = Annotated[list[str], typer.Argument(metavar="DATA...", help="Parquet files, folders, globs or URIs.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Many = list[str] | None
+Labels = Annotated[Many, typer.Option(help="Label columns or globs, or one list column of tags.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+KeepParts = Annotated[bool, typer.Option("--resume", help="Keep the parts that are there.")]
+RowGroupBudget = Annotated[
+    str | None, typer.Option(metavar="BYTES", help="What row groups are made for, such as 512MiB.")
+]
 
 Scores = Annotated[
     Many, typer.Option(help="Score columns or globs (default: 'score_*'), or one column of lists of K scores.")

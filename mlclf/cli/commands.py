@@ -10,14 +10,29 @@ from typing import Annotated
 import typer
 
 from mlclf.cli.app import app
-from mlclf.cli.arguments import Data, Debug, Many, as_sets, budget_bytes, fractions_of, is_run, types_of
-from mlclf.cli.output import print_json, print_metrics, print_text, shown_job
+from mlclf.cli.arguments import (
+    AsJson,
+    Data,
+    Debug,
+    KeepParts,
+    Labels,
+    Many,
+    RowGroupBudget,
+    as_sets,
+    budget_bytes,
+    fractions_of,
+    is_run,
+    types_of,
+)
+from mlclf.cli.display import shown_job
+from mlclf.cli.output import print_json, print_lines, print_text
+from mlclf.cli.tables import metrics_lines
 
 
 @app.command()
 def fit(
     data: Annotated[list[str] | None, typer.Argument(metavar="DATA...", help="Training data.")] = None,
-    labels: Annotated[Many, typer.Option(help="Label columns or globs, or one list column of tags.")] = None,
+    labels: Labels = None,
     out: Annotated[str | None, typer.Option(help="Run folder to write.")] = None,
     valid: Annotated[Many, typer.Option(help="Held-out data.")] = None,
     valid_fraction: Annotated[float | None, typer.Option(help="Share of the rows to hold out; 0 for none.")] = None,
@@ -57,7 +72,7 @@ def fit(
     from mlclf.jobs.fit import fit_steps  # loads torch, which refusing a setting does not need
 
     run = shown_job(fit_steps(run_file, resume=resume, overwrite=overwrite))
-    print_metrics(run.metrics, "held-out rows")
+    print_lines(metrics_lines(run.metrics, "held-out rows"))
     print_text(f"run: {run.path}")
 
 
@@ -67,7 +82,7 @@ def predict(
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder for the scores.")],
     top: Annotated[int | None, typer.Option(help="Only the best N labels of each row, as lists.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Keep the parts that are there.")] = False,
+    resume: KeepParts = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the scores in --out.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -81,8 +96,8 @@ def predict(
 @app.command()
 def inspect(
     data: Annotated[list[str], typer.Argument(metavar="DATA... | RUN", help="Data, or a run folder.")],
-    labels: Annotated[Many, typer.Option(help="Label columns or globs, or one list column of tags.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    labels: Labels = None,
+    as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Describe data: files, columns and their roles, labels, memory of a fit; or a run: what made it, how it does."""
@@ -96,8 +111,7 @@ def inspect(
     if as_json:
         print_json(report)
     else:
-        for line in summary_lines(report):
-            print_text(line)
+        print_lines(summary_lines(report))
 
 
 def _inspect_run(data: list[str], labels: Sequence[str], as_json: bool) -> None:
@@ -110,9 +124,8 @@ def _inspect_run(data: list[str], labels: Sequence[str], as_json: bool) -> None:
     if as_json:
         print_json(report)
         return
-    for line in run_lines(report):
-        print_text(line)
-    print_metrics(report["metrics"], "held-out rows")
+    print_lines(run_lines(report))
+    print_lines(metrics_lines(report["metrics"], "held-out rows"))
 
 
 @app.command()
@@ -143,9 +156,7 @@ def convert(
     escape: Annotated[str | None, typer.Option(help="CSV: such as '\\', before a quote inside quotes.")] = None,
     null: Annotated[Many, typer.Option(metavar="WORD", help="CSV: a word for missing values, in all columns.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what convert wrote to --out.")] = False,
-    memory_budget: Annotated[
-        str | None, typer.Option(metavar="BYTES", help="What row groups are made for, such as 512MiB.")
-    ] = None,
+    memory_budget: RowGroupBudget = None,
     debug: Debug = False,
 ) -> None:
     """Convert files to Parquet: libsvm, XMC text, ARFF, CSV, TSV, Arrow, and Parquet as pandas writes it."""
@@ -173,9 +184,7 @@ def split(
     names: Annotated[str | None, typer.Option(metavar="A,B,...", help="Names of the parts.")] = None,
     seed: Annotated[int, typer.Option(help="Decides the parts.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what split wrote to --out.")] = False,
-    memory_budget: Annotated[
-        str | None, typer.Option(metavar="BYTES", help="What row groups are made for, such as 512MiB.")
-    ] = None,
+    memory_budget: RowGroupBudget = None,
     debug: Debug = False,
 ) -> None:
     """Write the rows to folders for training, validation and testing, each row to exactly one."""
@@ -221,7 +230,5 @@ def demo(
     from mlclf.demo.job import demo_steps, demo_table, next_steps
 
     result = shown_job(demo_steps(out or Path("mlclf-demo")))
-    for row in demo_table(result):
-        print_text("  ".join(f"{cell:>14}" for cell in row))
-    for line in next_steps(result):
-        print_text(line)
+    print_lines("  ".join(f"{cell:>14}" for cell in row) for row in demo_table(result))
+    print_lines(next_steps(result))

@@ -1,13 +1,15 @@
-"""What a person sees while a job runs and when it has ended: progress on stderr, tables as lines of text."""
+"""Progress of a job on stderr: a live bar on a terminal, a line every few seconds elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Generator
-from typing import Any, TypeVar
+from collections.abc import Generator
+from typing import TypeVar
 
+from mlclf.cli.output import safe_text
 from mlclf.machine.signals import Stopped, look
+from mlclf.progress import Progress
 
 T = TypeVar("T")
 
@@ -15,32 +17,27 @@ PLAIN_SECONDS = 5.0
 """Without a terminal, a line of progress is printed this often."""
 
 
-def shown(steps: Generator[Any, None, T], safe: Callable[[str], str]) -> T:
-    """Run a job to its end, show its progress on stderr, and return its result.
-
-    Args:
-        steps: yields `Progress`.
-        safe: makes text fit for a terminal.
-    """
+def shown_job(steps: Generator[Progress, None, T]) -> T:
+    """Run a job to its end, show its progress on stderr, and return its result."""
     display = _Bar() if sys.stderr.isatty() else _Lines()
     try:
         while True:
             try:
                 step = next(steps)
-                _look(steps)
+                _stop_if_asked(steps)
             except StopIteration as stop:
                 result: T = stop.value
                 return result
             if step.note:
-                display.note(safe(step.note))
+                display.note(safe_text(step.note))
             elif step.total:
-                display.show(safe(step.stage), step.done, step.total, step.unit)
+                display.show(safe_text(step.stage), step.done, step.total, step.unit)
     finally:
         display.close()
 
 
-def _look(steps: Generator[Any, None, T]) -> None:
-    """Where a stop was asked for, let the job make an end where it stands."""
+def _stop_if_asked(steps: Generator[Progress, None, T]) -> None:
+    """Where a signal has asked for a stop, let the job make an end where it stands."""
     try:
         look()
     except Stopped as stop:
@@ -99,13 +96,14 @@ class _Bar:
     """A live line on a terminal."""
 
     def __init__(self) -> None:
+        from rich import progress
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn
+        from rich.progress import BarColumn, TextColumn
 
         self._clock = _Clock()
         self._console = Console(stderr=True, markup=False, highlight=False)
         text = TextColumn("{task.fields[text]}", markup=False)
-        self._progress = Progress(
+        self._progress = progress.Progress(
             TextColumn("{task.description}", markup=False), BarColumn(30), text, console=self._console, transient=True
         )
         self._task = self._progress.add_task("", text="", visible=False)

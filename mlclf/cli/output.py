@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Generator
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from typing import Any
 
 import typer
 
 from mlclf.addresses import hidden
 from mlclf.messages import command, safe, shortened
-
-T = TypeVar("T")
 
 
 def safe_text(text: str) -> str:
@@ -30,34 +28,8 @@ def complain(text: str) -> None:
     print("\n".join(["error: " + lines[0], *("  " + line for line in lines[1:])]), file=sys.stderr, flush=True)
 
 
-def shown_job(steps: Generator[Any, None, T]) -> T:
-    """Run a job and show its progress on stderr: a live bar on a terminal, plain lines elsewhere."""
-    from mlclf.cli.display import shown
-
-    return shown(steps, safe_text)
-
-
-def print_metrics(report: dict[str, Any] | None, what: str) -> None:
-    if report is None:
-        print_text("no rows were held out: no metrics; thresholds are 0.5")
-        return
-    from mlclf.cli.tables import metrics_table
-
-    for line in metrics_table(report, what):
-        print_text(line)
-
-
-def print_thresholds(document: dict[str, Any]) -> None:
-    from mlclf.cli.tables import thresholds_table
-
-    for line in thresholds_table(document):
-        print_text(line)
-
-
-def print_diff(document: dict[str, Any]) -> None:
-    from mlclf.cli.tables import diff_table
-
-    for line in diff_table(document):
+def print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
         print_text(line)
 
 

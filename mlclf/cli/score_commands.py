@@ -9,8 +9,10 @@ import typer
 
 from mlclf.cli.app import app
 from mlclf.cli.arguments import (
+    AsJson,
     Debug,
     Group,
+    KeepParts,
     Key,
     LabelData,
     LabelNames,
@@ -26,7 +28,9 @@ from mlclf.cli.arguments import (
     refuse_with_run,
     score_columns,
 )
-from mlclf.cli.output import print_diff, print_json, print_metrics, print_text, print_thresholds, shown_job
+from mlclf.cli.display import shown_job
+from mlclf.cli.output import print_json, print_lines, print_text
+from mlclf.cli.tables import diff_lines, metrics_lines, thresholds_lines
 
 
 @app.command()
@@ -61,7 +65,7 @@ def evaluate(
     else:
         steps = evaluate_scores_steps(data, thresholds, out, asked, score_columns(context))
     report = shown_job(steps)
-    print_metrics(report, "these rows")
+    print_lines(metrics_lines(report, "these rows"))
     if out is not None:
         print_text(f"metrics: {out}")
 
@@ -103,7 +107,7 @@ def calibrate(
         steps = Run.open(data[0]).calibrate_steps(data[1:], out, asked)
     else:
         steps = calibrate_scores_steps(data, out, asked, score_columns(context))
-    print_thresholds(shown_job(steps))
+    print_lines(thresholds_lines(shown_job(steps)))
     print_text(f"thresholds: {out if out is not None else Path(data[0]) / 'thresholds.json'}")
 
 
@@ -116,7 +120,7 @@ def apply(
     scores: Scores = None,
     score_kind: ScoreKind = None,
     key: Annotated[str | None, typer.Option(help="Column to carry along (default: all but scores and labels).")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Keep the parts that are there.")] = False,
+    resume: KeepParts = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the decisions in --out.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -137,7 +141,7 @@ def diff(
     data: Annotated[list[str], typer.Argument(metavar="SCORES...", help="Parquet files with scores.")],
     scores: Scores = None,
     score_kind: ScoreKind = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Count the decisions that change from one file of thresholds to another."""
@@ -147,4 +151,4 @@ def diff(
     if as_json:
         print_json(document)
     else:
-        print_diff(document)
+        print_lines(diff_lines(document))
