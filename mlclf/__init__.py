@@ -31,67 +31,46 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlclf.data.batch import Batch
-    from mlclf.data.convert.conversion import convert
-    from mlclf.data.convert.shuffling import shuffle
-    from mlclf.data.convert.splitting import split
-    from mlclf.data.parquet_loader import FittedFeatures, ParquetLoader
-    from mlclf.decisions.thresholds.thresholds import Thresholds
-    from mlclf.errors import CheckpointError, ConfigError, DataError, MlclfError, RunError, TrainingError
-    from mlclf.jobs.apply_thresholds import apply_thresholds, diff_thresholds
-    from mlclf.jobs.fit import fit
-    from mlclf.jobs.run import Run
-    from mlclf.jobs.score_arrays import tune_thresholds
-    from mlclf.jobs.score_files import calibrate_scores, evaluate_scores
+    from mlclf.data.batch import Batch as Batch
+    from mlclf.data.convert.conversion import convert as convert
+    from mlclf.data.convert.shuffling import shuffle as shuffle
+    from mlclf.data.convert.splitting import split as split
+    from mlclf.data.parquet_loader import FittedFeatures as FittedFeatures
+    from mlclf.data.parquet_loader import ParquetLoader as ParquetLoader
+    from mlclf.decisions.thresholds.thresholds import Thresholds as Thresholds
+    from mlclf.errors import CheckpointError as CheckpointError
+    from mlclf.errors import ConfigError as ConfigError
+    from mlclf.errors import DataError as DataError
+    from mlclf.errors import MlclfError as MlclfError
+    from mlclf.errors import RunError as RunError
+    from mlclf.errors import TrainingError as TrainingError
+    from mlclf.jobs.apply_thresholds import apply_thresholds as apply_thresholds
+    from mlclf.jobs.apply_thresholds import diff_thresholds as diff_thresholds
+    from mlclf.jobs.fit import fit as fit
+    from mlclf.jobs.run import Run as Run
+    from mlclf.jobs.score_arrays import tune_thresholds as tune_thresholds
+    from mlclf.jobs.score_files import calibrate_scores as calibrate_scores
+    from mlclf.jobs.score_files import evaluate_scores as evaluate_scores
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "Batch": "mlclf.data.batch",
-    "FittedFeatures": "mlclf.data.parquet_loader",
-    "ParquetLoader": "mlclf.data.parquet_loader",
-    "convert": "mlclf.data.convert.conversion",
-    "shuffle": "mlclf.data.convert.shuffling",
-    "split": "mlclf.data.convert.splitting",
-    "apply_thresholds": "mlclf.jobs.apply_thresholds",
-    "calibrate_scores": "mlclf.jobs.score_files",
-    "diff_thresholds": "mlclf.jobs.apply_thresholds",
-    "evaluate_scores": "mlclf.jobs.score_files",
-    "fit": "mlclf.jobs.fit",
-    "tune_thresholds": "mlclf.jobs.score_arrays",
-    "Thresholds": "mlclf.decisions.thresholds.thresholds",
-    "Run": "mlclf.jobs.run",
-    "MlclfError": "mlclf.errors",
-    "DataError": "mlclf.errors",
-    "ConfigError": "mlclf.errors",
-    "RunError": "mlclf.errors",
-    "CheckpointError": "mlclf.errors",
-    "TrainingError": "mlclf.errors",
+_PUBLIC = {
+    "mlclf.data.batch": ("Batch",),
+    "mlclf.data.convert.conversion": ("convert",),
+    "mlclf.data.convert.shuffling": ("shuffle",),
+    "mlclf.data.convert.splitting": ("split",),
+    "mlclf.data.parquet_loader": ("FittedFeatures", "ParquetLoader"),
+    "mlclf.decisions.thresholds.thresholds": ("Thresholds",),
+    "mlclf.errors": ("CheckpointError", "ConfigError", "DataError", "MlclfError", "RunError", "TrainingError"),
+    "mlclf.jobs.apply_thresholds": ("apply_thresholds", "diff_thresholds"),
+    "mlclf.jobs.fit": ("fit",),
+    "mlclf.jobs.run": ("Run",),
+    "mlclf.jobs.score_arrays": ("tune_thresholds",),
+    "mlclf.jobs.score_files": ("calibrate_scores", "evaluate_scores"),
 }
+_HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
 
-__all__ = [
-    "Batch",
-    "CheckpointError",
-    "ConfigError",
-    "DataError",
-    "FittedFeatures",
-    "MlclfError",
-    "ParquetLoader",
-    "Run",
-    "RunError",
-    "Thresholds",
-    "TrainingError",
-    "__version__",
-    "apply_thresholds",
-    "calibrate_scores",
-    "convert",
-    "diff_thresholds",
-    "evaluate_scores",
-    "fit",
-    "shuffle",
-    "split",
-    "tune_thresholds",
-]
+__all__ = ["__version__", *sorted(_HOMES)]
 
 
 def __getattr__(name: str) -> Any:

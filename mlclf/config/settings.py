@@ -45,6 +45,11 @@ FULL_BATCH = ("lbfgs", "newton")
 """Optimizers that solve the convex problem on all rows at once."""
 
 
+def setting(default: Any, description: str) -> Any:
+    """A field with its default and one line of help."""
+    return Field(default=default, description=description)
+
+
 class Section(BaseModel):
     """A frozen group of settings that refuses unknown keys."""
 
@@ -54,98 +59,88 @@ class Section(BaseModel):
 class Data(Section):
     """Which rows are read, and what a label's values mean."""
 
-    where: str | None = Field(default=None, description="SQL expression that a row must satisfy to be used")
-    on_corrupt: Literal["error", "skip"] = Field(default="error", description="what to do with a damaged row group")
-    label_values: dict[str, Label] = Field(
-        default={}, description="text of a label's value -> 0, 1 or null (not observed)"
-    )
-    label_lists: Literal["auto", "tags", "elements"] = Field(
-        default="auto", description="what a list column of labels holds: tags, or a 0 or 1 for each label"
+    where: str | None = setting(None, "SQL expression that a row must satisfy to be used")
+    on_corrupt: Literal["error", "skip"] = setting("error", "what to do with a damaged row group")
+    label_values: dict[str, Label] = setting({}, "text of a label's value -> 0, 1 or null (not observed)")
+    label_lists: Literal["auto", "tags", "elements"] = setting(
+        "auto", "what a list column of labels holds: tags, or a 0 or 1 for each label"
     )
 
 
 class Features(Section):
     """How columns become inputs."""
 
-    standardize: bool = Field(default=True, description="scale numeric and embedding columns to mean 0 and deviation 1")
-    knots: Literal["auto", "none"] = Field(
-        default="auto", description="auto: linear splines for numeric columns in memory, kept where held-out rows gain"
+    standardize: bool = setting(True, "scale numeric and embedding columns to mean 0 and deviation 1")
+    knots: Literal["auto", "none"] = setting(
+        "auto", "auto: linear splines for numeric columns in memory, kept where held-out rows gain"
     )
-    roles: dict[str, Role] = Field(default={}, description="column name or glob -> role, where the one found is wrong")
-    vocabulary_levels: Count = Field(
-        default=100_000, description="most frequent levels kept per column, the rest is 'other'"
-    )
-    hash_limit: Count = Field(default=1_000_000, description="distinct strings in a column beyond which it is hashed")
-    hash_buckets: Buckets = Field(default=1 << 18, description="buckets of a hashed column, a power of two")
+    roles: dict[str, Role] = setting({}, "column name or glob -> role, where the one found is wrong")
+    vocabulary_levels: Count = setting(100_000, "most frequent levels kept per column, the rest is 'other'")
+    hash_limit: Count = setting(1_000_000, "distinct strings in a column beyond which it is hashed")
+    hash_buckets: Buckets = setting(1 << 18, "buckets of a hashed column, a power of two")
 
 
 class Model(Section):
     """The shape of the model."""
 
-    hidden: Widths = Field(default=(), description="widths of hidden layers; none is the linear model")
+    hidden: Widths = setting((), "widths of hidden layers; none is the linear model")
 
 
 class Loss(Section):
     """What training minimizes."""
 
-    pos_weight: Literal["none", "balanced", "sqrt"] | Positive | dict[str, Positive] = Field(
-        default="none", description="weight of positives: a rule, one number, or label -> number"
+    pos_weight: Literal["none", "balanced", "sqrt"] | Positive | dict[str, Positive] = setting(
+        "none", "weight of positives: a rule, one number, or label -> number"
     )
 
 
 class Optimizer(Section):
     """How it is minimized."""
 
-    name: Literal["auto", "lbfgs", "newton", "adam", "adamw", "adagrad", "sgd"] = Field(
-        default="auto",
-        description="auto chooses by the size of the problem; newton is lbfgs with a Hessian in each solve",
+    name: Literal["auto", "lbfgs", "newton", "adam", "adamw", "adagrad", "sgd"] = setting(
+        "auto",
+        "auto chooses by the size of the problem; newton is lbfgs with a Hessian in each solve",
     )
     lr: Positive | None = Field(
         default=None, description="constant learning rate: no warm-up, decay, averaging or momentum"
     )
-    l2: Literal["auto"] | Penalty = Field(default="auto", description="strength of the squared penalty; auto searches")
-    l1: Penalty = Field(default=0.0, description="strength of the absolute penalty")
+    l2: Literal["auto"] | Penalty = setting("auto", "strength of the squared penalty; auto searches")
+    l1: Penalty = setting(0.0, "strength of the absolute penalty")
 
 
 class Training(Section):
     """How long, on what batches, in what order."""
 
-    epochs: Epochs | None = Field(default=None, description="exactly this many passes, without early stopping")
-    batch_rows: Literal["all"] | Count | None = Field(
-        default=None, description="rows of a step; all is one step an epoch"
-    )
-    seed: Seed = Field(default=0, description="decides splits, order and initial hidden weights")
-    shuffle: bool = Field(default=True, description="mix the rows anew in each epoch")
-    precision: Literal["auto", "float32", "bf16", "fp16"] = Field(
-        default="auto", description="arithmetic of the forward pass"
-    )
-    patience: Count = Field(default=2, description="epochs without a better validation loss before stopping")
+    epochs: Epochs | None = setting(None, "exactly this many passes, without early stopping")
+    batch_rows: Literal["all"] | Count | None = setting(None, "rows of a step; all is one step an epoch")
+    seed: Seed = setting(0, "decides splits, order and initial hidden weights")
+    shuffle: bool = setting(True, "mix the rows anew in each epoch")
+    precision: Literal["auto", "float32", "bf16", "fp16"] = setting("auto", "arithmetic of the forward pass")
+    patience: Count = setting(2, "epochs without a better validation loss before stopping")
 
 
 class Search(Section):
     """The strengths of l2 that are tried, as C = 1 / (l2 · sum of weights)."""
 
-    c_low: Strength = Field(default=1e-5, description="smallest C")
-    c_high: Strength = Field(default=1e3, description="largest C")
-    steps_per_decade: Few = Field(default=2, description="values of C for each factor of ten")
+    c_low: Strength = setting(1e-5, "smallest C")
+    c_high: Strength = setting(1e3, "largest C")
+    steps_per_decade: Few = setting(2, "values of C for each factor of ten")
 
 
 class Thresholds(Section):
     """How scores become decisions."""
 
-    objective: str = Field(
-        default="f1", description="what the thresholds maximize or guarantee, such as f1 or precision:0.9"
-    )
-    method: Literal["auto", "plain"] = Field(default="auto", description="auto shrinks rare labels, plain does not")
+    objective: str = setting("f1", "what the thresholds maximize or guarantee, such as f1 or precision:0.9")
+    method: Literal["auto", "plain"] = setting("auto", "auto shrinks rare labels, plain does not")
 
 
 class Runtime(Section):
     """The machine."""
 
-    device: Device = Field(default="auto", description="auto, cpu, cuda or cuda:N")
-    threads: Few | None = Field(default=None, description="threads of decoding and arithmetic; null takes every core")
-    memory_budget: Bytes = Field(default=512 << 20, description="bytes that the data may occupy, such as 512MiB")
-    cache: str = Field(default="auto", description="auto, off, or a folder for decoded data")
+    device: Device = setting("auto", "auto, cpu, cuda or cuda:N")
+    threads: Few | None = setting(None, "threads of decoding and arithmetic; null takes every core")
+    memory_budget: Bytes = setting(512 << 20, "bytes that the data may occupy, such as 512MiB")
+    cache: str = setting("auto", "auto, off, or a folder for decoded data")
 
 
 class Settings(Section):
@@ -198,18 +193,18 @@ class Settings(Section):
 class Arguments(Section):
     """The arguments of `fit` that a file may hold beside the settings, so that it is a whole run."""
 
-    train: Names | None = Field(default=None, description="files, folders, globs or URIs to train on")
-    labels: Names | None = Field(default=None, description="label columns or globs, or one column of tags")
-    valid: Names | None = Field(default=None, description="held-out data, as for train")
-    valid_fraction: Fraction | None = Field(default=None, description="fraction of the rows to hold out; 0 for none")
-    valid_by: ValidBy | None = Field(default=None, description="hold out by time:COLUMN or group:COLUMN")
-    folds: Folds | None = Field(default=None, description="number of folds, each held out once")
-    columns: Names | None = Field(default=None, description="feature columns or globs; all but the others if not given")
-    exclude: Names | None = Field(default=None, description="columns or globs that are no features")
-    weight: str | None = Field(default=None, description="column of row weights")
-    key: str | None = Field(default=None, description="column that identifies a row")
-    group: str | None = Field(default=None, description="column that names a cluster of rows, split as one")
-    out: str | None = Field(default=None, description="run folder to write")
+    train: Names | None = setting(None, "files, folders, globs or URIs to train on")
+    labels: Names | None = setting(None, "label columns or globs, or one column of tags")
+    valid: Names | None = setting(None, "held-out data, as for train")
+    valid_fraction: Fraction | None = setting(None, "fraction of the rows to hold out; 0 for none")
+    valid_by: ValidBy | None = setting(None, "hold out by time:COLUMN or group:COLUMN")
+    folds: Folds | None = setting(None, "number of folds, each held out once")
+    columns: Names | None = setting(None, "feature columns or globs; all but the others if not given")
+    exclude: Names | None = setting(None, "columns or globs that are no features")
+    weight: str | None = setting(None, "column of row weights")
+    key: str | None = setting(None, "column that identifies a row")
+    group: str | None = setting(None, "column that names a cluster of rows, split as one")
+    out: str | None = setting(None, "run folder to write")
 
     @model_validator(mode="after")
     def _check_rules(self) -> Self:

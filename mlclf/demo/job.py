@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import time
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +30,6 @@ class DemoResult:
 
     Attributes:
         metrics: the document of `metrics_file`, of the test rows.
-        seconds: what each step took.
     """
 
     truth: DemoTruth
@@ -39,7 +37,6 @@ class DemoResult:
     metrics_file: Path
     scores: Path
     metrics: dict[str, Any]
-    seconds: dict[str, float]
 
 
 def run_demo(out: Path, seed: int = 0, rows: int = ROWS) -> DemoResult:
@@ -66,24 +63,19 @@ def demo_steps(out: Path, seed: int = 0, rows: int = ROWS) -> Generator[Progress
 
 
 def _demonstrated(out: Path, seed: int, rows: int) -> Generator[Progress, None, DemoResult]:
-    clock = _Clock()
     yield Progress("demo", note=f"making {rows + rows // 2:,} rows of data from a known model")
     with claimed(out / "data", DATA_JOB, overwrite=True) as data, data.opened(mark=False) as new:
         made = write_demo_data(new, seed, rows)
     truth = replace(made, train=out / "data" / "train", test=out / "data" / "test")
-    clock.lap("data")
     yield Progress("demo", note="mlclf fit: statistics, training, thresholds")
     settings = {"training.seed": seed}
     run = fit(str(truth.train), truth.labels, out / "run", key="customer", settings=settings, overwrite=True)
-    clock.lap("fit")
     yield Progress("demo", note="mlclf evaluate: metrics of the test rows")
     metrics_file = out / "metrics.json"
     metrics = run.evaluate(str(truth.test), out=metrics_file)
-    clock.lap("evaluate")
     yield Progress("demo", note="mlclf predict: scores and decisions of the test rows")
     run.predict(str(truth.test), out / "scores", overwrite=True)
-    clock.lap("predict")
-    return DemoResult(truth, run.path, metrics_file, out / "scores", metrics, clock.laps)
+    return DemoResult(truth, run.path, metrics_file, out / "scores", metrics)
 
 
 def demo_table(result: DemoResult) -> list[tuple[str, ...]]:
@@ -92,12 +84,10 @@ def demo_table(result: DemoResult) -> list[tuple[str, ...]]:
     for name in result.truth.labels:
         best = result.truth.best_auroc[name]
         ours = result.metrics["labels"][name]["auroc"]
-        if ours is None or np.isnan(best):
-            rows.append((name, f"{result.truth.positives[name]:,}", "undefined", "undefined", ""))
-        else:
-            rows.append(
-                (name, f"{result.truth.positives[name]:,}", f"{ours:.4f}", f"{best:.4f}", f"{ours - best:+.4f}")
-            )
+        known = ("undefined", "undefined", "")
+        if ours is not None and not np.isnan(best):
+            known = (f"{ours:.4f}", f"{best:.4f}", f"{ours - best:+.4f}")
+        rows.append((name, f"{result.truth.positives[name]:,}", *known))
     return rows
 
 
@@ -126,16 +116,3 @@ def _check(out: Path) -> None:
         with claimed(out / name, job, overwrite=True):
             pass
     write_json(out / MARK, {"format_version": 1, "made_by": "mlclf demo"})
-
-
-class _Clock:
-    """Seconds between laps."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.laps[name] = now - self._last
-        self._last = now

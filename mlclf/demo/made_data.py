@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from numpy.typing import NDArray
 
+from mlclf.decisions.metrics.exact_ranking import exact_rankings
 from mlclf.files import committed
 
 ROWS = 60_000
@@ -77,31 +79,15 @@ def write_demo_data(folder: Path, seed: int = 0, rows: int = ROWS) -> DemoTruth:
     names = tuple(PREVALENCES)
     observed = [labels[:, index] >= 0 for index in range(len(names))]
     positive = [labels[seen, index] == 1 for index, seen in enumerate(observed)]
+    scored = [torch.from_numpy(logits[seen, index]) for index, seen in enumerate(observed)]
+    best, _ = exact_rankings(len(names), lambda index: (scored[index], torch.from_numpy(positive[index]), None))
     return DemoTruth(
         train,
         test,
         names,
         {name: int(positive[index].sum()) for index, name in enumerate(names)},
-        {name: exact_auroc(logits[observed[index], index], positive[index]) for index, name in enumerate(names)},
+        dict(zip(names, best.tolist(), strict=True)),
     )
-
-
-def exact_auroc(scores: Floats, positive: NDArray[np.bool_]) -> float:
-    """Return the share of (positive, negative) pairs that `scores` order rightly, ties counting half.
-
-    By mid-ranks (Mann and Whitney 1947); NaN without both classes.
-
-    Args:
-        scores: [n] float64, larger for more likely rows.
-        positive: [n] bool.
-    """
-    num_positive = int(positive.sum())
-    num_negative = len(positive) - num_positive
-    if not num_positive or not num_negative:
-        return float("nan")
-    _, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[places]
-    return float((ranks[positive].sum() - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative))
 
 
 @dataclass(frozen=True)

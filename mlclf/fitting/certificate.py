@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mlclf.fitting.data_preparation import PreparedData
+from mlclf.messages import some_of
 from mlclf.progress import Progress
 from mlclf.training.full_batch.chunks import Chunk, Problems
 from mlclf.training.full_batch.l2_search import SOLVER_BYTES
@@ -90,21 +91,19 @@ def certificate_lines(certificate: dict[str, Any]) -> Iterator[Progress]:
     if certificate["separated"]:
         yield Progress.warning(
             "training",
-            f"the inputs separate the classes of {_some(certificate['separated'])}: without a penalty there is no "
+            f"the inputs separate the classes of {_labels(certificate['separated'])}: without a penalty there is no "
             "optimum, weights only grow; an optimizer.l2 above 0 has one",
         )
     if certificate["stopped"]:
         yield Progress.warning(
             "training",
-            f"{_some(certificate['stopped'])} stopped short of the optimum: inputs separate a part of the rows, or "
+            f"{_labels(certificate['stopped'])} stopped short of the optimum: inputs separate a part of the rows, or "
             "nearly repeat each other; a larger optimizer.l2 has one that can be reached",
         )
 
 
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:_SHOWN])
-    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    return f"label{'s' if len(names) > 1 else ''} {shown}{more}"
+def _labels(names: Sequence[str]) -> str:
+    return f"label{'s' if len(names) > 1 else ''} {some_of(names, _SHOWN)}"
 
 
 def _number(value: float) -> float | None:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from mlclf.errors import DataError
+from mlclf.messages import some_of
 
 SCORE_PREFIX = "score_"
 
@@ -74,7 +75,7 @@ def in_order(found: Columns, wanted: Sequence[str] | None, what: str) -> NDArray
     labels = [_label(name) for name in wanted]
     if len(places) < len(names) or set(places) != set(labels):
         raise DataError(
-            f"{what} must have the columns {_some(wanted)}, in any order, got {_some(names)}; "
+            f"{what} must have the columns {some_of(wanted, 5, 100)}, in any order, got {some_of(names, 5, 100)}; "
             "name them alike, or give arrays, whose columns are taken as they stand"
         )
     return numbers[:, [places[label] for label in labels]]
@@ -82,8 +83,3 @@ def in_order(found: Columns, wanted: Sequence[str] | None, what: str) -> NDArray
 
 def _label(name: str) -> str:
     return name.removeprefix(SCORE_PREFIX)
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name[:40]) for name in names[:5])
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

@@ -17,7 +17,7 @@ from mlclf.decisions.score_files.label_join import JoinedLabels
 from mlclf.decisions.score_files.label_rows import COLUMNS, TAGS, VALUES, LabelReader
 from mlclf.decisions.score_files.reading import Scored, ScoreFiles
 from mlclf.errors import ConfigError, DataError
-from mlclf.messages import listed
+from mlclf.messages import listed, some_of
 
 SCORE_PREFIX, WEIGHT_PREFIX = "score_", "weight_"
 
@@ -152,7 +152,7 @@ def score_columns(plan: Plan, patterns: Sequence[str]) -> CellColumns:
         )
         raise ConfigError(
             f"--scores: no column of {plan.shards[0].source.name} matches {' '.join(map(repr, patterns))}, found "
-            f"{_some(schema.names)}{hint}"
+            f"{some_of(schema.names, 5)}{hint}"
         )
     lists = [name for name in names if is_list(schema.field(name).type)]
     if lists and len(names) > 1:
@@ -164,7 +164,7 @@ def score_columns(plan: Plan, patterns: Sequence[str]) -> CellColumns:
         odd = [name for name in names if not name.startswith(SCORE_PREFIX)]
         if odd:
             raise ConfigError(
-                f"--scores: score columns must be called 'score_X' for label 'X', found {_some(odd)}; rename them"
+                f"--scores: score columns must be called 'score_X' for label 'X', found {some_of(odd, 5)}; rename them"
             )
     return CellColumns(names, len(names), bool(lists))
 
@@ -203,7 +203,7 @@ def _label_columns(
         missing = [name for name in wanted if name not in known]
         if missing:
             raise ConfigError(
-                f"a score column needs its label: {file} has no column {_some(missing)}; name the labels with "
+                f"a score column needs its label: {file} has no column {some_of(missing, 5)}; name the labels with "
                 "--labels, the scores with --scores, or other files with --label-data"
             )
         _check_label_types(plan, wanted)
@@ -213,7 +213,7 @@ def _label_columns(
     names = [name for name in names if name not in own]
     if not names:
         raise ConfigError(
-            f"--labels: no column of {file} matches {' '.join(map(repr, patterns))}, found {_some(schema.names)}"
+            f"--labels: no column of {file} matches {' '.join(map(repr, patterns))}, found {some_of(schema.names, 5)}"
         )
     lists = [name for name in names if is_list(schema.field(name).type)]
     if lists and len(names) > 1:
@@ -271,12 +271,13 @@ def _paired(
     unscored = [name for name in columns if name not in known]
     if len(unscored) == len(columns):
         raise ConfigError(
-            f"no score column belongs to a label: scores are {_some(scores.names)}, labels {_some(columns)}; "
+            f"no score column belongs to a label: scores are {some_of(scores.names, 5)}, labels {some_of(columns, 5)}; "
             "'score_X' belongs to label 'X' (see --scores, --labels, --label-data)"
         )
     if unscored:
         raise ConfigError(
-            f"a label needs its score: there is no score column of {_some(unscored)}; name fewer labels with --labels"
+            f"a label needs its score: there is no score column of {some_of(unscored, 5)}; name fewer labels with "
+            "--labels"
         )
     found = tuple(f"{SCORE_PREFIX}{name}" for name in columns)
     return columns, CellColumns(found, len(found))
@@ -314,7 +315,7 @@ def _weight_columns(
         missing = [name for name in wanted if name not in known]
         if missing:
             raise ConfigError(
-                f"--label-weights: 'weight_X' belongs to label 'X', found no {_some(missing)} in "
+                f"--label-weights: 'weight_X' belongs to label 'X', found no {some_of(missing, 5)} in "
                 f"{plan.shards[0].source.name}; write a column of ones, or name fewer labels with --labels"
             )
         _check_numbers(plan, "--label-weights", wanted, False)
@@ -348,8 +349,3 @@ def _check_columns(wanted: Sequence[tuple[Plan, str, str | None]]) -> None:
                 )
         if flag == "--weight" and name is not None:
             _check_numbers(plan, flag, [name], False)
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(map(repr, names[:5]))
-    return (shown or "none") + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")

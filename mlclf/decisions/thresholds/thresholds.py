@@ -15,6 +15,7 @@ from mlclf.decisions.cells.in_memory import columns_of, in_order
 from mlclf.decisions.cells.scores import at_least
 from mlclf.decisions.cells.top_labels import is_top
 from mlclf.errors import ConfigError, DataError, RunError
+from mlclf.messages import some_of
 
 FORMAT_VERSION = 1
 STATUSES = ("tuned", "shrunk", "fallback", "unattainable")
@@ -191,17 +192,14 @@ def _check_document(document: dict[str, Any], label_names: list[str]) -> None:
     missing = [name for name in label_names if name not in labels]
     unknown = sorted(set(labels) - set(label_names))
     if missing or unknown:
-        parts = [f"{kind}: {_some(names)}" for kind, names in (("missing", missing), ("unknown", unknown)) if names]
+        parts = [
+            f"{kind}: {some_of(names, 10)}" for kind, names in (("missing", missing), ("unknown", unknown)) if names
+        ]
         raise ConfigError(f"thresholds must be of the labels that are scored, got {'; '.join(parts)}")
     problems = [(name, _entry_problem(labels[name])) for name in label_names]
     lines = [f"label {name!r}: {problem}" for name, problem in problems if problem]
     if lines:
         raise RunError("thresholds must be as calibrate writes them, got\n" + "\n".join(lines))
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:10])
-    return shown if len(names) <= 10 else f"{shown} and {len(names) - 10} more"
 
 
 def _entry_problem(entry: Any) -> str | None:
