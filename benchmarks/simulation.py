@@ -32,7 +32,7 @@ from mlclf.decisions.cells.cells import Cells, row_identities
 from mlclf.decisions.guarantees.independent_rows import certified
 from mlclf.decisions.guarantees.weighted_rows import BettingConstraints
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
-from mlclf.decisions.thresholds.objectives import Objective
+from mlclf.decisions.objectives.constraints import Precision
 
 PRECISION, CONFIDENCE = 0.9, 0.95
 TAIL_PRECISIONS = (0.85, 0.89, 0.90, 0.95)
@@ -158,7 +158,7 @@ def true_precision(from_top: Tensor, kind: str, tail_precision: float) -> Tensor
 
 def thresholds_of(kind: str, cells: Cells) -> Tensor:
     """The certified thresholds of all data sets, NaN where there is none."""
-    objective, num_labels = Objective("precision", (PRECISION,)), cells.logits.shape[1]
+    objective, num_labels = Precision(PRECISION), cells.logits.shape[1]
     if kind in ("plain", "noisy"):
         histogram = LabelHistogram(num_labels, NUM_BINS)
         histogram.update(cells.logits, cells.labels)

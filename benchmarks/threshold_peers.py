@@ -35,7 +35,7 @@ from sklearn.model_selection import TunedThresholdClassifierCV
 import mlclf
 from mlclf.decisions.cells.cells import Cells
 from mlclf.decisions.cells.scores import scores_of
-from mlclf.decisions.tuner import Tuner
+from mlclf.decisions.tuning.tuner import Tuner
 
 SETS = ("enron", "scene", "yeast", "bibtex", "goemotions")
 PRECISION, CONFIDENCE = 0.9, 0.95

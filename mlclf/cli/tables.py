@@ -99,8 +99,10 @@ def _limit(kind: str, limit: float, objective: str) -> str:
     """What a claim supposes of rows that were not seen."""
     if kind == "weight":
         return f"the claim holds where no row weighs more than {limit:g}, the most that was seen"
-    counted = {"precision": "flagged ", "recall": "positive ", "fpr": "negative "}.get(objective.split(":")[0], "")
-    return f"the claim holds where no cluster has more than {limit:g} {counted}rows by weight, the most that was seen"
+    from mlclf.decisions.objectives.table import parse_objective  # brings torch
+
+    rows = f"{parse_objective(objective).about} rows".lstrip()
+    return f"the claim holds where no cluster has more than {limit:g} {rows} by weight, the most that was seen"
 
 
 def _best(entry: Mapping[str, Any]) -> str:
@@ -108,7 +110,7 @@ def _best(entry: Mapping[str, Any]) -> str:
     best = entry.get("best")
     if best is None:
         return ""
-    name = next(field for field in ("precision", "recall", "fpr") if field in best)
+    name = next(field for field in best if field not in ("threshold", "flagged"))
     return f"  can hold {name} {_number(best[name])} at {_number(best['threshold'])}"
 
 

@@ -5,9 +5,10 @@ histograms     counts per label and bin of the logit
 calibration    logits → probabilities
 metrics        AUROC, average precision, log-loss, confusion counts …
 scorer         model → logits → scores
-thresholds     objectives, and the cuts that serve them
+thresholds     per-label thresholds, and the cuts that they are chosen from
+objectives     what thresholds are chosen for, a class each
 evaluation     all metrics in one pass, with intervals
 guarantees     thresholds that hold a constraint with confidence
+tuning         thresholds tuned for an objective on scored rows
 score_files    scores of any model in Parquet
-tuner          scored rows in one pass, thresholds for an objective out of it
 """

@@ -19,9 +19,9 @@ from mlclf.decisions.cells.scores import scores_of
 from mlclf.decisions.evaluation.evaluation import Evaluation
 from mlclf.decisions.histograms.bins import bins_for
 from mlclf.decisions.histograms.folds import FoldHistograms, fold_of, summed
-from mlclf.decisions.thresholds.objectives import parse_objective
+from mlclf.decisions.objectives.table import parse_objective
 from mlclf.decisions.thresholds.thresholds import Thresholds, fallback_thresholds
-from mlclf.decisions.tuner import Tuner
+from mlclf.decisions.tuning.tuner import Tuner
 from mlclf.files import write_json
 from mlclf.fitting.cautions import LAST_SHARE, caution, log_loss_sums
 from mlclf.fitting.data_preparation import PreparedData

@@ -9,7 +9,7 @@ import torch
 
 from mlclf.config.settings import FULL_BATCH, RunFile
 from mlclf.data.streaming.slab_cache import remove_cache
-from mlclf.decisions.thresholds.objectives import parse_objective
+from mlclf.decisions.objectives.table import parse_objective
 from mlclf.errors import ConfigError, MlclfError
 from mlclf.files import is_full, write_json
 from mlclf.fitting.calibration_and_thresholds import Decided

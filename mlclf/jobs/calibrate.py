@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
+from mlclf.decisions.objectives.table import parse_objective
 from mlclf.decisions.score_files.file_thresholds import read_prior
-from mlclf.decisions.thresholds.objectives import parse_objective
 from mlclf.decisions.thresholds.thresholds import Thresholds
-from mlclf.decisions.tuner import Claim, Tuner
+from mlclf.decisions.tuning.tuner import Claim, Tuner
 from mlclf.errors import ConfigError
 from mlclf.jobs.prevalence_shift import read_prevalences, shifted_thresholds
 from mlclf.names import Names, names_of

@@ -14,7 +14,7 @@ from torch import Tensor
 from mlclf.decisions.calibration.prevalence import estimate_prevalence
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
 from mlclf.decisions.thresholds.thresholds import Thresholds
-from mlclf.decisions.tuner import Tuner
+from mlclf.decisions.tuning.tuner import Tuner
 from mlclf.errors import ConfigError
 from mlclf.files import parsed_json
 from mlclf.given_files import read_given, reason_of

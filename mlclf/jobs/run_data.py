@@ -33,7 +33,7 @@ from mlclf.decisions.cells.cells import Cells, row_identities, value_identities,
 from mlclf.decisions.cells.scores import scores_of
 from mlclf.decisions.score_files.reading import ScoredRows
 from mlclf.decisions.scorer import Scorer
-from mlclf.decisions.tuner import Tuner
+from mlclf.decisions.tuning.tuner import Tuner
 from mlclf.errors import ConfigError, DataError
 from mlclf.progress import Progress
 from mlclf.run_folder import RunFolder

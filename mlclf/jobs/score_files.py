@@ -21,7 +21,7 @@ from mlclf.decisions.score_files.file_thresholds import KIND_FIELD, FileThreshol
 from mlclf.decisions.score_files.label_blocks import in_label_blocks, label_blocks
 from mlclf.decisions.score_files.pairing import open_score_files, open_scores
 from mlclf.decisions.score_files.reading import Scored, ScoredRows, ScoreFiles
-from mlclf.decisions.tuner import Tuner
+from mlclf.decisions.tuning.tuner import Tuner
 from mlclf.errors import ConfigError, DataError
 from mlclf.jobs import calibrate, evaluate
 from mlclf.jobs.calibrate import DEFAULT_CONFIDENCE, CalibrateOptions, calibrate_steps

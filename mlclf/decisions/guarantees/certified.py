@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from mlclf.decisions.guarantees.cut_grid import NEVER, CutGrid, last_of
-from mlclf.decisions.thresholds.objectives import Objective
+from mlclf.decisions.objectives.constraints import Constraint
+from mlclf.decisions.objectives.objective import Objective
+from mlclf.decisions.objectives.table import OBJECTIVES
 from mlclf.decisions.thresholds.thresholds import Thresholds
 from mlclf.errors import ConfigError
-
-CONSTRAINTS = ("precision", "recall", "fpr")
 
 
 @dataclass(frozen=True)
@@ -68,34 +68,33 @@ class Bests(NamedTuple):
     flagged: Tensor
 
 
-def check_request(objective: Objective, confidence: float, across_labels: str | None) -> float:
-    """Return the parameter of a constraint.
+def checked_constraint(objective: Objective, confidence: float, across_labels: str | None) -> Constraint:
+    """Return the objective, if it is one that can be held with confidence.
 
     Raises:
         ConfigError: The objective is no constraint, the confidence is not in (0, 1), or `across_labels` is unknown.
     """
-    if objective.name not in CONSTRAINTS:
-        raise ConfigError(
-            f"the objective must be one of {', '.join(CONSTRAINTS)} to hold with confidence, got {str(objective)!r}"
-        )
+    if not isinstance(objective, Constraint):
+        names = ", ".join(name for name, kind in OBJECTIVES.items() if kind.is_constraint)
+        raise ConfigError(f"the objective must be one of {names} to hold with confidence, got {str(objective)!r}")
     if not 0 < confidence < 1:
         raise ConfigError(f"confidence must be above 0 and below 1, got {confidence!r}")
     if across_labels not in (None, "fdr"):
         raise ConfigError(f"across_labels must be 'fdr' or None, got {across_labels!r}")
-    return objective.parameters[0]
+    return objective
 
 
-def entries_of(grid: CutGrid, index: Tensor, objective: Objective, greatest: Tensor) -> Entries:
+def entries_of(grid: CutGrid, index: Tensor, constraint: Constraint, greatest: Tensor) -> Entries:
     """Return the numbers of k labels at the cuts chosen for them.
 
     Args:
         grid: of the k labels.
         index: [k] int64, cuts of the grid, NEVER where none is certified.
-        objective: the constraint.
+        constraint: what is certified.
         greatest: [k] float32, the greatest score of each label.
     """
     attained = index != NEVER
-    always = ~attained & (objective.name == "recall")
+    always = ~attained & constraint.holds_at_lax_cuts
     index = last_of(grid.usable).where(always, index)
     never = index == NEVER
     at = index.clamp(min=0)[:, None]
@@ -118,7 +117,7 @@ def certified_of(
     bests: Bests,
     testable: Tensor,
     support: Tensor,
-    objective: Objective,
+    constraint: Constraint,
     confidence: float,
     method: str,
 ) -> Certified:
@@ -129,7 +128,7 @@ def certified_of(
         bests: of all labels; only those of labels that are unattainable are looked at.
         testable: [K] bool, False for `fallback`.
         support: [K] int64, observed positive rows.
-        objective: the constraint.
+        constraint: what is certified.
         confidence: the level.
         method: the name of the procedure.
     """
@@ -147,13 +146,13 @@ def certified_of(
         recall=recall.where(testable, torch.nan),
         f1=f1.where(testable, torch.nan),
         intervals=entries.interval.where(testable[:, None], torch.nan),
-        objective=str(objective),
+        objective=str(constraint),
         method=method,
         confidence=confidence,
     )
     rows = zip(status, *(column.tolist() for column in bests), strict=True)
     best = [
-        {objective.name: _number(bound), "threshold": _number(threshold), "flagged": flagged}
+        {constraint.name: _number(bound), "threshold": _number(threshold), "flagged": flagged}
         if kind == "unattainable"
         else None
         for kind, bound, threshold, flagged in rows

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mlclf.decisions.guarantees.betting import LARGEST_STAKE, NUM_STAKES, Bet, Wealth, log_mixture
+from mlclf.decisions.guarantees.betting import LARGEST_STAKE, NUM_STAKES, Wealth, greatest_loss, log_mixture
+from mlclf.decisions.objectives.constraints import Constraint
 from mlclf.errors import DataError
 
 BLOCK_BITS = 34
@@ -28,8 +29,10 @@ class ClusterWealth:
     that are much heavier than that.
     """
 
-    def __init__(self, bet: Bet, num_labels: int, num_cuts: int, memory_bytes: int, device: torch.device) -> None:
-        self.bet, self.num_labels, self.num_cuts = bet, num_labels, num_cuts
+    def __init__(
+        self, constraint: Constraint, num_labels: int, num_cuts: int, memory_bytes: int, device: torch.device
+    ) -> None:
+        self.constraint, self.num_labels, self.num_cuts = constraint, num_labels, num_cuts
         self.memory_bytes = memory_bytes
         self.block_bits = BLOCK_BITS
         self.keys = torch.zeros(0, dtype=torch.int64, device=device)
@@ -43,7 +46,7 @@ class ClusterWealth:
         Raises:
             DataError: The sums do not fit the memory.
         """
-        label, row = (self.bet.measured(positives, negatives) > 0).nonzero(as_tuple=True)
+        label, row = (self.constraint.measured(positives, negatives) > 0).nonzero(as_tuple=True)
         block = (identities >> (64 - BLOCK_BITS)) & ((1 << BLOCK_BITS) - 1)
         keys = (((label << BLOCK_BITS) | block[row]) << PLACE_BITS) | places[label, row]
         self._add(keys, torch.stack([positives[label, row], negatives[label, row]], 1))
@@ -66,8 +69,8 @@ class ClusterWealth:
         ends = torch.tensor([first, last], device=self.keys.device) << (BLOCK_BITS + PLACE_BITS)
         start, stop = torch.searchsorted(self.keys, ends).tolist()
         return _wealth_of(
-            _steps_of(self.keys[start:stop], self.sums[start:stop], self.bet, first),
-            self.bet,
+            _steps_of(self.keys[start:stop], self.sums[start:stop], self.constraint, first),
+            self.constraint,
             (last - first, self.num_cuts),
             level,
         )
@@ -120,7 +123,7 @@ class _Steps(NamedTuple):
     weight: Tensor
 
 
-def _steps_of(keys: Tensor, sums: Tensor, bet: Bet, first_label: int) -> _Steps:
+def _steps_of(keys: Tensor, sums: Tensor, constraint: Constraint, first_label: int) -> _Steps:
     cluster = keys >> PLACE_BITS
     first = torch.ones_like(keys, dtype=torch.bool)
     first[1:] = cluster[1:] != cluster[:-1]
@@ -132,9 +135,11 @@ def _steps_of(keys: Tensor, sums: Tensor, bet: Bet, first_label: int) -> _Steps:
 
     def gain(flagged: Tensor) -> Tensor:
         rest = total - flagged
-        return bet.flagged(flagged[:, 0], flagged[:, 1]) + bet.unflagged(rest[:, 0], rest[:, 1])
+        return constraint.added_by_flagged(flagged[:, 0], flagged[:, 1]) + constraint.added_by_unflagged(
+            rest[:, 0], rest[:, 1]
+        )
 
-    weighed = so_far if bet.name == "precision" else total
+    weighed = so_far if constraint.follows_cut else total
     return _Steps(
         label=(keys >> (PLACE_BITS + BLOCK_BITS)) - first_label,
         place=keys & ((1 << PLACE_BITS) - 1),
@@ -142,15 +147,15 @@ def _steps_of(keys: Tensor, sums: Tensor, bet: Bet, first_label: int) -> _Steps:
         before=gain(so_far - sums),
         after=gain(so_far),
         start=gain(torch.zeros_like(sums)),
-        weight=bet.measured(weighed[:, 0], weighed[:, 1]),
+        weight=constraint.measured(weighed[:, 0], weighed[:, 1]),
     )
 
 
-def _wealth_of(steps: _Steps, bet: Bet, shape: tuple[int, int], level: float) -> Wealth:
+def _wealth_of(steps: _Steps, constraint: Constraint, shape: tuple[int, int], level: float) -> Wealth:
     heaviest = torch.zeros(shape, dtype=torch.float64, device=steps.after.device)
     cells = steps.label * shape[1] + steps.place
     heaviest.view(-1).scatter_reduce_(0, cells, steps.weight, "amax")
-    if bet.name == "precision":
+    if constraint.follows_cut:
         heaviest = heaviest.cummax(1).values
     else:
         heaviest = heaviest.amax(1, keepdim=True).expand(shape)
@@ -158,11 +163,11 @@ def _wealth_of(steps: _Steps, bet: Bet, shape: tuple[int, int], level: float) ->
     # Stakes are halves of the largest of any cut; a cut plays those that its heaviest cluster can bear.
     ratio = (heaviest / lightest[:, None]).clamp(min=1.0).nan_to_num(1.0, posinf=1.0)
     skipped = ratio.log2().sub_(1e-9).ceil_().clamp_(min=0)
-    largest = LARGEST_STAKE / (bet.loss * lightest)
+    largest = LARGEST_STAKE / (greatest_loss(constraint) * lightest)
     counts = torch.zeros(shape, dtype=torch.float64, device=heaviest.device)
     counts.view(-1).index_add_(0, cells, steps.first.double())
     flagged = counts.cumsum(1)
-    observations = flagged if bet.name == "precision" else flagged[:, -1:]
+    observations = flagged if constraint.follows_cut else flagged[:, -1:]
     log_wealth = torch.full_like(heaviest, -torch.inf)
     for halvings in range(int(skipped.max()) + NUM_STAKES):
         stake = (largest * 0.5**halvings)[steps.label]
@@ -175,7 +180,7 @@ def _wealth_of(steps: _Steps, bet: Bet, shape: tuple[int, int], level: float) ->
         base = torch.zeros(shape[0], dtype=torch.float64, device=stake.device)
         base.index_add_(0, steps.label, start.where(steps.first, 0.0))
         played = (skipped <= halvings) & (halvings < skipped + NUM_STAKES)
-        share = log_mixture(bet, observations, halvings - skipped, level)
+        share = log_mixture(constraint, observations, halvings - skipped, level)
         log_stake = (base[:, None] + logs.cumsum(1) + share).where(played, -torch.inf)
         log_wealth = torch.logaddexp(log_wealth, log_stake)
     return Wealth(log_wealth, flagged, heaviest)

@@ -10,6 +10,7 @@ from torch import Tensor
 from mlclf.decisions.cells.scores import scores_of
 from mlclf.decisions.histograms.counting import LIMIT
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
+from mlclf.decisions.metrics.confusion import Tally
 
 GRID_BYTES = 256
 """Temporary memory that a grid of cuts and its tests take for each bin."""
@@ -39,6 +40,11 @@ class CutGrid(NamedTuple):
     positives: Tensor
     flagged: Tensor
     bins: Tensor
+
+    @property
+    def tally(self) -> Tally:
+        """What each cut decides, [k, W], positives and rows [k, 1]."""
+        return Tally(self.positives, self.flagged, self.positives[:, -1:], self.flagged[:, -1:])
 
 
 def grid_of(histogram: LabelHistogram, labels: slice) -> CutGrid:

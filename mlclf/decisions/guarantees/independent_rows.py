@@ -15,13 +15,14 @@ from mlclf.decisions.guarantees.certified import (
     Entries,
     best_at,
     certified_of,
-    check_request,
+    checked_constraint,
     entries_of,
 )
-from mlclf.decisions.guarantees.cut_grid import GRID_BYTES, CutGrid, first_of, grid_of, last_of, last_reached
+from mlclf.decisions.guarantees.cut_grid import GRID_BYTES, NEVER, CutGrid, first_of, grid_of, last_of, last_reached
 from mlclf.decisions.guarantees.fixed_sequences import reached, start_counts, starts_of
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
-from mlclf.decisions.thresholds.objectives import Objective
+from mlclf.decisions.objectives.constraints import Constraint
+from mlclf.decisions.objectives.objective import Objective
 from mlclf.errors import ConfigError
 
 METHOD = "binomial"
@@ -60,29 +61,26 @@ def certified(
         ConfigError: The objective is not a constraint, the confidence or `across_labels` is out of range, or the
             histogram holds weighted rows.
     """
-    share = check_request(objective, confidence, across_labels)
+    constraint = checked_constraint(objective, confidence, across_labels)
     _check_counts(histogram)
     positives, rows = histogram.positive_rows, histogram.rows
-    measured = {"precision": rows, "recall": positives, "fpr": rows - positives}[objective.name]
+    measured = constraint.measured(positives, rows - positives)
     testable = measured > 0
     level = 1 - confidence
-    procedure = _Procedure(objective.name, share, measured, 1 - confidence)
+    tests = (_SeveralStarts if constraint.follows_cut else _OneSequence)(constraint, measured, level)
     if across_labels == "fdr":
         slices = histogram.label_slices(GRID_BYTES)
-        least = torch.cat([procedure.least_levels(grid_of(histogram, part), part) for part in slices])
+        least = torch.cat([tests.least_levels(grid_of(histogram, part), part) for part in slices])
         level = shared_level(least[testable], level, dependent=True)
-    procedure.set_level(level)
     entries, bests = [], []
     for part in histogram.label_slices(GRID_BYTES):
         grid = grid_of(histogram, part)
         greatest = scores_of(histogram.greatest[part].amax(1))
-        entries.append(entries_of(grid, procedure.chosen(grid, part), objective, greatest))
-        bests.append(procedure.bests(grid, part))
+        entries.append(entries_of(grid, tests.chosen(grid, part, level), constraint, greatest))
+        bests.append(tests.bests(grid, part, level, ~entries[-1].attained))
     all_entries = Entries(*(torch.cat(column) for column in zip(*entries, strict=True)))
     all_bests = Bests(*(torch.cat(column) for column in zip(*bests, strict=True)))
-    if objective.name == "precision":
-        all_bests = procedure.best_start(all_bests, ~all_entries.attained)
-    return certified_of(all_entries, all_bests, testable, positives, objective, confidence, METHOD)
+    return certified_of(all_entries, all_bests, testable, positives, constraint, confidence, METHOD)
 
 
 def shared_level(least_levels: Tensor, level: float, dependent: bool) -> float:
@@ -106,83 +104,75 @@ def shared_level(least_levels: Tensor, level: float, dependent: bool) -> float:
     return level * (int(attained[-1]) + 1 if len(attained) else 1) / (count * factor)
 
 
-class _Procedure:
-    """The tests of one constraint: which starts, which cuts are certified, which one is chosen."""
+class _SeveralStarts:
+    """Binomial tests of a constraint on the flagged rows: sequences from several starts; see `fixed_sequences`."""
 
-    def __init__(self, name: str, share: float, measured: Tensor, level: float) -> None:
-        self.name, self.share, self.measured, self.level = name, share, measured, level
-        counts = {count: start_counts(count, level, -math.log(share)) for count in set(measured.tolist())}
-        most = max(map(len, counts.values()), default=1)
+    def __init__(self, constraint: Constraint, measured: Tensor, level: float) -> None:
+        self.share = constraint.share
+        starts = {count: start_counts(count, level, -math.log(self.share)) for count in set(measured.tolist())}
+        counts = [starts[count] for count in measured.tolist()]
+        most = max(map(len, counts), default=1)
         # Fewer starts than others have: the last once more, which changes nothing.
-        rows = [counts[count] + counts[count][-1:] * (most - len(counts[count])) for count in measured.tolist()]
-        self.counts = torch.tensor(rows, dtype=torch.float64, device=measured.device)
-        lengths = [len(counts[count]) for count in measured.tolist()]
-        self.num_starts = torch.tensor(lengths, dtype=torch.float64, device=measured.device)
+        padded = [own + own[-1:] * (most - len(own)) for own in counts]
+        self.counts = torch.tensor(padded, dtype=torch.float64, device=measured.device)
+        self.num_starts = torch.tensor([len(own) for own in counts], dtype=torch.float64, device=measured.device)
 
-    def set_level(self, level: float) -> None:
-        """Set the level of each label, and how many positives or negatives a cut needs then."""
-        self.level = level
-        if self.name == "recall":
-            self.needed = least_successes(self.measured, self.share, level)
-        elif self.name == "fpr":
-            self.needed = least_successes(self.measured, 1 - self.share, level)
-
-    def chosen(self, grid: CutGrid, labels: slice) -> Tensor:
+    def chosen(self, grid: CutGrid, labels: slice, level: float) -> Tensor:
         """Return [k] int64, the cuts that are certified, NEVER where there is none."""
-        if self.name == "precision":
-            starts = starts_of(grid.flagged, self.counts[labels])
-            level = (self.level / self.num_starts[labels])[:, None]
-            passed = upper_tail_within(grid.positives, grid.flagged, self.share, level)
-            return last_reached(grid.usable, starts, reached(passed, starts))
-        needed = self.needed[labels, None]
-        if self.name == "recall":
-            return first_of(grid.usable & (grid.positives >= needed))
-        kept_negatives = self.measured[labels, None] - (grid.flagged - grid.positives)
-        return last_of(grid.usable & (kept_negatives >= needed))
+        starts = starts_of(grid.flagged, self.counts[labels])
+        levels = (level / self.num_starts[labels])[:, None]
+        passed = upper_tail_within(grid.positives, grid.flagged, self.share, levels)
+        return last_reached(grid.usable, starts, reached(passed, starts))
 
-    def bests(self, grid: CutGrid, labels: slice) -> Bests:
-        """Return the bests of k labels; for precision [k, J] candidates, the bounds still numbers of positives.
-
-        For recall and fpr a label without a cut would have one at α^(1/n), or 1 - α^(1/n), where nothing is missed:
-        targets that depend on the number of rows alone.
-        """
-        measured = self.measured[labels].double()
-        if self.name == "precision":
-            starts = starts_of(grid.flagged, self.counts[labels])
-            starts = torch.searchsorted(grid.flagged, grid.flagged.gather(1, starts))
-            usable, score = grid.usable.gather(1, starts), grid.score.gather(1, starts)
-            positives = grid.positives.gather(1, starts).where(usable, 0.0)
-            return Bests(positives, score, grid.flagged.gather(1, starts))
-        bound = self.level ** (1 / measured)
-        if self.name == "recall":
-            return best_at(grid, first_of(grid.usable & (grid.positives == measured[:, None])), bound)
-        return best_at(grid, last_of(grid.usable & (grid.flagged == grid.positives)), 1 - bound)
-
-    def best_start(self, candidates: Bests, wanted: Tensor) -> Bests:
-        """Return of [K, J] candidates the one with the greatest bound, for the labels that want one.
+    def bests(self, grid: CutGrid, labels: slice, level: float, wanted: Tensor) -> Bests:
+        """Return the starts with the greatest bounds, for the labels that want one, [k] bool.
 
         The bounds of all J starts hold together, each having 1/J of the level.
         """
-        level = (self.level / self.num_starts)[:, None].expand_as(candidates.bound)
-        bounds = torch.zeros_like(candidates.bound)
-        bounds[wanted] = share_below(candidates.bound[wanted], candidates.flagged[wanted], level[wanted])
+        starts = starts_of(grid.flagged, self.counts[labels])
+        starts = torch.searchsorted(grid.flagged, grid.flagged.gather(1, starts))
+        usable, flagged = grid.usable.gather(1, starts), grid.flagged.gather(1, starts)
+        positives = grid.positives.gather(1, starts).where(usable, 0.0)
+        levels = (level / self.num_starts[labels])[:, None].expand_as(positives)
+        bounds = torch.zeros_like(positives)
+        bounds[wanted] = share_below(positives[wanted], flagged[wanted], levels[wanted])
         bound, place = bounds.max(1)
-        some = bound > 0
-        threshold = candidates.threshold.gather(1, place[:, None])[:, 0].where(some, torch.nan)
-        return Bests(bound, threshold, candidates.flagged.gather(1, place[:, None])[:, 0].where(some, 0.0))
+        return best_at(grid, starts.gather(1, place[:, None])[:, 0].where(bound > 0, NEVER), bound)
+
+    def least_levels(self, grid: CutGrid, labels: slice) -> Tensor:
+        """Return [k] float64, the least level at which each label attains."""
+        starts = starts_of(grid.flagged, self.counts[labels])
+        tails = log_upper_tail(grid.positives.gather(1, starts), grid.flagged.gather(1, starts), self.share)
+        return tails.amin(1).exp() * self.num_starts[labels]
+
+
+class _OneSequence:
+    """Binomial tests of a constraint on the same rows at every cut: one sequence, from the cut that keeps it for sure.
+
+    It ends at the strictest of the cuts with enough successes, or at the laxest, whichever is the farther end.
+    """
+
+    def __init__(self, constraint: Constraint, measured: Tensor, level: float) -> None:
+        self.constraint, self.measured = constraint, measured
+        self.farthest, self.nearest = (first_of, last_of) if constraint.holds_at_lax_cuts else (last_of, first_of)
+
+    def chosen(self, grid: CutGrid, labels: slice, level: float) -> Tensor:
+        """Return [k] int64, the cuts that are certified, NEVER where there is none."""
+        needed = least_successes(self.measured[labels], self.constraint.success_share, level)
+        return self.farthest(grid.usable & (self.constraint.successes(grid.tally) >= needed[:, None]))
+
+    def bests(self, grid: CutGrid, labels: slice, level: float, wanted: Tensor) -> Bests:
+        """Return what could be certified where nothing is missed: targets that depend on the number of rows alone."""
+        measured = self.measured[labels].double()
+        perfect = grid.usable & (self.constraint.successes(grid.tally) == measured[:, None])
+        return best_at(grid, self.farthest(perfect), self.constraint.bound(level ** (1 / measured)))
 
     def least_levels(self, grid: CutGrid, labels: slice) -> Tensor:
         """Return [k] float64, the least level at which each label attains."""
         measured = self.measured[labels].double()
-        if self.name == "precision":
-            starts = starts_of(grid.flagged, self.counts[labels])
-            tails = log_upper_tail(grid.positives.gather(1, starts), grid.flagged.gather(1, starts), self.share)
-            return tails.amin(1).exp() * self.num_starts[labels]
-        if self.name == "recall":
-            return self.share**measured
-        strictest = first_of(grid.usable).clamp(min=0)[:, None]
-        false = (grid.flagged - grid.positives).gather(1, strictest)[:, 0]
-        return log_upper_tail(measured - false, measured, 1 - self.share).exp()
+        nearest = self.nearest(grid.usable).clamp(min=0)[:, None]
+        successes = self.constraint.successes(grid.tally).gather(1, nearest)[:, 0]
+        return log_upper_tail(successes, measured, self.constraint.success_share).exp()
 
 
 def _check_counts(histogram: LabelHistogram) -> None:

@@ -10,14 +10,21 @@ from torch import Tensor
 
 from mlclf.decisions.cells.cells import Cells
 from mlclf.decisions.cells.scores import scores_of
-from mlclf.decisions.guarantees.betting import BYTES_PER_CUT, NUM_STAKES, Bet, RowWealth, Wealth
+from mlclf.decisions.guarantees.betting import (
+    BYTES_PER_CUT,
+    LARGEST_STAKE,
+    NUM_STAKES,
+    RowWealth,
+    Wealth,
+    greatest_loss,
+)
 from mlclf.decisions.guarantees.certified import (
     Bests,
     Certified,
     Entries,
     best_at,
     certified_of,
-    check_request,
+    checked_constraint,
     entries_of,
 )
 from mlclf.decisions.guarantees.clusters import PLACE_BITS, ClusterWealth
@@ -27,7 +34,8 @@ from mlclf.decisions.guarantees.independent_rows import shared_level
 from mlclf.decisions.histograms.bins import row_slices
 from mlclf.decisions.histograms.counting import bin_of
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
-from mlclf.decisions.thresholds.objectives import Objective
+from mlclf.decisions.objectives.constraints import Constraint
+from mlclf.decisions.objectives.objective import Objective
 from mlclf.errors import DataError
 
 METHOD = "betting"
@@ -88,17 +96,16 @@ class BettingConstraints:
         memory_bytes: int = 256 << 20,
         device: torch.device | str = "cpu",
     ) -> None:
-        share = check_request(objective, 0.5, None)
-        self.objective, self.clustered, self.greatest_weight = objective, clustered, greatest_weight
-        self.bet = Bet(objective.name, share)
+        self.constraint = checked_constraint(objective, 0.5, None)
+        self.clustered, self.greatest_weight = clustered, greatest_weight
         self.histogram = LabelHistogram(num_labels, num_cuts or cuts_for(num_labels)).to(device)
         size = (num_labels, self.histogram.num_bins)
         device = self.histogram.rows.device
         self.observations: RowWealth | ClusterWealth
         if clustered:
-            self.observations = ClusterWealth(self.bet, *size, memory_bytes, device)
+            self.observations = ClusterWealth(self.constraint, *size, memory_bytes, device)
         else:
-            self.observations = RowWealth(self.bet, *size, greatest_weight, device)
+            self.observations = RowWealth(self.constraint, *size, greatest_weight, device)
 
     def update(self, cells: Cells) -> None:
         """Count a batch.
@@ -146,7 +153,7 @@ class BettingConstraints:
 
     def _settings(self) -> tuple[str, int, int, bool, float]:
         histogram = self.histogram
-        return str(self.objective), histogram.num_labels, histogram.num_bins, self.clustered, self.greatest_weight
+        return str(self.constraint), histogram.num_labels, histogram.num_bins, self.clustered, self.greatest_weight
 
     def certified(self, confidence: float, across_labels: str | None = None) -> Certified:
         """Choose the thresholds, as `constraints.certified` does.
@@ -165,10 +172,10 @@ class BettingConstraints:
         Raises:
             ConfigError: The confidence or `across_labels` is out of range.
         """
-        check_request(self.objective, confidence, across_labels)
+        checked_constraint(self.constraint, confidence, across_labels)
         histogram = self.histogram
         positives, rows = histogram.positive_rows, histogram.rows
-        measured = {"precision": rows, "recall": positives, "fpr": rows - positives}[self.objective.name]
+        measured = self.constraint.measured(positives, rows - positives)
         level = 1 - confidence
         if across_labels == "fdr":
             parts = histogram.label_slices(_SLICE_BYTES_PER_CUT)
@@ -178,31 +185,32 @@ class BettingConstraints:
         for part in histogram.label_slices(_SLICE_BYTES_PER_CUT):
             tests = self._tests(part, 1 - confidence)
             greatest, chosen = scores_of(histogram.greatest[part].amax(1)), tests.chosen(level)
-            entries.append(entries_of(tests.grid, chosen, self.objective, greatest))
+            entries.append(entries_of(tests.grid, chosen, self.constraint, greatest))
             best = tests.best(level)
             bests.append(best_at(tests.grid, *best))
             told = chosen.where(chosen != NEVER, best[0]).clamp(min=0)
             heaviest.append(tests.wealth.heaviest.gather(1, told[:, None])[:, 0])
         all_entries = Entries(*(torch.cat(column) for column in zip(*entries, strict=True)))
         all_bests = Bests(*(torch.cat(column) for column in zip(*bests, strict=True)))
-        found = certified_of(all_entries, all_bests, measured > 0, positives, self.objective, confidence, METHOD)
+        found = certified_of(all_entries, all_bests, measured > 0, positives, self.constraint, confidence, METHOD)
         return replace(found, heaviest=torch.cat(heaviest).cpu())
 
     def _tests(self, labels: slice, level: float) -> _Tests:
         grid = grid_of(self.histogram, labels)
-        return _Tests(self.bet, grid, self.observations.wealth(labels, level), self.histogram.num_bins, level)
+        return _Tests(self.constraint, grid, self.observations.wealth(labels, level), self.histogram.num_bins, level)
 
 
 class _Tests:
     """The tests of k labels at the cuts of a grid, and the starts that the level of a label by itself gives."""
 
-    def __init__(self, bet: Bet, grid: CutGrid, wealth: Wealth, num_bins: int, level: float) -> None:
-        self.bet, self.grid = bet, grid
+    def __init__(self, constraint: Constraint, grid: CutGrid, wealth: Wealth, num_bins: int, level: float) -> None:
+        self.constraint, self.grid = constraint, grid
         last = wealth.flagged.shape[1] - 1
         places = (num_bins - 1 - grid.bins).where(grid.bins != NEVER, last)
         self.wealth = Wealth(*(part.gather(1, places) for part in wealth))
+        growth = math.log1p(LARGEST_STAKE * (1 - constraint.share) / greatest_loss(constraint))
         totals = wealth.flagged[:, -1].long().tolist()
-        counts = [start_counts(total, level, bet.growth / _HEAD_START, _RATIO) for total in totals]
+        counts = [start_counts(total, level, growth / _HEAD_START, _RATIO) for total in totals]
         most = max(map(len, counts))
         device = grid.flagged.device
         padded = [row + row[-1:] * (most - len(row)) for row in counts]
@@ -213,13 +221,13 @@ class _Tests:
     def chosen(self, level: float) -> Tensor:
         """Return [k] int64, the cuts that are certified, NEVER where there is none."""
         log_wealth, usable = self.wealth.log_wealth, self.grid.usable
-        if self.bet.name == "precision":
+        if self.constraint.follows_cut:
             starts = self.starts.where(~self.padding, usable.shape[1])
             stops = reached_with_carry(log_wealth, starts, (self.num_starts / level).log())
             return last_reached(usable, starts, stops)
         passed = log_wealth >= -math.log(level)
         start = torch.zeros(len(usable), 1, dtype=torch.int64, device=usable.device)
-        if self.bet.name == "fpr":
+        if not self.constraint.holds_at_lax_cuts:
             return last_reached(usable, start, reached(passed, start))
         passed, usable = passed.flip(1), usable.flip(1)
         index = last_reached(usable, start, reached(passed, start))
@@ -227,17 +235,17 @@ class _Tests:
 
     def least_levels(self) -> Tensor:
         """Return [k] float64, a level at which each label attains, infinite where there is none."""
-        if self.bet.name == "precision":
+        if self.constraint.follows_cut:
             most = self.wealth.log_wealth.gather(1, self.starts).amax(1)
             return self.num_starts * (-most).exp()
-        index = (first_of if self.bet.name == "fpr" else last_of)(self.grid.usable)
+        index = (last_of if self.constraint.holds_at_lax_cuts else first_of)(self.grid.usable)
         at = self.wealth.log_wealth.gather(1, index.clamp(min=0)[:, None])[:, 0]
         return (-at).exp().where(index != NEVER, torch.inf)
 
     def best(self, level: float) -> tuple[Tensor, Tensor]:
         """Return for precision the greatest of Hoeffding's bounds at the starts, which hold together: cut, bound."""
         grid, wealth = self.grid, self.wealth
-        if self.bet.name != "precision":
+        if not self.constraint.follows_cut:
             nothing = torch.full((len(grid.bins),), NEVER, device=grid.bins.device)
             return nothing, torch.full_like(self.num_starts, torch.nan)
         starts = torch.searchsorted(wealth.flagged, wealth.flagged.gather(1, self.starts))

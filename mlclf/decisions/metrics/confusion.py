@@ -12,6 +12,37 @@ from mlclf.decisions.cells.cell_slices import CellSlice
 from mlclf.decisions.cells.scores import at_least
 
 
+class Tally(NamedTuple):
+    """What decisions come to, sums of weights of any shape: true positives, flagged rows, positives, all rows."""
+
+    true: Tensor
+    flagged: Tensor
+    positives: Tensor
+    rows: Tensor
+
+    @property
+    def false(self) -> Tensor:
+        """False positives."""
+        return self.flagged - self.true
+
+    @property
+    def negatives(self) -> Tensor:
+        """Rows that are not positive."""
+        return self.rows - self.positives
+
+
+def f_measure(true: Tensor, flagged: Tensor, positives: Tensor, beta_squared: float = 1.0) -> Tensor:
+    """(1 + β²) TP / (β² P + flagged); NaN only where that sum is 0."""
+    return (1 + beta_squared) * true / (beta_squared * positives + flagged)
+
+
+def correlation(tally: Tally) -> Tensor:
+    """Matthews' correlation (Matthews 1975); NaN where a class or a decision is missing."""
+    true, flagged, positives, rows = tally
+    spread = (flagged * (rows - flagged) * positives * tally.negatives).sqrt()
+    return (true * rows - positives * flagged) / spread
+
+
 class DecisionSums(NamedTuple):
     """What some rows add to the states of `DecisionCounts`."""
 
@@ -106,16 +137,9 @@ def specificity(counts: Tensor) -> Tensor:
     return counts[3] / (counts[3] + counts[1])
 
 
-def fbeta(counts: Tensor, beta: float) -> Tensor:
-    """Return (1 + β²) TP / ((1 + β²) TP + FP + β² FN) of `counts` [4, …]; NaN only where that sum is 0."""
-    square = beta * beta
-    hits = (1 + square) * counts[0]
-    return hits / (hits + counts[1] + square * counts[2])
-
-
 def f1(counts: Tensor) -> Tensor:
     """Return 2 TP / (2 TP + FP + FN) of `counts` [4, …] (TP, FP, FN, TN); NaN only where that sum is 0."""
-    return fbeta(counts, 1.0)
+    return f_measure(counts[0], counts[:2].sum(0), counts[0] + counts[2])
 
 
 def balanced_accuracy(counts: Tensor) -> Tensor:
@@ -124,16 +148,8 @@ def balanced_accuracy(counts: Tensor) -> Tensor:
 
 
 def mcc(counts: Tensor) -> Tensor:
-    """Return Matthews' correlation of `counts` [4, …] (Matthews 1975); NaN where a class or a decision is missing."""
-    true_positives, false_positives, false_negatives, true_negatives = counts
-    roots = (
-        (true_positives + false_positives).sqrt()
-        * (true_positives + false_negatives).sqrt()
-        * (true_negatives + false_positives).sqrt()
-        * (true_negatives + false_negatives).sqrt()
-    )
-    correlation: Tensor = (true_positives * true_negatives - false_positives * false_negatives) / roots
-    return correlation
+    """Return Matthews' correlation of `counts` [4, …] (TP, FP, FN, TN); see `correlation`."""
+    return correlation(Tally(counts[0], counts[:2].sum(0), counts[0] + counts[2], counts.sum(0)))
 
 
 def hamming_loss(counts: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The cut-offs that a histogram offers for each label, and the one that serves an objective best."""
+"""The cut-offs that a histogram offers for each label, and what they decide."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from mlclf.decisions.cells.scores import scores_of
 from mlclf.decisions.histograms.bins import middle_of
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
-from mlclf.decisions.thresholds.objectives import Objective
+from mlclf.decisions.metrics.confusion import Tally, f_measure
 
 CUT_BYTES = 200
 """Temporary memory that `cuts_of` and the choice of a cut take for each bin."""
@@ -51,20 +51,40 @@ class Cuts(NamedTuple):
         trust = (positive_rows / (positive_rows + prior_positives)).double()[:, None]
         return self._replace(positives=trust * self.positives + (1 - trust) * self.expected)
 
-    def at(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """True positives and flagged rows [k] at `index` [k]; 0 where it is NEVER."""
+    @property
+    def tally(self) -> Tally:
+        """What each cut decides, [k, T], positives and rows [k, 1]."""
+        return Tally(self.positives, self.flagged, self.positives[:, -1:], self.flagged[:, -1:])
+
+    def at(self, index: Tensor) -> Tally:
+        """What the cuts at `index` [k] decide, [k] each; nothing is flagged where it is NEVER."""
         never, place = index == NEVER, index.clamp(min=0)[:, None]
-        return (
+        return Tally(
             self.positives.gather(1, place)[:, 0].where(~never, 0.0),
             self.flagged.gather(1, place)[:, 0].where(~never, 0.0),
+            self.positives[:, -1],
+            self.flagged[:, -1],
         )
+
+    def best(self, quality: Tensor) -> Tensor:
+        """[k] int64, the usable cuts of the greatest quality, of equals the highest."""
+        return quality.where(self.usable, -torch.inf).argmax(1)
+
+    def best_or_never(self, quality: Tensor, at_never: Tensor) -> Tensor:
+        """[k] int64, the same; NEVER where flagging nothing, of quality `at_never` [k], is as good."""
+        index = self.best(quality)
+        return index.where(quality.gather(1, index[:, None])[:, 0] > at_never, NEVER)
+
+    def laxest(self, met: Tensor) -> Tensor:
+        """[k] int64, the lowest usable cuts of those that meet a bound, NEVER where none does."""
+        met = met & self.usable
+        return (met.shape[1] - 1 - met.flip(1).byte().argmax(1)).where(met.any(1), NEVER)
 
     def outcome(self, thresholds: Tensor) -> Outcome:
         """What `thresholds` [k] float32 do; inside a bin, which is never cut, they move to its upper end."""
         index = self._found(thresholds)
         lower, upper = self.gap(index)
-        true, flagged = self.at(index)
-        total = self.positives[:, -1]
+        true, flagged, total, _ = self.at(index)
         return Outcome(
             index,
             torch.maximum(thresholds, torch.minimum(just_above(lower), upper.nan_to_num(1.0))),
@@ -76,8 +96,7 @@ class Cuts(NamedTuple):
 
     def _found(self, thresholds: Tensor) -> Tensor:
         """[k] int64, the cut that flags what reaches `thresholds` [k] float32, whole bins alone; NEVER if none does."""
-        above = self.usable & (self.score >= thresholds[:, None])
-        return (above.shape[1] - 1 - above.flip(1).byte().argmax(1)).where(above.any(1), NEVER)
+        return self.laxest(self.score >= thresholds[:, None])
 
     def gap(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """[k] float32 each, the ends of (lower, upper], where every threshold cuts at `index` [k]; NaN above NEVER."""
@@ -86,20 +105,6 @@ class Cuts(NamedTuple):
             self.lower.gather(1, place)[:, 0].where(~never, self.greatest),
             self.score.gather(1, place)[:, 0].where(~never, torch.nan),
         )
-
-
-class Joint(NamedTuple):
-    """What the best cut of one label has to know of all labels together.
-
-    Attributes:
-        level: micro-F1 at the optimum; of an alert budget, the least probability that is flagged.
-        size: positives and flagged rows of all labels at the optimum: the denominator of micro-F1.
-        labels: K, by which the macro average divides.
-    """
-
-    level: float
-    size: float = 1.0
-    labels: int = 1
 
 
 def cuts_of(
@@ -137,72 +142,6 @@ def cuts_of(
     )
 
 
-def best_cuts(cuts: Cuts, objective: Objective, joint: Joint | None = None) -> Tensor:
-    """Return [k] int64, where in `cuts` the best one is, or NEVER; the first, so the highest, of equals.
-
-    `joint` is needed for objectives of all labels together.
-    """
-    true, flagged, total, rows = cuts.positives, cuts.flagged, cuts.positives[:, -1:], cuts.flagged[:, -1:]
-    false, negatives = flagged - true, rows - total
-    match objective.name, objective.parameters:
-        case "precision", (least,):
-            met = cuts.usable & (true / flagged >= least)
-            return true.where(met, -1.0).argmax(1).where(met.any(1), NEVER)
-        case "recall", (least,):
-            met = cuts.usable & (true / total >= least)
-            return met.byte().argmax(1)
-        case "fpr", (most,):
-            return _laxest(cuts, false <= most * negatives)
-        case "per_million", (most,):
-            return _laxest(cuts, flagged * 1e6 <= most * rows)
-        case "prevalence", _:
-            return _first_best(cuts, -(flagged - total).abs())
-        case "cost", (false_positive, false_negative):
-            cost = false_positive * false + false_negative * (total - true)
-            return _or_never(cuts, -cost, -false_negative * total[:, 0])
-        case "mcc", _:
-            spread = (flagged * (rows - flagged) * total * negatives).sqrt()
-            return _first_best(cuts, (true * rows - total * flagged) / spread.clamp_min(1e-300))
-        case (("balanced_accuracy" | "youden"), _):
-            return _first_best(cuts, true / total - false / negatives)
-        case "micro_f1", _:
-            assert joint is not None
-            return _or_never(cuts, 2 * true - joint.level * flagged, torch.zeros_like(total[:, 0]))
-        case "micro_macro_f1", _:
-            assert joint is not None
-            own = (2 * true / (total + flagged)).nan_to_num()
-            quality = own / joint.labels + (2 * true - joint.level * flagged) / joint.size
-            return _or_never(cuts, quality, torch.zeros_like(total[:, 0]))
-        case "alert_budget", _:
-            assert joint is not None
-            return _laxest(cuts, cuts.probability >= joint.level)
-        case _:
-            return _first_best(cuts, f_measure(true, flagged, total, objective.beta_squared))
-
-
-def f_measure(true: Tensor, flagged: Tensor, total: Tensor, beta_squared: float = 1.0) -> Tensor:
-    """(1 + β²) TP / (β² P + flagged)."""
-    return (1 + beta_squared) * true / (beta_squared * total + flagged)
-
-
 def just_above(scores: Tensor) -> Tensor:
     """The next float32 number above, at most 1."""
     return torch.nextafter(scores, torch.ones_like(scores))
-
-
-def _first_best(cuts: Cuts, quality: Tensor) -> Tensor:
-    return quality.where(cuts.usable, -torch.inf).argmax(1)
-
-
-def _or_never(cuts: Cuts, quality: Tensor, at_never: Tensor) -> Tensor:
-    """The best cut, or NEVER where flagging nothing, of quality `at_never` [k], is as good."""
-    index = _first_best(cuts, quality)
-    best = quality.gather(1, index[:, None])[:, 0]
-    return index.where(best > at_never, NEVER)
-
-
-def _laxest(cuts: Cuts, met: Tensor) -> Tensor:
-    """The lowest usable cut of those that meet a bound, NEVER if none does."""
-    met = met & cuts.usable
-    last = met.shape[1] - 1 - met.flip(1).byte().argmax(1)
-    return last.where(met.any(1), NEVER)

@@ -8,6 +8,8 @@ from torch import Tensor
 from mlclf.decisions.cells.cells import Cells
 from mlclf.decisions.cells.top_labels import is_top
 from mlclf.decisions.histograms.bins import row_slices
+from mlclf.decisions.metrics.confusion import f_measure
+from mlclf.decisions.thresholds.thresholds import Thresholds
 
 
 class TopCounts:
@@ -41,3 +43,20 @@ class TopCounts:
             self.flagged += (mass * flagged).sum(0)
             self.total += (mass * positive).sum(0)
             self.positive_rows += positive.sum(0)
+
+    def thresholds(self, objective: str) -> Thresholds:
+        """Thresholds that flag these labels, at most `count` of a row, and how they did on the rows counted."""
+        never = self.flagged == 0
+        threshold = self.least.where(~never, torch.nan)
+        return Thresholds(
+            thresholds=threshold,
+            status=["unattainable" if nothing else "tuned" for nothing in never.tolist()],
+            support=self.positive_rows,
+            precision=self.positives / self.flagged,
+            recall=self.positives / self.total,
+            f1=f_measure(self.positives, self.flagged, self.total),
+            intervals=torch.stack([torch.zeros_like(threshold), threshold], 1),
+            objective=objective,
+            method="empirical",
+            per_row=self.count,
+        )

@@ -17,10 +17,11 @@ from mlclf.decisions.guarantees.certified import Certified
 from mlclf.decisions.guarantees.fixed_sequences import start_counts
 from mlclf.decisions.guarantees.independent_rows import certified, shared_level
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
-from mlclf.decisions.thresholds.objectives import Objective
+from mlclf.decisions.objectives.constraints import Constraint, FalsePositiveRate, Precision, Recall
+from mlclf.decisions.objectives.table import parse_objective
 from mlclf.errors import ConfigError
 
-PRECISION, RECALL, FPR = Objective("precision", (0.9,)), Objective("recall", (0.9,)), Objective("fpr", (0.02,))
+PRECISION, RECALL, FPR = Precision(0.9), Recall(0.9), FalsePositiveRate(0.02)
 
 
 def drawn(seed: int, rows: int, labels: int, slope: float = 2.0, offset: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -36,7 +37,7 @@ def counted(logits: Tensor, labels: Tensor, num_bins: int = 65_536, **more: Any)
     return histogram
 
 
-def certify(logits: Any, labels: Any, objective: Objective, confidence: float = 0.95) -> Certified:
+def certify(logits: Any, labels: Any, objective: Constraint, confidence: float = 0.95) -> Certified:
     logits, labels = torch.tensor(logits).float().reshape(-1, 1), torch.tensor(labels).bool().reshape(-1, 1)
     return certified(counted(logits, labels), objective, confidence)
 
@@ -46,9 +47,9 @@ def tails(successes: Any, trials: Any, share: float) -> list[float]:
     return log_upper_tail(*numbers, share).exp().tolist()
 
 
-def slow_flagged(logits: Tensor, labels: Tensor, objective: Objective, level: float) -> int:
+def slow_flagged(logits: Tensor, labels: Tensor, objective: Constraint, level: float) -> int:
     """How many rows the chosen cut flags; 0 = none is certified. Cuts are the distinct logits."""
-    share, positives = objective.parameters[0], int(labels.sum())
+    share, positives = objective.share, int(labels.sum())
     negatives = len(labels) - positives
     cuts = sorted(set(logits.tolist()), reverse=True)
     flagged = [int((logits >= cut).sum()) for cut in cuts]
@@ -71,9 +72,9 @@ def slow_flagged(logits: Tensor, labels: Tensor, objective: Objective, level: fl
     return best
 
 
-@pytest.mark.parametrize("objective", [PRECISION, RECALL, FPR, Objective("precision", (0.5,))], ids=str)
+@pytest.mark.parametrize("objective", [PRECISION, RECALL, FPR, Precision(0.5)], ids=str)
 @pytest.mark.parametrize("rows", [40, 1_000])
-def test_chosen_cut_is_that_of_a_slow_search(objective: Objective, rows: int) -> None:
+def test_chosen_cut_is_that_of_a_slow_search(objective: Constraint, rows: int) -> None:
     logits, labels = drawn(rows, rows, 6, slope=1.5)
     found = certified(counted(logits, labels), objective, 0.95)
     attained = 0
@@ -96,7 +97,7 @@ def test_chosen_cut_is_that_of_a_slow_search(objective: Objective, rows: int) ->
 
 
 @pytest.mark.parametrize("objective", [PRECISION, RECALL, FPR], ids=str)
-def test_every_cut_within_the_interval_decides_alike(objective: Objective) -> None:
+def test_every_cut_within_the_interval_decides_alike(objective: Constraint) -> None:
     logits, labels = drawn(1, 1_000, 8)
     found = certified(counted(logits, labels, 1024), objective, 0.95).thresholds
     scores = scores_of(logits)
@@ -143,7 +144,7 @@ def test_29_of_29_are_enough_and_28_are_not() -> None:
 
 def test_best_of_a_label_that_cannot_is_a_bound_at_a_start() -> None:
     logits, labels = drawn(4, 1_000, 5, slope=0.5)
-    found = certified(counted(logits, labels), Objective("precision", (0.99,)), 0.95)
+    found = certified(counted(logits, labels), Precision(0.99), 0.95)
     assert found.thresholds.status == ["unattainable"] * 5
     counts = start_counts(1_000, 0.05, -math.log(0.99))
     for label in range(5):
@@ -186,8 +187,8 @@ def test_fpr_where_the_highest_row_is_negative() -> None:
     assert found.best == [{"fpr": pytest.approx(0.95), "threshold": None, "flagged": 0.0}]
 
 
-@pytest.mark.parametrize("objective", [Objective("precision", (1.0,)), Objective("recall", (1.0,))], ids=str)
-def test_certainty_is_never_certified(objective: Objective) -> None:
+@pytest.mark.parametrize("objective", [Precision(1.0), Recall(1.0)], ids=str)
+def test_certainty_is_never_certified(objective: Constraint) -> None:
     found = certify(list(range(-9, 21)) * 20, ([0] * 10 + [1] * 20) * 20, objective)
     assert found.thresholds.status == ["unattainable"]
     (best,) = found.best
@@ -196,7 +197,7 @@ def test_certainty_is_never_certified(objective: Objective) -> None:
 
 
 @pytest.mark.parametrize("objective", [PRECISION, RECALL, FPR], ids=str)
-def test_one_row(objective: Objective) -> None:
+def test_one_row(objective: Constraint) -> None:
     for label in (0, 1):
         status = certify([0.3], [label], objective).thresholds.status[0]
         about = {"precision": True, "recall": label == 1, "fpr": label == 0}[objective.name]
@@ -277,18 +278,18 @@ def test_false_discovery_rate_holds() -> None:
     ("arguments", "message"),
     [
         (
-            ("f1", (), 0.95, None),
+            ("f1", 0.95, None),
             "the objective must be one of precision, recall, fpr to hold with confidence, got 'f1'",
         ),
-        (("precision", (0.9,), 1.0, None), "confidence must be above 0 and below 1, got 1.0"),
-        (("precision", (0.9,), math.nan, None), "confidence must be above 0 and below 1, got nan"),
-        (("precision", (0.9,), 0.95, "fwer"), "across_labels must be 'fdr' or None, got 'fwer'"),
+        (("precision:0.9", 1.0, None), "confidence must be above 0 and below 1, got 1.0"),
+        (("precision:0.9", math.nan, None), "confidence must be above 0 and below 1, got nan"),
+        (("precision:0.9", 0.95, "fwer"), "across_labels must be 'fdr' or None, got 'fwer'"),
     ],
 )
 def test_bad_requests(arguments: Any, message: str) -> None:
-    name, parameters, confidence, across = arguments
+    objective, confidence, across = arguments
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-        certified(LabelHistogram(1, 256), Objective(name, parameters), confidence, across)
+        certified(LabelHistogram(1, 256), parse_objective(objective), confidence, across)
 
 
 @pytest.mark.parametrize("weights", [[0.5, 0.5], [2.0, 3.0]])
@@ -304,14 +305,14 @@ def test_weighted_rows_are_refused(weights: list[float]) -> None:
 
 
 @pytest.mark.parametrize(("objective", "truth"), [(RECALL, 0.5), (FPR, 0.5)], ids=["recall", "fpr"])
-def test_recall_and_fpr_hold(objective: Objective, truth: float) -> None:
+def test_recall_and_fpr_hold(objective: Constraint, truth: float) -> None:
     """Logits are uniform on ±5 whatever the label, so a cut at z has a recall and a rate of (5 - z)/10."""
     generator = torch.Generator().manual_seed(1)
     logits = torch.rand(800, 400, generator=generator) * 10 - 5
     labels = torch.rand(800, 400, generator=generator) < truth
     found = certified(counted(logits, labels, 4096), objective, 0.95).thresholds
     share = (5 - torch.logit(found.thresholds.double())) / 10
-    wanted = objective.parameters[0]
+    wanted = objective.share
     violated = share < wanted if objective.name == "recall" else share > wanted
     attained = torch.tensor([status == "tuned" for status in found.status])
     assert int(attained.sum()) >= 380

@@ -17,14 +17,15 @@ from torch import Tensor
 
 from mlclf.decisions.cells.cells import Cells, row_identities
 from mlclf.decisions.cells.scores import scores_of
-from mlclf.decisions.guarantees.betting import LARGEST_STAKE, NUM_STAKES, Bet, Wealth, log_mixture
+from mlclf.decisions.guarantees.betting import LARGEST_STAKE, NUM_STAKES, Wealth, greatest_loss, log_mixture
 from mlclf.decisions.guarantees.clusters import ClusterWealth
 from mlclf.decisions.guarantees.weighted_rows import BettingConstraints, cuts_for
 from mlclf.decisions.histograms.counting import LIMIT
-from mlclf.decisions.thresholds.objectives import Objective
+from mlclf.decisions.objectives.constraints import Constraint, FalsePositiveRate, Precision, Recall
+from mlclf.decisions.objectives.f_measures import F1
 from mlclf.errors import ConfigError, DataError
 
-PRECISION, RECALL, FPR = Objective("precision", (0.7,)), Objective("recall", (0.6,)), Objective("fpr", (0.2,))
+PRECISION, RECALL, FPR = Precision(0.7), Recall(0.6), FalsePositiveRate(0.2)
 OBJECTIVES = pytest.mark.parametrize("objective", [PRECISION, RECALL, FPR], ids=str)
 CLUSTERED = pytest.mark.parametrize("clustered", [False, True], ids=["rows", "clusters"])
 NUM_CUTS = 64
@@ -44,14 +45,14 @@ def drawn(seed: int, rows: int, labels: int = 2, per_cluster: int = 3) -> Cells:
     )
 
 
-def constraints_of(objective: Objective, cells: Cells, clustered: bool, **more: Any) -> BettingConstraints:
+def constraints_of(objective: Constraint, cells: Cells, clustered: bool, **more: Any) -> BettingConstraints:
     chosen = {"num_cuts": NUM_CUTS, **more}
     found = BettingConstraints(objective, cells.logits.shape[1], clustered=clustered, **chosen)
     found.update(cells)
     return found
 
 
-def gains(bet: Bet, weights: np.ndarray, truth: np.ndarray, flagged: np.ndarray) -> np.ndarray:
+def gains(bet: Constraint, weights: np.ndarray, truth: np.ndarray, flagged: np.ndarray) -> np.ndarray:
     """X of every cell, by the definition."""
     if bet.name == "precision":
         return weights * (truth - bet.share) * flagged
@@ -60,7 +61,7 @@ def gains(bet: Bet, weights: np.ndarray, truth: np.ndarray, flagged: np.ndarray)
     return weights * (1 - truth) * (bet.share - flagged)
 
 
-def slow_wealth(bet: Bet, cells: Cells, label: int, clustered: bool) -> list[tuple[float, float, float]]:
+def slow_wealth(bet: Constraint, cells: Cells, label: int, clustered: bool) -> list[tuple[float, float, float]]:
     """Log of the wealth, flagged observations and greatest weight at each cut, from the strictest on."""
     assert cells.weights is not None
     assert cells.mask is not None
@@ -86,7 +87,7 @@ def slow_wealth(bet: Bet, cells: Cells, label: int, clustered: bool) -> list[tup
     for added, observed, heaviest in rows:
         number = observed if bet.name == "precision" else rows[-1][1]
         skipped = max(0, math.ceil(math.log2(heaviest / least) - 1e-9)) if clustered and heaviest else 0
-        largest = LARGEST_STAKE / (bet.loss * (least if clustered and math.isfinite(least) else 1.0))
+        largest = LARGEST_STAKE / (greatest_loss(bet) * (least if clustered and math.isfinite(least) else 1.0))
         total = 0.0
         for halvings in range(NUM_STAKES):
             share = float(log_mixture(bet, torch.tensor(number, dtype=torch.float64), halvings, LEVEL).exp())
@@ -98,26 +99,26 @@ def slow_wealth(bet: Bet, cells: Cells, label: int, clustered: bool) -> list[tup
 @OBJECTIVES
 @CLUSTERED
 @pytest.mark.parametrize("seed", [0, 1])
-def test_wealth_is_that_of_a_slow_product(objective: Objective, clustered: bool, seed: int) -> None:
+def test_wealth_is_that_of_a_slow_product(objective: Constraint, clustered: bool, seed: int) -> None:
     cells = drawn(seed, 150)
     found = constraints_of(objective, cells, clustered).observations.wealth(slice(0, 2), LEVEL)
     for label in range(2):
-        expected = slow_wealth(Bet(objective.name, objective.parameters[0]), cells, label, clustered)
+        expected = slow_wealth(objective, cells, label, clustered)
         assert found.log_wealth[label].tolist() == pytest.approx([row[0] for row in expected], abs=1e-9)
         assert found.flagged[label].tolist() == [row[1] for row in expected]
         assert found.heaviest[label].tolist() == [row[2] for row in expected]
 
 
 @OBJECTIVES
-def test_mean_wealth_at_the_boundary_is_one(objective: Objective) -> None:
+def test_mean_wealth_at_the_boundary_is_one(objective: Constraint) -> None:
     """All outcomes of four rows, with their chances where the constraint just fails to be broken."""
-    bet, total = Bet(objective.name, objective.parameters[0]), 0.0
+    total = 0.0
     for outcome in itertools.product((0, 1), repeat=4):
         # Precision: the outcome is the label of a flagged row; else whether the row is flagged.
-        chance = math.prod(bet.share if hit else 1 - bet.share for hit in outcome)
+        chance = math.prod(objective.share if hit else 1 - objective.share for hit in outcome)
         hits = torch.tensor(outcome)[:, None]
-        labels = hits if bet.name == "precision" else torch.full_like(hits, bet.name == "recall")
-        logits = torch.full((4, 1), 5.0) if bet.name == "precision" else hits * 10.0 - 5.0
+        labels = hits if objective.name == "precision" else torch.full_like(hits, objective.name == "recall")
+        logits = torch.full((4, 1), 5.0) if objective.name == "precision" else hits * 10.0 - 5.0
         cells = Cells(logits, labels.byte(), row_identities(torch.arange(4)))
         for weights in (None, torch.tensor([1.0, 0.5, 0.1, 1.0], dtype=torch.float64)):
             cells.weights = weights
@@ -129,17 +130,20 @@ def test_mean_wealth_at_the_boundary_is_one(objective: Objective) -> None:
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.9, 0.999])
 def test_mixture_sums_to_one(share: float) -> None:
     counts = torch.tensor([0.0, 1.0, 100.0, 1e9], dtype=torch.float64)
-    total = sum(log_mixture(Bet("precision", share), counts, halvings, 0.05).exp() for halvings in range(NUM_STAKES))
+    total = sum(log_mixture(Precision(share), counts, halvings, 0.05).exp() for halvings in range(NUM_STAKES))
     assert isinstance(total, Tensor)
     assert total.tolist() == pytest.approx([1.0] * 4)
 
 
-@pytest.mark.parametrize("objective", [PRECISION, RECALL, FPR, Objective("fpr", (1.0,)), Objective("recall", (1.0,))])
-def test_the_largest_stake_cannot_go_broke(objective: Objective) -> None:
-    bet = Bet(objective.name, objective.parameters[0])
+@pytest.mark.parametrize("objective", [PRECISION, RECALL, FPR, FalsePositiveRate(1.0), Recall(1.0)])
+def test_the_largest_stake_cannot_go_broke(objective: Constraint) -> None:
     one, none = torch.ones(1), torch.zeros(1)
-    worst = min(float(gain(*pair)) for gain in (bet.flagged, bet.unflagged) for pair in ((one, none), (none, one)))
-    assert 1 + LARGEST_STAKE / bet.loss * worst >= 0.1 - 1e-6
+    worst = min(
+        float(gain(*pair))
+        for gain in (objective.added_by_flagged, objective.added_by_unflagged)
+        for pair in ((one, none), (none, one))
+    )
+    assert 1 + LARGEST_STAKE / greatest_loss(objective) * worst >= 0.1 - 1e-6
 
 
 @OBJECTIVES
@@ -147,7 +151,7 @@ def test_the_largest_stake_cannot_go_broke(objective: Objective) -> None:
 @given(cuts=st.lists(st.integers(0, 120), max_size=3).map(sorted))
 @settings(max_examples=15, deadline=None)
 def test_any_split_into_parts_and_batches_gives_the_same(
-    objective: Objective, clustered: bool, cuts: list[int]
+    objective: Constraint, clustered: bool, cuts: list[int]
 ) -> None:
     cells = drawn(3, 120)
     whole = constraints_of(objective, cells, clustered)
@@ -190,9 +194,9 @@ def test_clusters_of_one_row_are_rows() -> None:
 def test_a_row_repeated_is_no_more_evidence() -> None:
     logits, labels = torch.full((20, 1), 3.0), torch.ones(20, 1, dtype=torch.uint8)
     identities = row_identities(torch.arange(20))
-    once = constraints_of(Objective("precision", (0.9,)), Cells(logits, labels, identities), True)
+    once = constraints_of(Precision(0.9), Cells(logits, labels, identities), True)
     many = constraints_of(
-        Objective("precision", (0.9,)),
+        Precision(0.9),
         Cells(logits.repeat(50, 1), labels.repeat(50, 1), identities.repeat(50)),
         True,
     )
@@ -202,14 +206,14 @@ def test_a_row_repeated_is_no_more_evidence() -> None:
     )
     assert many.certified(0.95).thresholds.status == ["unattainable"]
     rows = constraints_of(
-        Objective("precision", (0.9,)), Cells(logits.repeat(50, 1), labels.repeat(50, 1), identities.repeat(50)), False
+        Precision(0.9), Cells(logits.repeat(50, 1), labels.repeat(50, 1), identities.repeat(50)), False
     )
     assert rows.certified(0.95).thresholds.status == ["tuned"]
 
 
 @OBJECTIVES
 @CLUSTERED
-def test_certified_cuts_hold_on_their_rows_and_say_so(objective: Objective, clustered: bool) -> None:
+def test_certified_cuts_hold_on_their_rows_and_say_so(objective: Constraint, clustered: bool) -> None:
     cells = drawn(5, 4_000, labels=3)
     found = constraints_of(objective, cells, clustered, num_cuts=1024).certified(0.95)
     assert found.thresholds.status == ["tuned"] * 3
@@ -228,12 +232,12 @@ def test_certified_cuts_hold_on_their_rows_and_say_so(objective: Objective, clus
         assert float(found.thresholds.precision[label]) == pytest.approx(precision)
         assert float(found.thresholds.recall[label]) == pytest.approx(recall)
         reached = {"precision": precision, "recall": recall, "fpr": -rate}[objective.name]
-        wanted = objective.parameters[0] * (-1 if objective.name == "fpr" else 1)
+        wanted = objective.share * (-1 if objective.name == "fpr" else 1)
         assert wanted < reached < wanted + 0.1
 
 
 @OBJECTIVES
-def test_a_claim_says_the_heaviest_cluster_that_its_test_saw(objective: Objective) -> None:
+def test_a_claim_says_the_heaviest_cluster_that_its_test_saw(objective: Constraint) -> None:
     cells = drawn(6, 4_000, labels=3)
     found = constraints_of(objective, cells, True, num_cuts=1024).certified(0.95)
     assert cells.weights is not None
@@ -257,15 +261,15 @@ def test_a_claim_says_the_greatest_weight_that_bets_were_made_for() -> None:
 @CLUSTERED
 def test_labels_that_cannot(clustered: bool) -> None:
     cells = drawn(6, 60)
-    precision = constraints_of(Objective("precision", (0.99,)), cells, clustered).certified(0.95)
+    precision = constraints_of(Precision(0.99), cells, clustered).certified(0.95)
     assert precision.thresholds.status == ["unattainable"] * 2
     assert precision.thresholds.thresholds.isnan().all()
     assert all(best is not None and (best["precision"] or 0) < 0.99 for best in precision.best)
-    recall = constraints_of(Objective("recall", (1.0,)), cells, clustered).certified(0.95)
+    recall = constraints_of(Recall(1.0), cells, clustered).certified(0.95)
     assert recall.thresholds.status == ["unattainable"] * 2
     assert recall.thresholds.thresholds.tolist() == [0.0, 0.0]
     assert recall.best == [{"recall": None, "threshold": None, "flagged": 0.0}] * 2
-    fpr = constraints_of(Objective("fpr", (0.001,)), cells, clustered).certified(0.95)
+    fpr = constraints_of(FalsePositiveRate(0.001), cells, clustered).certified(0.95)
     assert fpr.thresholds.status == ["unattainable"] * 2
     assert fpr.thresholds.thresholds.isnan().all()
 
@@ -273,7 +277,7 @@ def test_labels_that_cannot(clustered: bool) -> None:
 def test_best_precision_is_hoeffdings_bound() -> None:
     logits = torch.full((50, 1), 2.0)
     cells = Cells(logits, torch.ones(50, 1, dtype=torch.uint8), row_identities(torch.arange(50)))
-    found = constraints_of(Objective("precision", (0.99,)), cells, False).certified(0.95)
+    found = constraints_of(Precision(0.99), cells, False).certified(0.95)
     (best,) = found.best
     assert best is not None
     # Fifty rows are too few for 0.99, so the starts are at 12, 25 and 50 rows; all flag the tied 50.
@@ -283,7 +287,7 @@ def test_best_precision_is_hoeffdings_bound() -> None:
 
 @OBJECTIVES
 @CLUSTERED
-def test_no_rows_one_row_and_weightless_rows(objective: Objective, clustered: bool) -> None:
+def test_no_rows_one_row_and_weightless_rows(objective: Constraint, clustered: bool) -> None:
     empty = BettingConstraints(objective, 1, clustered=clustered, num_cuts=NUM_CUTS)
     assert empty.certified(0.95).thresholds.status == ["fallback"]
     assert empty.certified(0.95, "fdr").thresholds.status == ["fallback"]
@@ -297,7 +301,7 @@ def test_no_rows_one_row_and_weightless_rows(objective: Objective, clustered: bo
 
 @OBJECTIVES
 @CLUSTERED
-def test_false_discovery_rate_is_stricter_than_each_label_alone(objective: Objective, clustered: bool) -> None:
+def test_false_discovery_rate_is_stricter_than_each_label_alone(objective: Constraint, clustered: bool) -> None:
     found = constraints_of(objective, drawn(7, 150, labels=40), clustered)
     alone = found.certified(0.95).thresholds.status.count("tuned")
     fdr = found.certified(0.95, "fdr").thresholds.status.count("tuned")
@@ -371,7 +375,7 @@ def test_different_settings_are_not_merged() -> None:
 def test_only_constraints_are_taken() -> None:
     message = "the objective must be one of precision, recall, fpr to hold with confidence, got 'f1'"
     with pytest.raises(ConfigError, match=f"^{message}$"):
-        BettingConstraints(Objective("f1"), 1)
+        BettingConstraints(F1(), 1)
 
 
 @pytest.mark.parametrize(("num_labels", "expected"), [(1, 4096), (100, 4096), (1_000, 256), (50_000, 64)])

@@ -13,8 +13,8 @@ from mlclf.decisions.histograms import lazy_bins
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
 from mlclf.decisions.metrics.auroc import auroc
 from mlclf.decisions.metrics.average_precision import average_precision
-from mlclf.decisions.thresholds.best_cut import tune_thresholds
-from mlclf.decisions.thresholds.objectives import parse_objective
+from mlclf.decisions.objectives.table import parse_objective
+from mlclf.decisions.tuning.best_cut import tune_thresholds
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is taken whole elsewhere")
 

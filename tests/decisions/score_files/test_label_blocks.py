@@ -15,12 +15,12 @@ from made_scores import lists
 
 from mlclf.data.parquet.planning import make_plan
 from mlclf.decisions.cells.cells import Cells
+from mlclf.decisions.objectives.table import parse_objective
 from mlclf.decisions.score_files import label_blocks as blocks
 from mlclf.decisions.score_files.label_blocks import in_label_blocks, label_blocks
 from mlclf.decisions.score_files.pairing import open_score_files
 from mlclf.decisions.score_files.reading import ScoreFiles
-from mlclf.decisions.thresholds.objectives import parse_objective
-from mlclf.decisions.tuner import Tuner
+from mlclf.decisions.tuning.tuner import Tuner
 from mlclf.errors import DataError
 
 NUM_LABELS, FILES, ROWS, GROUP_ROWS = 7, 2, 330, 50

@@ -18,12 +18,12 @@ from mlclf.data.parquet.planning import make_plan
 from mlclf.decisions.cells.cells import Cells, row_identities, value_identities
 from mlclf.decisions.cells.scores import scores_of
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
+from mlclf.decisions.objectives.table import parse_objective
 from mlclf.decisions.score_files.columns import file_logits
 from mlclf.decisions.score_files.file_thresholds import in_file_scale
 from mlclf.decisions.score_files.pairing import open_score_files
 from mlclf.decisions.score_files.reading import ScoreFiles
-from mlclf.decisions.thresholds.best_cut import tune_thresholds
-from mlclf.decisions.thresholds.objectives import parse_objective
+from mlclf.decisions.tuning.best_cut import tune_thresholds
 from mlclf.errors import ConfigError, DataError
 
 ROWS = 200

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from mlclf.decisions.cells.scores import scores_of
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
-from mlclf.decisions.thresholds.best_cut import tune_thresholds
-from mlclf.decisions.thresholds.objectives import parse_objective
+from mlclf.decisions.objectives.table import parse_objective
 from mlclf.decisions.thresholds.thresholds import Thresholds, fallback_thresholds
+from mlclf.decisions.tuning.best_cut import tune_thresholds
 from mlclf.errors import ConfigError, RunError
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from mlclf.decisions.cells.cells import Cells, row_identities
 from mlclf.decisions.cells.scores import scores_of
 from mlclf.decisions.cells.top_labels import is_top
-from mlclf.decisions.thresholds.objectives import parse_objective
-from mlclf.decisions.tuner import Tuner
+from mlclf.decisions.objectives.table import parse_objective
+from mlclf.decisions.tuning.tuner import Tuner
 
 
 def slow_top(scores: list[float], seen: list[bool], count: int) -> list[bool]:

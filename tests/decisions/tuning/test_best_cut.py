@@ -15,10 +15,10 @@ from torch import Tensor
 
 from mlclf.decisions.histograms import label_histogram as histograms
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
-from mlclf.decisions.thresholds import best_cut as tuning
-from mlclf.decisions.thresholds.best_cut import tune_thresholds
-from mlclf.decisions.thresholds.objectives import parse_objective
+from mlclf.decisions.objectives.table import parse_objective
 from mlclf.decisions.thresholds.thresholds import fallback_thresholds
+from mlclf.decisions.tuning import best_cut as tuning
+from mlclf.decisions.tuning.best_cut import tune_thresholds
 from mlclf.errors import ConfigError
 
 ROUNDING = 1e-12

@@ -13,11 +13,12 @@ from mlclf.decisions.cells.cells import Cells, row_identities, value_identities
 from mlclf.decisions.cells.scores import scores_of
 from mlclf.decisions.histograms.folds import FoldHistograms, summed
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
-from mlclf.decisions.thresholds.best_cut import tune_thresholds
-from mlclf.decisions.thresholds.cutoffs import best_cuts, cuts_of
-from mlclf.decisions.thresholds.objectives import parse_objective
-from mlclf.decisions.thresholds.shrinkage import LEAST_SHARE, PRIOR_POSITIVES, drawn_to, value_of, weigh_prior_positives
-from mlclf.decisions.tuner import Tuner
+from mlclf.decisions.objectives.f_measures import F1
+from mlclf.decisions.objectives.table import parse_objective
+from mlclf.decisions.thresholds.cutoffs import cuts_of
+from mlclf.decisions.tuning.best_cut import tune_thresholds
+from mlclf.decisions.tuning.shrinkage import LEAST_SHARE, PRIOR_POSITIVES, drawn_to, weigh_prior_positives, worth_of
+from mlclf.decisions.tuning.tuner import Tuner
 from mlclf.errors import ConfigError
 
 
@@ -92,13 +93,12 @@ def test_weights_fall_with_the_standard_errors_that_separate_a_choice_from_the_b
             rest = summed(folds.histograms).without(fold)
             cuts = cuts_of(rest, slice(0, 8), as_they_are).blended(rest.positive_rows, prior)
             judged = cuts_of(fold, slice(0, 8))
-            true, flagged = judged.at(best_cuts(cuts, f1))
-            sums[which, index] = torch.stack([true, flagged, judged.positives[:, -1], judged.flagged[:, -1]])
-    values = [float(value_of(part.sum(0), f1)) for part in sums]
+            sums[which, index] = torch.stack(judged.at(F1().best_cuts(cuts)))
+    values = [float(worth_of(part.sum(0), f1)) for part in sums]
     best = max(range(len(values)), key=values.__getitem__)
     for which, prior in enumerate(PRIOR_POSITIVES):
         rest = [sums.sum(1) - sums[:, fold] for fold in range(10)]
-        differences = [float(value_of(part[best], f1) - value_of(part[which], f1)) for part in rest]
+        differences = [float(worth_of(part[best], f1) - worth_of(part[which], f1)) for part in rest]
         mean = sum(differences) / 10
         error = math.sqrt(0.9 * sum((difference - mean) ** 2 for difference in differences))
         wanted = 1.0 if which == best else math.exp(-(values[best] - values[which]) / error)
@@ -156,7 +156,7 @@ def test_the_tuner_beats_plain_tuning_on_fresh_rows_of_rare_labels(name: str) ->
                 torch.full((100,), len(fresh_labels)),
             ]
         )
-        return float(value_of(sums.double(), objective))
+        return float(worth_of(sums.double(), objective))
 
     assert fresh_value("auto") > fresh_value("plain") + 0.005
 

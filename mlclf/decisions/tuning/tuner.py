@@ -17,12 +17,12 @@ from mlclf.decisions.guarantees.independent_rows import certified
 from mlclf.decisions.guarantees.weighted_rows import BettingConstraints
 from mlclf.decisions.histograms.folds import FoldHistograms, summed
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
-from mlclf.decisions.thresholds.best_cut import tune_thresholds
-from mlclf.decisions.thresholds.cutoffs import CUT_BYTES, Outcome, Probabilities, cuts_of, f_measure
-from mlclf.decisions.thresholds.objectives import Objective
-from mlclf.decisions.thresholds.shrinkage import JUDGED, choose_trust, drawn_to, weigh_prior_positives
+from mlclf.decisions.objectives.objective import Objective
+from mlclf.decisions.objectives.table import OBJECTIVES
+from mlclf.decisions.thresholds.cutoffs import CUT_BYTES, Outcome, Probabilities, cuts_of
 from mlclf.decisions.thresholds.thresholds import Thresholds
-from mlclf.decisions.thresholds.top_k import TopCounts
+from mlclf.decisions.tuning.best_cut import tune_thresholds
+from mlclf.decisions.tuning.shrinkage import choose_trust, drawn_to, weigh_prior_positives
 from mlclf.errors import ConfigError
 from mlclf.machine.workers import one_thread
 
@@ -78,10 +78,10 @@ class Tuner:
         Raises:
             ConfigError: `prior` is given for an objective that has no value to cross-validate.
         """
-        if prior is not None and objective.name not in JUDGED:
+        if prior is not None and not objective.has_worth:
+            judged = ", ".join(name for name, kind in OBJECTIVES.items() if kind.has_worth)
             raise ConfigError(
-                f"--prior needs an objective that can be cross-validated ({', '.join(JUDGED)}), got {objective}; "
-                "leave it out"
+                f"--prior needs an objective that can be cross-validated ({judged}), got {objective}; leave it out"
             )
         self.objective, self.prior = objective, prior
         self.claim = claim if objective.is_constraint else None
@@ -93,12 +93,12 @@ class Tuner:
                 clustered=self.claim.clustered,
                 greatest_weight=self.claim.greatest_weight if self.claim.greatest_weight is not None else 1.0,
             )
-        self.shrinks = objective.is_f and method == "auto"
+        self.shrinks = objective.shrinks and method == "auto"
         self._weighed: dict[float, float] | None = None
         self.histogram = LabelHistogram(num_labels, num_bins)
-        folded = keeps_folds or self.shrinks or objective.name == "alert_budget" or prior is not None
+        folded = keeps_folds or self.shrinks or objective.compares_probabilities or prior is not None
         self.folds = FoldHistograms(num_labels) if folded else None
-        self.top = TopCounts(num_labels, int(objective.parameters[0])) if objective.name == "top_k" else None
+        self.top = objective.row_counts(num_labels)
 
     def count_again(self, histogram: LabelHistogram, folds: FoldHistograms) -> None:
         """Take in what was counted before, of the same labels, in place of rows.
@@ -138,7 +138,7 @@ class Tuner:
     def thresholds(self) -> Thresholds:
         """Thresholds that serve the objective best on rows like these."""
         if self.top is not None:
-            return _top_thresholds(self.top, self.objective)
+            return self.top.thresholds(str(self.objective))
         if self.claim is not None:
             return self._certified(self.claim)
         probabilities, without_folds = self._probabilities()
@@ -230,23 +230,6 @@ class Tuner:
 
 def _probabilities_of(calibrators: Calibrators) -> Probabilities:
     return lambda logits, labels: torch.sigmoid(calibrators.logits(logits, labels))
-
-
-def _top_thresholds(top: TopCounts, objective: Objective) -> Thresholds:
-    never = top.flagged == 0
-    threshold = top.least.where(~never, torch.nan)
-    return Thresholds(
-        thresholds=threshold,
-        status=["unattainable" if nothing else "tuned" for nothing in never.tolist()],
-        support=top.positive_rows,
-        precision=top.positives / top.flagged,
-        recall=top.positives / top.total,
-        f1=f_measure(top.positives, top.flagged, top.total),
-        intervals=torch.stack([torch.zeros_like(threshold), threshold], 1),
-        objective=str(objective),
-        method="empirical",
-        per_row=top.count,
-    )
 
 
 def _redecided(tuned: Thresholds, drawn: Tensor, histogram: LabelHistogram) -> Thresholds:

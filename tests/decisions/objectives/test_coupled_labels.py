@@ -10,8 +10,8 @@ from torch import Tensor
 
 from mlclf.decisions.cells.scores import scores_of
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
-from mlclf.decisions.thresholds.best_cut import tune_thresholds
-from mlclf.decisions.thresholds.objectives import parse_objective
+from mlclf.decisions.objectives.table import parse_objective
+from mlclf.decisions.tuning.best_cut import tune_thresholds
 
 
 def draw(seed: int, rows: int = 12, labels: int = 3) -> tuple[Tensor, Tensor, Tensor]:

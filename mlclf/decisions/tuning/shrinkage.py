@@ -14,9 +14,9 @@ from torch import Tensor
 from mlclf.decisions.histograms.counting import bin_of
 from mlclf.decisions.histograms.folds import summed
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
-from mlclf.decisions.thresholds.cutoffs import NEVER, Cuts, Probabilities, best_cuts, cuts_of, f_measure
-from mlclf.decisions.thresholds.joint import solve_joint
-from mlclf.decisions.thresholds.objectives import Objective
+from mlclf.decisions.metrics.confusion import Tally
+from mlclf.decisions.objectives.objective import Objective
+from mlclf.decisions.thresholds.cutoffs import NEVER, Cuts, Probabilities, cuts_of
 
 PRIOR_POSITIVES = (0.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, math.inf)
 """Positive rows that the promise of the probabilities may count for; with infinity those of a label do not count."""
@@ -26,9 +26,6 @@ LEAST_SHARE = 0.05
 
 TRUSTS = (0.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, math.inf)
 """Positive rows that last month's thresholds may count for."""
-
-JUDGED = ("f1", "fbeta", "macro_f1", "micro_f1", "micro_macro_f1", "mcc", "balanced_accuracy", "youden", "cost")
-"""Objectives with a value that is larger where decisions are better."""
 
 
 def weigh_prior_positives(
@@ -44,7 +41,7 @@ def weigh_prior_positives(
 
     Args:
         folds: histograms of the folds.
-        objective: an F measure.
+        objective: one that `shrinks`.
         probabilities: for each fold calibrated ones that do not know its rows: else they seem to promise the truth.
 
     Returns:
@@ -56,9 +53,9 @@ def weigh_prior_positives(
         judged = _slices(judge, None)
         for which, prior in enumerate(PRIOR_POSITIVES):
             shrunk = [(part, cuts.blended(positives[part], prior)) for part, cuts in trained]
-            joint = solve_joint([cuts for _, cuts in shrunk], objective) if objective.is_joint else None
+            choice = objective.choice([cuts for _, cuts in shrunk])
             for (part, cuts), (_, fresh) in zip(shrunk, judged, strict=True):
-                sums[which, fold, :, part] = _outcome(fresh, best_cuts(cuts, objective, joint))
+                sums[which, fold, :, part] = torch.stack(fresh.at(choice.best_cuts(cuts)))
     weights = dict(zip(PRIOR_POSITIVES, _weights(sums, objective).tolist(), strict=True))
     ordered = sorted(weights.items(), key=lambda item: -item[1])
     return {prior: weight for prior, weight in ordered if weight >= LEAST_SHARE}
@@ -74,7 +71,7 @@ def choose_trust(
 
     Args:
         folds: histograms of the folds.
-        objective: one of JUDGED.
+        objective: one that `has_worth`.
         tuned_without: for each fold the thresholds tuned on the others: [K] float32, NaN = never positive.
         prior: [K] float32, the thresholds to draw to; NaN = none.
     """
@@ -84,7 +81,7 @@ def choose_trust(
         for part, fresh in _slices(judge, None):
             for which, trust in enumerate(TRUSTS):
                 drawn = drawn_to(tuned[part], prior[part], positives[part], trust)
-                sums[which, fold, :, part] = _outcome(fresh, _bins_of(drawn, judge.num_bins))
+                sums[which, fold, :, part] = torch.stack(fresh.at(_bins_of(drawn, judge.num_bins)))
     return TRUSTS[int(_values(sums.sum(1), objective).argmax())]
 
 
@@ -111,12 +108,6 @@ def _slices(histogram: LabelHistogram, probabilities: Probabilities | None) -> l
     return [(part, cuts_of(histogram, part, probabilities)) for part in histogram.label_slices(200)]
 
 
-def _outcome(cuts: Cuts, index: Tensor) -> Tensor:
-    """[4, k] float64: true positives, flagged, positives, rows."""
-    true, flagged = cuts.at(index)
-    return torch.stack([true, flagged, cuts.positives[:, -1], cuts.flagged[:, -1]])
-
-
 def _bins_of(thresholds: Tensor, num_bins: int) -> Tensor:
     """Where in cuts from the top a threshold [k] lies, NEVER for NaN."""
     logits = torch.logit(thresholds.double(), eps=1e-12)
@@ -125,7 +116,7 @@ def _bins_of(thresholds: Tensor, num_bins: int) -> Tensor:
 
 def _values(sums: Tensor, objective: Objective) -> Tensor:
     """[M] float64 of sums [M, 4, K]."""
-    return torch.stack([value_of(part, objective) for part in sums])
+    return torch.stack([worth_of(part, objective) for part in sums])
 
 
 def _weights(sums: Tensor, objective: Objective) -> Tensor:
@@ -143,27 +134,11 @@ def _weights(sums: Tensor, objective: Objective) -> Tensor:
     return torch.exp(-deficits / errors.nan_to_num(nan=torch.inf)).where(deficits > 0, 1.0)
 
 
-def value_of(sums: Tensor, objective: Objective) -> Tensor:
+def worth_of(sums: Tensor, objective: Objective) -> Tensor:
     """[] float64, how well decisions serve an objective; labels without a positive row do not count.
 
     Args:
-        sums: [4, K] float64, true positives, flagged rows, positives and rows.
-        objective: one of JUDGED.
+        sums: [4, K] float64, as `Tally`.
+        objective: one that `has_worth`.
     """
-    true, flagged, total, rows = sums[:, sums[2] > 0].unbind()
-    false, negatives = flagged - true, rows - total
-    micro = f_measure(true.sum(), flagged.sum(), total.sum()).nan_to_num()
-    match objective.name, objective.parameters:
-        case "micro_f1", _:
-            return micro
-        case "micro_macro_f1", _:
-            return micro + f_measure(true, flagged, total).mean().nan_to_num()
-        case "mcc", _:
-            spread = (flagged * (rows - flagged) * total * negatives).sqrt()
-            return ((true * rows - total * flagged) / spread).nan_to_num().mean()
-        case (("balanced_accuracy" | "youden"), _):
-            return (true / total - (false / negatives).nan_to_num()).mean()
-        case "cost", (false_positive, false_negative):
-            return -(false_positive * false + false_negative * (total - true)).sum()
-        case _:
-            return f_measure(true, flagged, total, objective.beta_squared).mean()
+    return objective.worth(Tally(*sums[:, sums[2] > 0].unbind()))

@@ -7,8 +7,8 @@ import torch
 from made_cells import made_cells
 
 from mlclf.decisions.histograms.folds import NUM_FOLDS, fold_of
-from mlclf.decisions.thresholds.objectives import parse_objective
-from mlclf.decisions.tuner import Tuner
+from mlclf.decisions.objectives.table import parse_objective
+from mlclf.decisions.tuning.tuner import Tuner
 
 
 @pytest.mark.parametrize("objective", ["f1", "mcc", "recall:0.8"])
