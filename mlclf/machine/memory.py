@@ -1,4 +1,4 @@
-"""How much memory this process may still take: of the machine, of its control group, of its own limit."""
+"""Memory: how much this process may still take, arrays whose memory is used again, and what is given back."""
 
 from __future__ import annotations
 
@@ -88,6 +88,8 @@ def keep_freed_memory() -> None:
 CGROUPS = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")
 LIMITS = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
+"""Files of a control group: what it may take, and what it has taken (versions 2 and 1)."""
+
 STATUS = Path("/proc/self/statm")
 
 
@@ -118,10 +120,7 @@ def _groups() -> Iterator[int]:
             for folder in (place, *place.parents):
                 if not folder.is_relative_to(CGROUPS):
                     break
-                for limit, used in (
-                    ("memory.max", "memory.current"),
-                    ("memory.limit_in_bytes", "memory.usage_in_bytes"),
-                ):
+                for limit, used in LIMITS:
                     with suppress(OSError, ValueError):  # "max" is no number
                         yield int((folder / limit).read_text()) - int((folder / used).read_text())
 

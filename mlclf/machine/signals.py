@@ -1,4 +1,4 @@
-"""A stop that a signal asks for: a flag that is looked at between batches and in waits, and no exception elsewhere.
+"""Stops that signals ask for: they set a flag, which is looked at between batches and in waits.
 
 An exception that a signal raises anywhere can come between a rename and what belongs to it. The command line sets the
 flag; in Python, where nothing is installed, Ctrl-C raises KeyboardInterrupt as ever.

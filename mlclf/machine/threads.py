@@ -1,4 +1,4 @@
-"""Cores: how many threads PyTorch computes on while others decode, and that it is as before afterwards."""
+"""How many threads PyTorch computes on while others decode, and as many as before afterwards."""
 
 from __future__ import annotations
 
@@ -89,14 +89,19 @@ def cores_left_by(threads: int) -> Iterator[None]:
                 share.left.remove(threads)
 
 
+def use_one_thread() -> None:
+    """Let the operations of this thread, now and later, use no other threads of PyTorch's."""
+    torch.get_num_threads()  # its first call in a thread takes over what was last set in any
+    torch.set_num_threads(1)
+
+
 def step_back() -> None:
     """Let this thread take only what the threads that compute leave of the cores.
 
     The threads of PyTorch wait for each other many times in a step; were they to wait for decode threads, each time
     would cost a time slice.
     """
-    torch.get_num_threads()  # its first call in a thread takes over what was last set in any
-    torch.set_num_threads(1)  # of this thread alone
+    use_one_thread()
     with suppress(OSError, AttributeError):  # only Linux has priorities of threads
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 

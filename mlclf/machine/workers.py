@@ -1,4 +1,7 @@
-"""Work on many pieces at once, each on one thread of torch's: within an operation its threads wait for each other."""
+"""Work on many pieces side by side, each on one thread of PyTorch's.
+
+Within an operation PyTorch's own threads wait for each other.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from typing import TypeVar
 import torch
 
 from mlclf.machine.signals import looked
-from mlclf.machine.threads import hand_on_threads
+from mlclf.machine.threads import hand_on_threads, use_one_thread
 
 MAX_THREADS = 8
 
@@ -69,12 +72,6 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def use_one_thread() -> None:
-    """Let the operations of this thread, now and later, use no other threads of torch's."""
-    torch.get_num_threads()  # its first call in a thread takes over what was last set in any
-    torch.set_num_threads(1)
 
 
 @cache

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import pyarrow.fs as pafs
 
 from mlclf.addresses import without_credentials
-from mlclf.data.storage.folders import ChosenFiles, entries_below, is_hidden, refuse_table_around
+from mlclf.data.storage.folders import ChosenFiles, is_hidden, names_below, refuse_table_around
 from mlclf.data.storage.retries import text_of_fault
 from mlclf.data.storage.sources import LEAST_BYTES, Source
 from mlclf.data.storage.uris import open_remote
@@ -193,7 +193,7 @@ def _below(folder: str, chosen: ChosenFiles, warnings: list[str]) -> list[Source
     sources: list[Source] = []
     problems = []
     try:
-        for entry in entries_below(folder, warnings):
+        for entry in names_below(folder, warnings):
             is_parquet = chosen.takes(entry.relative)
             if entry.problem is not None and is_parquet:
                 problems.append(f"{entry.path}: {entry.problem}")

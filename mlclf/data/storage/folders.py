@@ -157,7 +157,7 @@ class Entry(NamedTuple):
     problem: str | None = None
 
 
-def entries_below(folder: str, warnings: list[str]) -> Iterator[Entry]:
+def names_below(folder: str, warnings: list[str]) -> Iterator[Entry]:
     """Yield what is below a folder; warnings are added for links to folders that are read already.
 
     So a link to a folder around it does not make the same files again and again.

@@ -26,7 +26,7 @@ from mlclf.decisions.score_files.label_join import placed
 from mlclf.decisions.score_files.label_rows import COLUMNS, LabelReader
 from mlclf.decisions.score_files.reading import ScoreFiles
 from mlclf.machine.memory import Recycler
-from mlclf.machine.workers import use_one_thread
+from mlclf.machine.threads import use_one_thread
 
 BLOCK_LABELS = 64
 LEAST_LABELS = 2 * BLOCK_LABELS
