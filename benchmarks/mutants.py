@@ -150,13 +150,13 @@ def warm(base: Base, folder: Path) -> None:
     import torch
 
     from mlclf.data.parquet import column_statistics as footers
-    from mlclf.data.parquet import polars_columns as plain
+    from mlclf.data.parquet import columns_for_polars as for_polars
     from mlclf.data.parquet import readers
     from mlclf.data.where import row_groups as pruning
 
     torch.set_num_threads(1)
     readers.NICENESS = 0  # there is one thread at a time, which should not wait for other processes
-    for module in (footers, plain, pruning):
+    for module in (footers, for_polars, pruning):
         module.in_child = forked_answers  # as apart from this process, and warm
     for name in in_fork(lambda: loaded(base, folder)) or ():
         with suppress(Exception):
@@ -185,7 +185,7 @@ def forked_answers(task: str, shards: Any, arguments: Any) -> list[Any] | None:
 
     tasks: dict[str, Callable[..., Any]] = {
         "describe": child_tasks.described,
-        "plain": child_tasks.plain_columns,
+        "polars": child_tasks.columns_for_polars,
         "match": child_tasks.groups_that_may_match,
     }
     files = [child._known(shard) for shard in shards]
@@ -291,15 +291,15 @@ class DifferError(Exception):
 
 def compared(path: Path, *, is_plain: bool) -> None:
     """Decode all columns, and compare them with what pyarrow reads."""
-    import mlclf.data.parquet.polars_columns as plain
+    import mlclf.data.parquet.columns_for_polars as for_polars
     from mlclf.data.parquet.decoding import check_values, decode_unit
     from mlclf.data.parquet.planning import make_plan
 
     plan = make_plan(str(path))
     names = [name for name in plan.shards[0].schema.names if name]
     if is_plain:
-        plain.CHILD_BYTES = 0
-        plan = plain.with_plain_columns(plan, names, 1 << 31)
+        for_polars.CHILD_BYTES = 0
+        plan = for_polars.with_columns_for_polars(plan, names, 1 << 31)
     columns: dict[str, list[Any]] = {name: [] for name in names}
     for unit in plan.units:
         for first_row, table in decode_unit(plan, unit, names, 1 << 16):

@@ -15,11 +15,11 @@ from mlclf.data.batch import Batch
 from mlclf.data.features.encoder import FeatureEncoder
 from mlclf.data.features.fitted_column import EncodingOptions
 from mlclf.data.labels.label_encoder import Labels, make_labels
+from mlclf.data.parquet.columns_for_polars import with_columns_for_polars
 from mlclf.data.parquet.content import Contents
 from mlclf.data.parquet.decoding import decode_unit
 from mlclf.data.parquet.plan import Plan
 from mlclf.data.parquet.planning import make_plan
-from mlclf.data.parquet.polars_columns import with_plain_columns
 from mlclf.data.parquet.spans import SPAN_ROWS
 from mlclf.data.passes.partial_passes import corrupt_units, count_rows, matching_units
 from mlclf.data.passes.statistics import fit_statistics
@@ -261,7 +261,7 @@ def _fitted(
 ) -> _Found:
     """Fit the features in one pass over all rows."""
     *_, (_, statistics) = fit_statistics(
-        with_plain_columns(plan, _columns(schema, where), budget),
+        with_columns_for_polars(plan, _columns(schema, where), budget),
         schema,
         Split(),
         label_values=settings.data.label_values,
@@ -289,7 +289,7 @@ def _reused(
 ) -> _Found:
     """Take features that were fitted before; sizes of rows are those of a sample."""
     columns = _columns(schema, where)
-    plan = with_plain_columns(plan, columns, budget)
+    plan = with_columns_for_polars(plan, columns, budget)
     if skip_corrupt:
         plan = plan.without(corrupt_units(plan, columns, threads))
     census = None if where is None else count_rows(plan, Split(), where, threads)

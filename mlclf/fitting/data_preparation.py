@@ -17,9 +17,9 @@ from mlclf.data.batch import Batch
 from mlclf.data.features.fitted_column import EncodingOptions
 from mlclf.data.features.splines import LinearSplines
 from mlclf.data.inspection.fit_memory import KNOTS, RESIDENT_SHARE
+from mlclf.data.parquet.columns_for_polars import with_columns_for_polars
 from mlclf.data.parquet.content import Contents
 from mlclf.data.parquet.planning import make_plan
-from mlclf.data.parquet.polars_columns import with_plain_columns
 from mlclf.data.passes.group_parts import FAR, even_folds, group_sizes, held_out
 from mlclf.data.passes.partial_passes import count_rows, matching_units, time_cut, without_corrupt
 from mlclf.data.passes.row_folds import row_folds
@@ -118,7 +118,7 @@ class PreparedData:
         schema = self.schema
         columns = [*schema.feature_columns, *schema.labels, schema.weight]
         columns += [schema.group, self.split.group, self.split.time]
-        self.plan = with_plain_columns(self.plan, list(filter(None, columns)), self.budget)
+        self.plan = with_columns_for_polars(self.plan, list(filter(None, columns)), self.budget)
         self.split = replace(self.split, row_folds=self._row_folds())
         yield from self._statistics()
 

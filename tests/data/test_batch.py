@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlclf.data.features.token_ids import TokenIds, joined_ids, spans
+from mlclf.data.features.token_ids import TokenIds, joined_ids, joined_ranges
 
 
 def test_columns_are_joined_row_by_row() -> None:
@@ -24,6 +24,6 @@ def test_columns_are_joined_row_by_row() -> None:
     assert (none.lengths.tolist(), none.ids.tolist()) == ([0, 0], [])
 
 
-def test_spans() -> None:
-    assert spans(np.array([5, 9, 0]), np.array([2, 0, 3])).tolist() == [5, 6, 0, 1, 2]
-    assert spans(np.array([], np.int64), np.array([], np.int64)).tolist() == []
+def test_joined_ranges() -> None:
+    assert joined_ranges(np.array([5, 9, 0]), np.array([2, 0, 3])).tolist() == [5, 6, 0, 1, 2]
+    assert joined_ranges(np.array([], np.int64), np.array([], np.int64)).tolist() == []

@@ -2,10 +2,10 @@
 
 buckets       rows dealt to buckets on disk by a random number, and given back in its order
 formats       files of other formats → tables
-numbers       what is asked of a seed and a budget
-row_groups    parquet files with row groups of a good size and page checksums
-row_writer    rows written in the order in which they come: row groups and files are begun as they fill up
-shuffling     A data set written anew: `shuffle` puts its rows in random order
-conversion    files of other formats → Parquet with row groups of a good size and page checksums
-splitting     the rows of a data set in folders for training, validation and testing, each row in exactly one
+numbers       bounds of a seed and of a memory budget
+row_groups    Parquet files with row groups of a good size and page checksums
+row_writer    tables in their order → files and row groups, begun as they fill up
+shuffling     `shuffle`: rows in random order
+conversion    `convert`: files of other formats → Parquet
+splitting     `split`: rows in folders for training, validation and testing
 """

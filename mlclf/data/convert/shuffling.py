@@ -22,7 +22,7 @@ from mlclf.data.convert.row_groups import FILE_BYTES, FILE_GROUPS, GROUP_ROWS, c
 from mlclf.data.parquet.decoding import decode_unit
 from mlclf.data.parquet.plan import Plan
 from mlclf.data.parquet.planning import make_plan
-from mlclf.data.schema.common_schema import aligned, plain_schema, unified_schema
+from mlclf.data.schema.common_schema import aligned, materialized_schema, unified_schema
 from mlclf.files import committed
 from mlclf.names import Names, names_of
 from mlclf.outputs.claims import BUCKETS
@@ -106,7 +106,7 @@ def _shuffled(
     plan: Plan, schema: pa.Schema, seed: int, budget: int, spill: Path, folder: Path
 ) -> Generator[Progress, None, tuple[int, int, int]]:
     """The two passes; returns the numbers of rows, files and row groups."""
-    dealer = Dealer(plain_schema(schema), spill, min(MAX_HELD_BYTES, budget // 4))
+    dealer = Dealer(materialized_schema(schema), spill, min(MAX_HELD_BYTES, budget // 4))
     buckets = dealer.buckets(0, 1 << TOP_BITS, sum(unit.rows * (unit.row_bytes + 8) for unit in plan.units))
     for done in dealer.deal(_numbered(plan, dealer, seed), buckets):
         yield Progress("deal", done, plan.rows)

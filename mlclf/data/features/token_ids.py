@@ -39,7 +39,7 @@ def joined_ids(parts: Sequence[TokenIds], num_rows: int) -> TokenIds:
     ids = np.empty(int(totals.sum()), np.int64)
     values = np.ones(len(ids), np.float32) if any(part.values is not None for part in parts) else None
     for part, part_lengths in zip(parts, lengths, strict=True):
-        targets = spans(starts, part_lengths)
+        targets = joined_ranges(starts, part_lengths)
         ids[targets] = part.ids
         if values is not None and part.values is not None:
             values[targets] = part.values
@@ -47,10 +47,10 @@ def joined_ids(parts: Sequence[TokenIds], num_rows: int) -> TokenIds:
     return TokenIds(totals, ids, values)
 
 
-def spans(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+def joined_ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     """Indices start, start + 1, … for each span, joined: [sum of lengths] int64.
 
-    >>> spans(np.array([5, 0]), np.array([2, 3]))
+    >>> joined_ranges(np.array([5, 0]), np.array([2, 3]))
     array([5, 6, 0, 1, 2])
     """
     ends = np.cumsum(lengths)

@@ -15,9 +15,9 @@ from mlclf.data.inspection.fit_memory import FitSize
 from mlclf.data.inspection.warnings import (
     footer_warnings,
     identifier_warnings,
+    json_value,
     mixing_warnings,
     one_sided_warnings,
-    plain_value,
     size_warnings,
 )
 from mlclf.data.parquet.column_statistics import ColumnFooter, Footers, read_footers
@@ -126,8 +126,8 @@ def _column(plan: Plan, name: str, footer: ColumnFooter, role: str) -> dict[str,
         "type": " / ".join(dict.fromkeys(str(shard.schema.field(name).type) for shard in found)),
         "role": role,
         "null_share": None if footer.nulls is None else footer.nulls / max(1, rows),
-        "min": plain_value(footer.low),
-        "max": plain_value(footer.high),
+        "min": json_value(footer.low),
+        "max": json_value(footer.high),
         "bytes": footer.bytes,
     }
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlclf.data.features.encoder import FeatureEncoder
 
 
-def plain_value(value: Any) -> bool | int | float | str | None:
+def json_value(value: Any) -> bool | int | float | str | None:
     """A value that JSON can hold."""
     if value is None or isinstance(value, bool | int):
         return value
@@ -59,7 +59,7 @@ def footer_warnings(plan: Plan, schema: Schema, columns: Mapping[str, ColumnFoot
         if column.nulls is not None and column.nulls == plan.rows:
             yield f"column {feature.name!r} has no value in any row; a fit leaves it out"
         elif ROLES[feature.role].takes_splines and column.nulls == 0 and not bounds_differ and column.low is not None:
-            yield f"column {feature.name!r} is constant ({plain_value(column.low)}); a fit leaves it out"
+            yield f"column {feature.name!r} is constant ({json_value(column.low)}); a fit leaves it out"
 
 
 def mixing_warnings(mixing: Mapping[str, Any]) -> Iterator[str]:

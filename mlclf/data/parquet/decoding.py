@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlclf.data.arrow.arrays import is_text
-from mlclf.data.arrow.layouts import laid_out_column
+from mlclf.data.arrow.materialized import materialized_column
 from mlclf.data.parquet.expansion import check_expansion
 from mlclf.data.parquet.plan import Plan, Unit
 from mlclf.data.parquet.shards import DECODE_ERRORS, Shard, width_bytes
@@ -78,10 +78,10 @@ def _pieces(
     row = unit.first_row
     with suppress(*DECODE_ERRORS):  # decoding says what is wrong
         check_expansion(shard, unit, stored, piece_rows)
-    if file is None and unit.rows <= piece_rows and shard.plain.issuperset(stored) and stored:
-        plain = _polars_table(shard, unit, stored)
-        if plain is not None:
-            yield row, _with_partitions(plain, shard, columns)
+    if file is None and unit.rows <= piece_rows and shard.for_polars.issuperset(stored) and stored:
+        table = _polars_table(shard, unit, stored)
+        if table is not None:
+            yield row, _with_partitions(table, shard, columns)
             return
     try:
         for table in _exactly(_record_batches(plan, unit, stored, piece_rows, file), piece_rows):
@@ -112,7 +112,7 @@ def _without_views(table: pa.Table, shard: Shard) -> pa.Table:
     """The rows with views laid out, which Arrow cannot filter."""
     for index, name in enumerate(table.column_names):
         if name in shard.viewed:
-            table = table.set_column(index, name, laid_out_column(table.column(index)))
+            table = table.set_column(index, name, materialized_column(table.column(index)))
     return table
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlclf.data.arrow.layouts import has_views
+from mlclf.data.arrow.materialized import has_views
 from mlclf.data.storage.sources import INT96_UNIT, STEADY, Source, Stamp, check_stamp
 from mlclf.errors import ChangedDataError, RemoteError
 from mlclf.messages import first_line
@@ -187,7 +187,7 @@ class Shard:
         footer_sha256: of the footer, which holds the place and bounds of every column.
         footer_bytes: size of the footer.
         partition: values that the folder names give (hive), by column.
-        plain: columns that polars may decode, where it has been looked for them.
+        for_polars: columns that polars may decode, where it has been looked for them.
         moved: stamps of the file elsewhere, whose footer was found to be the same.
     """
 
@@ -199,7 +199,7 @@ class Shard:
     footer_sha256: str = ""
     footer_bytes: int = 0
     partition: dict[str, str | None] = field(default_factory=dict)
-    plain: frozenset[str] = field(default=frozenset(), compare=False)
+    for_polars: frozenset[str] = field(default=frozenset(), compare=False)
     metadata: pq.FileMetaData | None = field(default=None, compare=False, repr=False)
     moved: set[Stamp] = field(default_factory=set, compare=False, repr=False)
 

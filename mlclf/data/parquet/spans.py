@@ -50,11 +50,11 @@ def interleaved(plan: Plan, order: Iterable[int], lanes: int, rows_of: Callable[
         lanes_open = [spans for spans in lanes_open if spans]
 
 
-def level(left: Sequence[int], rows: int, counts: list[int]) -> None:
+def share_evenly(left: Sequence[int], rows: int, counts: list[int]) -> None:
     """Add `rows` to `counts` in equal parts, none more than its `left`; what one cannot give, the others do.
 
     >>> counts = [0, 0, 0]
-    >>> level([1, 10, 10], 8, counts)
+    >>> share_evenly([1, 10, 10], 8, counts)
     >>> counts
     [1, 4, 3]
     """

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mlclf.data.parquet.spans import Span, level
+from mlclf.data.parquet.spans import Span, share_evenly
 
 
 class Load(NamedTuple):
@@ -90,7 +90,7 @@ class Schedule:
             counts = [min(left, rows * (slot + 1) // total) for slot, left in enumerate(self._left)]
         else:
             counts = [0] * len(self._left)
-        level([left - count for left, count in zip(self._left, counts, strict=True)], rows - sum(counts), counts)
+        share_evenly([left - count for left, count in zip(self._left, counts, strict=True)], rows - sum(counts), counts)
         return counts
 
     def _draws(self, counts: Sequence[int]) -> tuple[Draw, ...]:

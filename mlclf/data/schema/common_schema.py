@@ -9,7 +9,7 @@ from itertools import combinations
 
 import pyarrow as pa
 
-from mlclf.data.arrow.layouts import plain, plain_field
+from mlclf.data.arrow.materialized import materialized_field, materialized_type
 from mlclf.data.parquet.plan import Plan, Unit
 from mlclf.errors import DataError
 from mlclf.messages import first_line, listed
@@ -74,8 +74,10 @@ def merged_type(kinds: Sequence[pa.DataType]) -> pa.DataType | None:
     kinds = list(dict.fromkeys(map(_unordered, kinds)))
     if len(kinds) == 1:
         return kinds[0]
-    stored = {kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind for kind in map(plain, kinds)}
-    kinds = sorted({plain(kind) for kind in kinds} - {pa.null()}, key=str)
+    stored = {
+        kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind for kind in map(materialized_type, kinds)
+    }
+    kinds = sorted({materialized_type(kind) for kind in kinds} - {pa.null()}, key=str)
     if len(kinds) == 1:
         return kinds[0]
     kinds = sorted(stored - {pa.null()}, key=str)
@@ -93,7 +95,11 @@ def merged_type(kinds: Sequence[pa.DataType]) -> pa.DataType | None:
 
 def _unordered(kind: pa.DataType) -> pa.DataType:
     """A type whose dictionary, if it has one, has room for the values of all shards, in no order of their own."""
-    return pa.dictionary(pa.int32(), plain(kind.value_type)) if pa.types.is_dictionary(kind) else plain(kind)
+    return (
+        pa.dictionary(pa.int32(), materialized_type(kind.value_type))
+        if pa.types.is_dictionary(kind)
+        else materialized_type(kind)
+    )
 
 
 def _number_type(kinds: Sequence[pa.DataType]) -> pa.DataType | None:
@@ -171,9 +177,9 @@ def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
     return array.cast(kind)
 
 
-def plain_schema(schema: pa.Schema) -> pa.Schema:
+def materialized_schema(schema: pa.Schema) -> pa.Schema:
     """The schema of the rows while they are dealt."""
-    return pa.schema([plain_field(each) for each in schema])
+    return pa.schema([materialized_field(each) for each in schema])
 
 
 def aligned(table: pa.Table, schema: pa.Schema, plan: Plan, unit: Unit, first_row: int) -> list[pa.Array]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mlclf.data.arrow.identities import joined_tables
 from mlclf.data.batch import Batch
-from mlclf.data.features.token_ids import spans
+from mlclf.data.features.token_ids import joined_ranges
 from mlclf.data.labels.label_columns import UNOBSERVED
 from mlclf.data.streaming.slab import RowLayout, Slab
 from mlclf.machine.memory import Recycler
@@ -117,7 +117,7 @@ def _ragged(picks: Iterable[Pick], size: int) -> tuple[Tensor, Tensor, Tensor | 
         local = pick - slab.base
         starts = slab.offsets[local]
         lengths.append(slab.offsets[local + 1] - starts)
-        where = spans(starts, lengths[-1])
+        where = joined_ranges(starts, lengths[-1])
         ids.append(slab.ids[where])
         if slab.values is not None:
             values.append(slab.values[where])

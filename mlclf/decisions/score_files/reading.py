@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from mlclf.data.arrow.arrays import is_list
 from mlclf.data.labels.label_columns import UNOBSERVED
+from mlclf.data.parquet.columns_for_polars import LEAST_BUDGET_BYTES, with_columns_for_polars
 from mlclf.data.parquet.plan import Plan
-from mlclf.data.parquet.polars_columns import LEAST_BUDGET_BYTES, with_plain_columns
 from mlclf.data.parquet.readers import decoded_pieces
 from mlclf.decisions.cells.cells import Cells, row_identities, value_identities, with_rows_alone
 from mlclf.decisions.score_files.columns import (
@@ -100,7 +100,7 @@ class Scored:
         names = list(dict.fromkeys(columns))
         plan = self._plans.get(tuple(names))
         if plan is None:  # footers are looked at once, however many units are read one by one
-            plan = self._plans[tuple(names)] = with_plain_columns(self.plan, names, LEAST_BUDGET_BYTES)
+            plan = self._plans[tuple(names)] = with_columns_for_polars(self.plan, names, LEAST_BUDGET_BYTES)
         largest = max((plan.units[unit].rows * plan.units[unit].row_bytes for unit in units), default=0)
         lanes = 1 if largest > LARGE_UNIT_BYTES else lanes
         yield from decoded_pieces(plan, units, names, self.piece_rows, placed(plan, work), lanes=lanes)

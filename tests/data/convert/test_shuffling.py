@@ -127,7 +127,7 @@ def test_every_row_comes_out_once_in_the_order_of_the_seed(
         write(folder / "in" / f"{index}.parquet", table, row_group_size=group)
     with limits(MAX_BUCKETS=most_buckets, GROUP_ROWS=5, FILE_GROUPS=2, FILE_BYTES=1):
         done = shuffle(str(folder / "in"), folder / "out", seed=seed, memory_budget=budget)
-    before = pa.concat_tables([table.cast(unified.plain_schema(table.schema)) for table in tables])
+    before = pa.concat_tables([table.cast(unified.materialized_schema(table.schema)) for table in tables])
     after = read(folder / "out")
     assert [str(each) for each in after.schema.names] == before.schema.names
     after = after.cast(before.schema)
@@ -302,7 +302,7 @@ def test_types_that_go_together_become_one(tmp_path: Path, case: str, turned: bo
     shuffle(str(tmp_path / "in"), tmp_path / "out")
     found = read(tmp_path / "out").column("x")
     assert found.type == kind
-    expected = [value for array in (first, second) for value in array.cast(unified.plain(kind)).to_pylist()]
+    expected = [value for array in (first, second) for value in array.cast(unified.materialized_type(kind)).to_pylist()]
     assert sorted(map(repr, found.to_pylist())) == sorted(map(repr, expected))
 
 

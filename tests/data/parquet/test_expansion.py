@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlclf.data.parquet import expansion
+from mlclf.data.parquet.columns_for_polars import with_columns_for_polars
 from mlclf.data.parquet.decoding import decode_unit
 from mlclf.data.parquet.planning import make_plan
-from mlclf.data.parquet.polars_columns import with_plain_columns
 from mlclf.errors import DataError
 
 ROWS = 4_000
@@ -45,7 +45,7 @@ def test_a_dictionary_that_grows_is_refused(tmp_path: Path, kind: str, stores_ty
         "[0-9,]+ in [0-9,]+ rows, which the file holds once and refers to; leave the column out of a fit with "
         "--exclude, or write row groups of fewer rows"
     )
-    for planned in (plan, with_plain_columns(plan, ["x", "s"], 1 << 31)):
+    for planned in (plan, with_columns_for_polars(plan, ["x", "s"], 1 << 31)):
         with pytest.raises(DataError, match=f"^{message}$"):
             list(decode_unit(planned, planned.units[0], ["x", "s"], 1 << 16))
         assert [table.num_rows for _, table in decode_unit(planned, planned.units[0], ["x"], 1 << 16)] == [ROWS]

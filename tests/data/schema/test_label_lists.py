@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlclf.data.arrow.layouts import laid_out
+from mlclf.data.arrow.materialized import materialized
 from mlclf.data.labels.counts import ColumnCounter
 from mlclf.data.labels.label_columns import UNOBSERVED, LabelColumns
 from mlclf.data.labels.label_encoder import make_labels
@@ -55,7 +55,7 @@ def test_lists_of_0_and_1_are_a_label_for_each_element(tmp_path: Path, kind: pa.
     labels = make_labels(schema, {})
     assert isinstance(labels, LabelColumns)
     assert labels.names == ("y[0]", "y[1]", "y[2]")
-    table = pa.table({"y": laid_out(array_of(HOT, kind))})
+    table = pa.table({"y": materialized(array_of(HOT, kind))})
     assert labels.codes(table, "place").tolist() == [[0, 1, 0], [1, 1, 0], [_, _, _], [0, 0, 1]]
     assert labels.codes(table.slice(1, 2), "place").tolist() == [[1, 1, 0], [_, _, _]]
     counter = ColumnCounter(labels, 1)

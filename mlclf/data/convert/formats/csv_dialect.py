@@ -22,7 +22,7 @@ from mlclf.errors import ConfigError, DataError
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes"}
 """Those that are looked for, and their names."""
 
-WORDS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "pipe": "|", "space": " "}
+DELIMITER_NAMES = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "pipe": "|", "space": " "}
 SAMPLE_BYTES, SAMPLE_RECORDS = 256 << 10, 200
 QUOTE = ord('"')
 
@@ -175,10 +175,11 @@ def delimiter_of(text: str) -> str:
     Raises:
         ConfigError: it is not one ASCII character that can stand between values.
     """
-    character = WORDS.get(text, text)
+    character = DELIMITER_NAMES.get(text, text)
     if len(character) != 1 or not character.isascii() or character.isalnum() or character in "\"\\\r\n.+-_'\0":
         raise ConfigError(
-            f"--delimiter must be one character that stands between values, or one of {', '.join(WORDS)}, got {text!r}"
+            "--delimiter must be one character that stands between values, or one of "
+            f"{', '.join(DELIMITER_NAMES)}, got {text!r}"
         )
     return character
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from mlclf.data.arrow.layouts import laid_out_column
+from mlclf.data.arrow.materialized import materialized_column
 from mlclf.data.convert.formats.text_lines import open_input
 from mlclf.data.parquet.decoding import decode_unit
 from mlclf.data.parquet.planning import make_plan
-from mlclf.data.schema.common_schema import aligned, plain_schema, unified_schema
+from mlclf.data.schema.common_schema import aligned, materialized_schema, unified_schema
 from mlclf.errors import DataError
 from mlclf.messages import first_line
 
@@ -33,7 +33,7 @@ def arrow_tables(path: Path) -> Iterator[Piece]:
     with stored, contents:
         try:
             for batch in _batches(stored, contents):
-                kinds = plain_schema(batch.schema)
+                kinds = materialized_schema(batch.schema)
                 rows = max(1, int(batch.num_rows * SLICE_BYTES / max(1, batch.nbytes)))
                 for start in range(0, batch.num_rows, rows):
                     table = pa.Table.from_batches([batch.slice(start, rows)])
@@ -49,7 +49,9 @@ def _as_plain(table: pa.Table, kinds: pa.Schema) -> pa.Table:
     """The rows with dictionaries looked up and views laid out."""
     if kinds == table.schema:
         return table
-    columns = [column.cast(kind.type) for column, kind in zip(map(laid_out_column, table.columns), kinds, strict=True)]
+    columns = [
+        column.cast(kind.type) for column, kind in zip(map(materialized_column, table.columns), kinds, strict=True)
+    ]
     return pa.table(columns, schema=kinds)
 
 
@@ -70,7 +72,7 @@ def parquet_tables(path: Path) -> Iterator[Piece]:
         DataError: it is damaged.
     """
     plan = make_plan([str(path)])
-    schema = plain_schema(unified_schema(plan))
+    schema = materialized_schema(unified_schema(plan))
     for unit in plan.units:
         rows = int(max(1, min(PIECE_ROWS, SLICE_BYTES / max(1.0, unit.row_bytes))))
         for first_row, table in decode_unit(plan, unit, schema.names, rows):

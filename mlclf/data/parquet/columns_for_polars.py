@@ -1,4 +1,4 @@
-"""Plain columns: those of which the footers leave no doubt, so that polars, twice as fast, may decode them.
+"""Columns that polars, twice as fast, may decode: those of which the footers leave no doubt.
 
 polars ends the process on some malformed files and does not look at page checksums. So it reads only flat columns of
 plain types, in the common encodings, whose sizes fit the file, from local files whose pages have no checksums; pyarrow
@@ -38,24 +38,24 @@ PHYSICAL = {
 """Arrow type → physical type in the file."""
 
 
-def with_plain_columns(plan: Plan, columns: Sequence[str], budget_bytes: int) -> Plan:
-    """The plan with the plain ones among `columns` marked in every shard; unchanged for small data or small budgets."""
+def with_columns_for_polars(plan: Plan, columns: Sequence[str], budget_bytes: int) -> Plan:
+    """The plan with those of the columns marked that polars may decode; unchanged for small data or small budgets."""
     if plan.decoded_bytes < CHILD_BYTES or budget_bytes < LEAST_BUDGET_BYTES:
         return plan
-    local = [shard for shard in plan.shards if _may_be_plain(shard)]
+    local = [shard for shard in plan.shards if _may_have_columns_for_polars(shard)]
     stored = [[[name for name in columns if _is_stored(shard, name)]] for shard in local]
-    answers = in_child("plain", local, stored) or []
-    plain = {
+    answers = in_child("polars", local, stored) or []
+    found = {
         shard.source.path: frozenset(names)
         for shard, (names, page) in zip(local, answers, strict=False)
         if names and has_checksum(shard.source, page) is False
     }
     nothing: frozenset[str] = frozenset()
-    shards = [replace(shard, plain=plain.get(shard.source.path, nothing)) for shard in plan.shards]
+    shards = [replace(shard, for_polars=found.get(shard.source.path, nothing)) for shard in plan.shards]
     return replace(plan, shards=tuple(shards))
 
 
-def _may_be_plain(shard: Shard) -> bool:
+def _may_have_columns_for_polars(shard: Shard) -> bool:
     return isinstance(shard.source.filesystem, pafs.LocalFileSystem) and shard.footer_bytes <= MAX_FOOTER_BYTES
 
 
@@ -63,23 +63,23 @@ def _is_stored(shard: Shard, name: str) -> bool:
     return name in shard.schema.names and name not in shard.partition
 
 
-def plain_columns(file: FileFooter, columns: Sequence[str]) -> tuple[list[str], int | None]:
-    """Which columns of a file are plain, and where its first page begins."""
+def columns_for_polars(file: FileFooter, columns: Sequence[str]) -> tuple[list[str], int | None]:
+    """Which columns of a file polars may decode, and where its first page begins."""
     try:
         with pq.ParquetFile(pa.BufferReader(file.footer), pre_buffer=False) as opened:
             metadata = opened.metadata
         leaves = leaves_of(metadata, file.schema)
-        plain = [
+        found = [
             name
             for name in columns
-            if _is_plain(file.size_bytes, metadata, leaves.get(name, range(0)), file.schema.field(name))
+            if _is_sound(file.size_bytes, metadata, leaves.get(name, range(0)), file.schema.field(name))
         ]
-        return plain, first_page(metadata)
+        return found, first_page(metadata)
     except DECODE_ERRORS:
         return [], None
 
 
-def _is_plain(file_bytes: int, metadata: pq.FileMetaData, leaves: range, column: pa.Field) -> bool:
+def _is_sound(file_bytes: int, metadata: pq.FileMetaData, leaves: range, column: pa.Field) -> bool:
     physical = PHYSICAL.get(str(column.type))
     if physical is None or len(leaves) != 1:
         return False
@@ -87,10 +87,10 @@ def _is_plain(file_bytes: int, metadata: pq.FileMetaData, leaves: range, column:
     if described.path != column.name or described.max_repetition_level or described.max_definition_level > 1:
         return False
     groups = (metadata.row_group(index) for index in range(metadata.num_row_groups))
-    return all(_is_plain_chunk(group.column(leaves[0]), group.num_rows, physical, file_bytes) for group in groups)
+    return all(_is_sound_chunk(group.column(leaves[0]), group.num_rows, physical, file_bytes) for group in groups)
 
 
-def _is_plain_chunk(chunk: pq.ColumnChunkMetaData, rows: int, physical: str, file_bytes: int) -> bool:
+def _is_sound_chunk(chunk: pq.ColumnChunkMetaData, rows: int, physical: str, file_bytes: int) -> bool:
     offsets = [chunk.data_page_offset, *([chunk.dictionary_page_offset] if chunk.has_dictionary_page else [])]
     stored, declared = chunk.total_compressed_size, chunk.total_uncompressed_size
     return (

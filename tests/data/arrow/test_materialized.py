@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mlclf.data.arrow.layouts import has_views, laid_out, laid_out_column, plain
+from mlclf.data.arrow.materialized import has_views, materialized, materialized_column, materialized_type
 from mlclf.data.convert.conversion import convert
 from mlclf.data.parquet.decoding import decode_unit
 from mlclf.data.parquet.planning import make_plan
@@ -51,13 +51,13 @@ def test_values_stay_whatever_is_laid_out(name: str) -> None:
     array = VIEWED[name]
     assert has_views(array.type)
     for part in (array, array.slice(1), array.slice(0, 1), array.slice(0, 0)):
-        found = laid_out(part)
+        found = materialized(part)
         found.validate(full=True)
         assert values(found) == values(part)
         assert not has_views(found.type)
-        assert values(found.cast(plain(array.type))) == values(part)
+        assert values(found.cast(materialized_type(array.type))) == values(part)
         found.filter(pa.array([True] * len(part), pa.bool_()))
-    column = laid_out_column(pa.chunked_array([array, array.slice(1)]))
+    column = materialized_column(pa.chunked_array([array, array.slice(1)]))
     assert column.to_pylist() == values(array) + values(array.slice(1))
 
 
@@ -65,12 +65,12 @@ def test_values_stay_whatever_is_laid_out(name: str) -> None:
 def test_other_arrays_become_plain(name: str) -> None:
     array = OTHERS[name]
     assert not has_views(array.type)
-    assert values(laid_out(array)) == values(array)
-    assert laid_out(array).type == plain(array.type)
+    assert values(materialized(array)) == values(array)
+    assert materialized(array).type == materialized_type(array.type)
 
 
 def test_a_column_of_no_rows_has_the_plain_type() -> None:
-    assert laid_out_column(pa.chunked_array([], pa.string_view())).type == pa.string()
+    assert materialized_column(pa.chunked_array([], pa.string_view())).type == pa.string()
 
 
 def test_decoded_columns_are_no_views(tmp_path: Path) -> None:
