@@ -26,11 +26,12 @@ from mlclf.cli import app
 from mlclf.config.explanations import known_settings
 from mlclf.data.features.roles import ROLES
 from mlclf.decisions.metrics import confusion
+from mlclf.decisions.objectives.table import OBJECTIVES
 from mlclf.run_folder import FITTED, UNLISTED
 
 TOP = Path(__file__).parents[1]
 DOCS = TOP / "docs"
-TABLES: tuple[dict[str, Any], ...] = (confusion.DECISION_METRICS, ROLES)
+TABLES: tuple[dict[str, Any], ...] = (confusion.DECISION_METRICS, OBJECTIVES, ROLES)
 
 
 class Page(HTMLParser):
@@ -166,6 +167,13 @@ def keys_of(document: dict[str, Any]) -> Iterator[str]:
             yield key
         if isinstance(value, dict):
             yield from keys_of(value)
+
+
+@pytest.mark.parametrize(("page", "names"), [("guarantees.md", OBJECTIVES), ("roles.md", ROLES)])
+def test_every_kind_has_a_row_on_its_page(page: str, names: dict[str, Any]) -> None:
+    rows = [line for line in (DOCS / page).read_text().splitlines() if line.startswith("|")]
+    assert len(names) >= 6
+    assert [name for name in names if not re.search(rf"`{name}\b", "\n".join(rows))] == []
 
 
 def test_sources_that_pages_name_exist() -> None:
