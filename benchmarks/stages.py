@@ -149,19 +149,21 @@ class Clock:
 
 def filled_pools(stream: Any, cache_folder: Path, clock: Clock) -> Iterator[list[Any]]:
     """Lists of slabs that fill the pool, each slab after all that is done on a decode thread."""
+    import numpy as np
     import pyarrow.parquet as pq
 
     from mlclf.data.parquet.decoding import decode_unit
     from mlclf.data.parquet.spans import spans_of
     from mlclf.data.streaming.slab_cache import SlabCache
 
-    plan, encoder, pool, columns = stream.plan, stream.encoder, stream.pool(), list(stream.columns)
+    order, encoder = stream.order, stream.source.reading.encoder
+    plan, pool, columns = order.plan, stream.source.pool(order), list(encoder.columns)
     cache, slabs = SlabCache(cache_folder, "stages"), []
     for index, unit in enumerate(plan.units):
         with pq.ParquetFile(plan.shards[unit.shard].source.path) as file:
             clock.time("scan", unit.rows, file.read_row_groups, list(unit.groups), columns, None, False)
-        pieces = decode_unit(plan, unit, columns, stream.shape.rows_of(unit))
-        for span in spans_of(index, unit, stream.shape.rows_of(unit)):
+        pieces = decode_unit(plan, unit, columns, order.shape.rows_of(unit))
+        for span in spans_of(index, unit, order.shape.rows_of(unit)):
             _, table = clock.time("decode", span.rows, next, pieces)
             if (slab := pool.acquire()) is None:
                 yield slabs
@@ -169,14 +171,15 @@ def filled_pools(stream: Any, cache_folder: Path, clock: Clock) -> Iterator[list
                     pool.release(used_up)
                 slabs = []
                 slab = pool.acquire()
-            stream.encode(slab, span.first_row, table, "")
+            encoder.encode(np.arange(span.first_row, span.first_row + span.rows), table, "", slab)
             clock.time("numbers", span.rows, encoder.features.encode_dense, table, "", slab.arrays["dense"])
             clock.time("ids", span.rows, encoder._encode_tokens, table, "", slab)
             clock.time("labels", span.rows, encoder.labels.encode, table, "", slab.arrays["codes"][: span.rows])
             cache.write(span, slab)
             if not clock.time("cache", span.rows, cache.read, span, slab):
                 raise SystemExit(f"{cache_folder} cannot hold the cache")
-            clock.time("order", span.rows, stream.ordered, slab, span.first_row)
+            rows = np.arange(slab.base, slab.base + slab.rows)
+            slab.order = clock.time("order", span.rows, order.of_span, rows, None, span.first_row)
             slabs.append(slab)
     yield slabs
 
@@ -187,15 +190,15 @@ def draw_and_step(loader: Any, slabs: list[Any], clock: Clock) -> None:
 
     from mlclf.training.mini_batch.fused import linear_bce
 
-    share = BATCH_ROWS // len(slabs)
+    share, pool = BATCH_ROWS // len(slabs), loader._stream.source.pool(loader._stream.order)
     vocabulary = loader.features.vocabulary_size
     steps = {"step": training_step(vocabulary, linear_bce), "step of autograd": training_step(vocabulary)}
     for step in steps.values():
-        step(*next(our_batches([loader._stream.pool().gather([(slabs[0], slabs[0].order[:share])])])))
+        step(*next(our_batches([pool.gather([(slabs[0], slabs[0].order[:share])])])))
     for start in range(0, min(slab.rows for slab in slabs), share):
         picks = [(slab, slab.order[start : start + share]) for slab in slabs]
         rows = sum(len(pick) for _, pick in picks)
-        batch = clock.time("gather", rows, loader._stream.pool().gather, picks)
+        batch = clock.time("gather", rows, pool.gather, picks)
         if start < STEPS * share:
             for name, step in steps.items():
                 clock.time(name, rows, step, *next(our_batches([batch])))

@@ -33,6 +33,11 @@ class Rows:
     epoch: int = 0
     plan: Places = field(default_factory=Places)
 
+    @property
+    def order(self) -> Rows:
+        """Stands for the order, which knows the plan."""
+        return self
+
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 

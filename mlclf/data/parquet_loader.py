@@ -29,9 +29,12 @@ from mlclf.data.sampling.splits import Split
 from mlclf.data.schema.agreement import check_shards
 from mlclf.data.schema.finding import find_schema
 from mlclf.data.schema.schema import Schema
-from mlclf.data.streaming.batch_stream import BatchStream
+from mlclf.data.streaming.batch_order import BatchOrder
+from mlclf.data.streaming.batch_stream import BatchStream, FileRows
+from mlclf.data.streaming.epoch import Reading
 from mlclf.data.streaming.memory_budget import pool_shape, reader_bytes
 from mlclf.data.streaming.row_encoder import RowEncoder
+from mlclf.data.streaming.slab_cache import open_cache
 from mlclf.data.where.condition import Where, parse_where
 from mlclf.data.where.row_groups import check_where
 from mlclf.errors import ConfigError
@@ -153,22 +156,17 @@ class ParquetLoader:
             reader_bytes(found.plan, len(found.encoder.columns)),
             found.plan.largest_unit_rows,
         )
-        self._stream = BatchStream(
-            found.plan,
-            found.encoder,
-            shape,
-            batch_rows=batch_rows,
-            seed=seed,
-            shuffle=shuffle,
-            selection=Selection(Split(), census=found.census, where=condition),
-            skip_corrupt=skip,
-            cache=None if cache == "off" else Path(cache),
-            contents=() if cache == "off" else found.contents or _contents(found, condition, threads),
-            threads=threads,
-            rank=rank,
-            world_size=world_size,
+        selection = Selection(Split(), census=found.census, where=condition)
+        order = BatchOrder(
+            found.plan, selection, shape, batch_rows, seed, shuffle=shuffle, rank=rank, world_size=world_size
         )
-        self._stream.touch_memory()
+        slabs = None
+        if cache != "off":
+            contents = found.contents or _contents(found, condition, threads)
+            slabs = open_cache(Path(cache), found.plan, contents, found.encoder, condition)
+        rows = FileRows(Reading(found.encoder, slabs, skip, threads))
+        rows.touch_memory(order)
+        self._stream = BatchStream(order, rows)
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -183,7 +181,7 @@ class ParquetLoader:
     @property
     def num_bytes(self) -> int:
         """Upper bound of the memory of pool and decoding, in bytes."""
-        return self._stream.shape.num_bytes
+        return self._stream.order.shape.num_bytes
 
     def __len__(self) -> int:
         """Batches of an epoch."""

@@ -29,9 +29,12 @@ from mlclf.data.sampling.splits import CHOICE, DECISION, TRAIN, GroupParts, RowF
 from mlclf.data.schema.agreement import check_shards, drift
 from mlclf.data.schema.finding import find_schema
 from mlclf.data.schema.globs import names_and_globs
-from mlclf.data.streaming.batch_stream import BatchStream
+from mlclf.data.streaming.batch_order import BatchOrder
+from mlclf.data.streaming.batch_stream import BatchStream, FileRows
+from mlclf.data.streaming.epoch import Reading
 from mlclf.data.streaming.memory_budget import ReaderBytes, lanes_for, pool_shape, reader_bytes
 from mlclf.data.streaming.row_encoder import RowEncoder
+from mlclf.data.streaming.slab_cache import open_cache
 from mlclf.data.where.condition import parse_where
 from mlclf.data.where.row_groups import check_where
 from mlclf.errors import ConfigError, CorruptDataError, DataError
@@ -273,20 +276,15 @@ class PreparedData:
     def stream(self, batch_rows: int, *, shuffle: bool = False, parts: Sequence[int] | None = None) -> BatchStream:
         """Batches of the rows of some parts, or of all."""
         chosen = None if parts is None else tuple(sorted(parts))
+        selection = Selection(self.split, chosen, self.statistics.census, self.where)
+        order = BatchOrder(self.plan, selection, self.pool, batch_rows, self.settings.training.seed, shuffle=shuffle)
+        cache = None
+        if self.cache is not None:
+            cache = open_cache(self.cache, self.plan, self.statistics.contents, self.encoder, self.where)
+        source = FileRows(Reading(self.encoder, cache, self.skip_corrupt, self.threads))
         rows = self.statistics.rows
         return BatchStream(
-            self.plan,
-            self.encoder,
-            self.pool,
-            batch_rows=batch_rows,
-            seed=self.settings.training.seed,
-            shuffle=shuffle,
-            selection=Selection(self.split, chosen, self.statistics.census, self.where),
-            num_rows=sum(count for part, count in rows.items() if chosen is None or part in chosen),
-            skip_corrupt=self.skip_corrupt,
-            cache=self.cache,
-            contents=self.statistics.contents,
-            threads=self.threads,
+            order, source, sum(count for part, count in rows.items() if chosen is None or part in chosen)
         )
 
     @property
@@ -304,12 +302,9 @@ class PreparedData:
                 self._in_order[mine] = self.stream(batch_rows, parts=mine)
             yield self._in_order[mine]
         if self.valid_plan is not None and (parts is None or CHOICE in parts):
-            encoder = self.valid_encoder
-            selection = Selection(encoder.split, None, self.valid_census, self.where)
-            shape = replace(self.pool, slabs=1)
-            yield BatchStream(
-                self.valid_plan, encoder, shape, batch_rows=batch_rows, shuffle=False, selection=selection
-            )
+            selection = Selection(self.valid_encoder.split, None, self.valid_census, self.where)
+            order = BatchOrder(self.valid_plan, selection, replace(self.pool, slabs=1), batch_rows, shuffle=False)
+            yield BatchStream(order, FileRows(Reading(self.valid_encoder)))
 
     def _stream(self, batch_rows: int, parts: Sequence[int] | None = None) -> Iterator[Batch]:
         for stream in self._streams(batch_rows, parts):

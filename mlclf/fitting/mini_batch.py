@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mlclf.config.settings import Settings
 from mlclf.data.batch import Batch
+from mlclf.data.streaming.batch_stream import BatchStream
 from mlclf.files import append_line, parsed_json, write_bytes, write_text
 from mlclf.fitting.certificate import certificate_lines, certificate_of, head_optimality
 from mlclf.fitting.data_preparation import CHUNK_ROWS, PreparedData
@@ -191,7 +192,8 @@ class MiniBatchFit:
             write_text(self.log, "".join(f"{line}\n" for line in self.lines))
         settings = self.settings.training
         stream = self.data.stream(self.batch_rows, shuffle=settings.shuffle, parts=parts)
-        stream.held = self.pool
+        if self.pool is not None:
+            stream = BatchStream(stream.order, self.pool)
         judged = judged and self.hold_out.chooses
         if training.epoch < self.max_epochs and not self._stopped(training, judged):
             self._cut_steps(self.epochs_before + training.epoch, training.step)

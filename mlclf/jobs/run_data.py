@@ -24,7 +24,9 @@ from mlclf.data.sampling.selection import Selection
 from mlclf.data.sampling.splits import Split
 from mlclf.data.schema.agreement import check_shards, drift
 from mlclf.data.schema.schema import Schema
-from mlclf.data.streaming.batch_stream import BatchStream
+from mlclf.data.streaming.batch_order import BatchOrder
+from mlclf.data.streaming.batch_stream import BatchStream, FileRows
+from mlclf.data.streaming.epoch import Reading
 from mlclf.data.streaming.memory_budget import pool_shape
 from mlclf.data.streaming.row_encoder import RowEncoder
 from mlclf.data.where.condition import parse_where
@@ -185,7 +187,8 @@ class RunData:
         budget = max(budget, int(row_bytes + plan.row_bytes) << 12)
         pool = pool_shape(budget, row_bytes, plan.row_bytes, unit_rows=plan.largest_unit_rows)
         batch_rows = max(1, min(pool.slab_rows, BATCH_ROWS, BATCH_CELLS // len(self.label_names)))
-        yield from BatchStream(plan, encoder, pool, batch_rows=batch_rows, shuffle=False, selection=kept)
+        order = BatchOrder(plan, kept or Selection(Split()), pool, batch_rows, shuffle=False)
+        yield from BatchStream(order, FileRows(Reading(encoder)))
         if isinstance(labels, TagList):
             self._unseen_tags = labels.unseen_tags
 

@@ -10,7 +10,8 @@ import torch
 from made_tables import plain_table, with_column, write
 
 import mlclf
-from mlclf.data.streaming.batch_stream import BatchStream, _Epoch
+from mlclf.data.streaming.batch_order import BatchOrder
+from mlclf.data.streaming.epoch import Epoch
 from mlclf.fitting import mini_batch
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
@@ -86,7 +87,7 @@ def test_rows_held_on_the_device_give_the_model_of_rows_that_are_read(
     assert not [line for line in lines if "rows are" in line]
     monkeypatch.setattr("mlclf.fitting.data_preparation.room_on", lambda device: ROOMY)
     shuffled: list[bool] = []
-    monkeypatch.setattr("mlclf.data.streaming.batch_stream._Epoch", counting(shuffled))
+    monkeypatch.setattr("mlclf.data.streaming.batch_stream.Epoch", counting(shuffled))
     lines, held = fitted_by_command(mlclf_command, tmp_path, "held", *options)
     assert held == weights
     assert [line for line in lines if "rows are" in line] == ["all rows are held on cpu, in 1 MiB"]
@@ -95,12 +96,12 @@ def test_rows_held_on_the_device_give_the_model_of_rows_that_are_read(
 
 
 def counting(shuffled: list[bool]) -> type:
-    class Epoch(_Epoch):
-        def __init__(self, stream: BatchStream, skip: int) -> None:
-            shuffled.append(stream.shuffle)
-            super().__init__(stream, skip)
+    class Counted(Epoch):
+        def __init__(self, order: BatchOrder, *others: Any) -> None:
+            shuffled.append(order.shuffle)
+            super().__init__(order, *others)
 
-    return Epoch
+    return Counted
 
 
 @pytest.mark.parametrize(

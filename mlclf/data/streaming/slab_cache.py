@@ -116,6 +116,17 @@ class SlabCache:
         return size <= self._left
 
 
+def open_cache(folder: Path, plan: Plan, contents: Sequence[str], encoder: RowEncoder, where: object) -> SlabCache:
+    """The cache in a folder for encoded rows of a plan; `contents` are digests of its files (see `Contents`).
+
+    Raises:
+        ConfigError: the folder has rows of the same files with other content; names the file.
+    """
+    origin = origin_of(plan, contents, encoder, where)
+    check_origin(folder, plan, origin)
+    return SlabCache(folder, cache_key(plan, contents, encoder, where), origin)
+
+
 def remove_cache(folder: Path) -> bool:
     """Remove all slabs below a folder, and those folders that are empty then; whether there were any."""
     slabs = [path for path in folder.glob("*/*") if SLAB_NAME.fullmatch(path.name) and path.is_file()]

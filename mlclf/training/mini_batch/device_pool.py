@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from itertools import islice
 from operator import itemgetter
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from torch import Tensor
 from mlclf.data.batch import Batch, padded
 from mlclf.data.labels.label_columns import UNOBSERVED
 from mlclf.data.parquet.spans import Span
-from mlclf.data.streaming.batch_stream import BatchStream
+from mlclf.data.streaming.batch_order import BatchOrder
 from mlclf.data.streaming.slab import RowLayout
 
 SHARE_OF_FREE = 0.5
@@ -121,9 +121,9 @@ class DevicePool:
         for tensors in filter(None, (self._ids, self._values)):
             tensors[:] = [torch.cat(tensors)]
 
-    def batches(self, stream: BatchStream, skip: int) -> Iterator[Batch]:
-        """The batches of a stream's epoch but the first `skip`, on the device."""
-        placed = islice(self._placed(stream), skip, None)
+    def batches(self, order: BatchOrder, skip: int) -> Generator[Batch, None, None]:
+        """This rank's batches of an epoch, all but the first `skip`, on the device."""
+        placed = islice(self._placed(order), skip, None)
         while ahead := list(islice(placed, BATCHES_PLACED)):
             index = self._moved(np.concatenate([batch.places for batch in ahead]))
             start = 0
@@ -140,26 +140,26 @@ class DevicePool:
             index = rows[start : start + batch_rows]
             yield self._gather(index, self._moved(index))
 
-    def _placed(self, stream: BatchStream) -> Iterator[Placed]:
-        """The batches of an epoch: the rows of each slot of the stream after those of the slot before."""
-        orders: dict[int, NDArray[np.int64]] = {}
-        for rounds in stream.schedule():
+    def _placed(self, order: BatchOrder) -> Iterator[Placed]:
+        """The batches of an epoch: the rows of each slot after those of the slot before."""
+        places: dict[int, NDArray[np.int64]] = {}
+        for rounds in order.batches():
             picks = []
             for step in rounds:
-                for load in filter(stream.is_mine, step.loads):
-                    orders[load.slab] = self._order(stream, load.span)
-                for draw in filter(stream.is_mine, step.draws):
-                    picks.append((draw.slot, orders[draw.slab][draw.start : draw.stop]))
+                for load in filter(order.is_mine, step.loads):
+                    places[load.slab] = self._drawn(order, load.span)
+                for draw in filter(order.is_mine, step.draws):
+                    picks.append((draw.slot, places[draw.slab][draw.start : draw.stop]))
                     if draw.last:
-                        del orders[draw.slab]
+                        del places[draw.slab]
             picks.sort(key=itemgetter(0))
-            yield Placed(np.concatenate([NOTHING, *(pick for _, pick in picks)]), stream.full_rows(rounds))
+            yield Placed(np.concatenate([NOTHING, *(pick for _, pick in picks)]), order.full_rows(rounds))
 
-    def _order(self, stream: BatchStream, span: Span) -> NDArray[np.int64]:
+    def _drawn(self, order: BatchOrder, span: Span) -> NDArray[np.int64]:
         """Places of the rows of a span that are drawn, in the order in which they are."""
         ends = (span.first_row, span.first_row + span.rows)
         first, last = np.searchsorted(self.numbers[: self.plan_rows], ends)
-        return stream.drawn_order(np.arange(first, last), self.parts[first:last], span.first_row)
+        return order.of_span(np.arange(first, last), self.parts[first:last], span.first_row)
 
     def _moved(self, index: NDArray[np.int64]) -> Tensor:
         tensor = torch.from_numpy(index)

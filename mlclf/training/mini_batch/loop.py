@@ -167,7 +167,7 @@ class Training:
         step, row, _ = unchecked[int(bad.int().argmax()) if bad.any() else -1]
         what = "loss" if bad.any() else "gradient"
         raise TrainingError(
-            f"the {what} of step {step} is not finite; the rows of its batch begin in {stream.plan.locate(row)}. "
+            f"the {what} of step {step} is not finite; the rows of its batch begin in {stream.order.plan.locate(row)}. "
             "Lower optimizer.lr, or set training.precision=float32"
         )
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from made_streams import file_stream, rows_of
 
 from mlclf.data.batch import Batch
 from mlclf.data.features.fitted_column import EncodingOptions
@@ -75,13 +76,13 @@ def encoder_of(plan: Plan, split: Split | None = None) -> RowEncoder:
 
 def epoch_of(loader: BatchStream) -> list[int]:
     """Row numbers of an epoch, after every row was checked against the oracle."""
-    encoder = loader.encoder
+    encoder = rows_of(loader).reading.encoder
     places = {name: index for index, name in enumerate(
         encoder.features.vocabulary_names())}  # fmt: skip
     names = encoder.features.dense_names()
     drawn = []
     for batch in loader:
-        assert 0 < len(batch) <= loader.batch_rows
+        assert 0 < len(batch) <= loader.order.batch_rows
         numbers = batch.rows.tolist()
         assert batch.keys is not None
         assert batch.keys["id"].to_pylist() == [2**53 + number for number in numbers]
@@ -127,8 +128,8 @@ def test_every_row_once_with_its_labels(
     pool = PoolShape(slabs, 64, lanes=lanes)
 
     def loader_of(threads: int, rank: int = 0, world_size: int = 1) -> BatchStream:
-        return BatchStream(
-            plan, encoder, pool, batch_rows=batch_rows, seed=seed, shuffle=shuffle, threads=threads, rank=rank,
+        return file_stream(
+            plan, encoder, pool, batch_rows, seed=seed, shuffle=shuffle, threads=threads, rank=rank,
             world_size=world_size,
         )  # fmt: skip
 
@@ -187,7 +188,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 
 
 def test_batches_are_full_but_the_last(plan: Plan) -> None:
-    loader = BatchStream(plan, encoder_of(plan), PoolShape(4, 128), batch_rows=64)
+    loader = file_stream(plan, encoder_of(plan), PoolShape(4, 128), batch_rows=64)
     sizes = [len(batch) for batch in loader]
     assert sizes == [64] * 62 + [32]
 
@@ -195,7 +196,7 @@ def test_batches_are_full_but_the_last(plan: Plan) -> None:
 def test_seeds_give_other_orders(plan: Plan) -> None:
     encoder = encoder_of(plan)
     orders = [
-        [number for batch in BatchStream(plan, encoder, PoolShape(4, 128), batch_rows=64, seed=seed)
+        [number for batch in file_stream(plan, encoder, PoolShape(4, 128), batch_rows=64, seed=seed)
          for number in batch.rows.tolist()]
         for seed in (1, 2)
     ]  # fmt: skip
@@ -203,7 +204,7 @@ def test_seeds_give_other_orders(plan: Plan) -> None:
 
 
 def test_a_batch_mixes_all_slabs_of_the_pool(plan: Plan) -> None:
-    loader = BatchStream(plan, encoder_of(plan), PoolShape(8, 256), batch_rows=80)
+    loader = file_stream(plan, encoder_of(plan), PoolShape(8, 256), batch_rows=80)
     middle = [batch.rows.numpy() for batch in loader][10]
     assert len({number // 256 for number in middle.tolist()}) >= 5
 
@@ -215,7 +216,7 @@ def test_parts_of_a_split(plan: Plan) -> None:
     drawn: list[int] = []
     for parts in ((TRAIN,), (CHOICE, DECISION)):
         mine = []
-        for batch in BatchStream(plan, encoder, PoolShape(4, 128), batch_rows=64, selection=Selection(split, parts)):
+        for batch in file_stream(plan, encoder, PoolShape(4, 128), batch_rows=64, selection=Selection(split, parts)):
             mine += batch.rows.tolist()
             assert batch.parts.tolist() == expected[batch.rows.numpy()].tolist()
         assert sorted(mine) == np.flatnonzero(np.isin(expected, parts)).tolist()
@@ -224,7 +225,7 @@ def test_parts_of_a_split(plan: Plan) -> None:
 
 
 def test_leaving_early_and_starting_again(plan: Plan) -> None:
-    loader = BatchStream(plan, encoder_of(plan), PoolShape(4, 128), batch_rows=64)
+    loader = file_stream(plan, encoder_of(plan), PoolShape(4, 128), batch_rows=64)
     whole = [batch.rows.tolist() for batch in loader]
     before = threading.active_count()
     iterator = iter(loader)
@@ -236,12 +237,12 @@ def test_leaving_early_and_starting_again(plan: Plan) -> None:
 
 def test_slab_memory_is_used_again(plan: Plan) -> None:
     shape = PoolShape(4, 64)
-    loader = BatchStream(plan, encoder_of(plan), shape, batch_rows=32)
+    loader = file_stream(plan, encoder_of(plan), shape, batch_rows=32)
     for epoch in range(3):
         loader.set_epoch(epoch)
         for _batch in loader:
             pass
-    pool = loader.pool()
+    pool = rows_of(loader).pool(loader.order)
     assert pool.num_slabs == shape.slabs + shape.lanes
     assert len(pool.arrays["dense"]) == pool.num_slabs * shape.slab_rows
     free = [pool.acquire() for _ in range(pool.num_slabs)]
@@ -260,7 +261,7 @@ def test_small_data_touches_little_memory(plan: Plan) -> None:
 
 def test_only_what_is_live_is_read_again(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 4,000 rows, 3,000 were drawn: what is left of them is in the pool, and the rest is read for the first time."""
-    loader = BatchStream(plan, encoder_of(plan), PoolShape(4, 64, lanes=2), batch_rows=50)
+    loader = file_stream(plan, encoder_of(plan), PoolShape(4, 64, lanes=2), batch_rows=50)
     state = stopped_after(loader, 60, epoch=0)
     read = []
     original = RowEncoder.encode
@@ -276,7 +277,7 @@ def test_only_what_is_live_is_read_again(plan: Plan, monkeypatch: pytest.MonkeyP
 
 
 def test_a_state_taken_at_the_end_of_an_epoch(plan: Plan) -> None:
-    loader = BatchStream(plan, encoder_of(plan), PoolShape(4, 64), batch_rows=64)
+    loader = file_stream(plan, encoder_of(plan), PoolShape(4, 64), batch_rows=64)
     state = stopped_after(loader, len(loader), epoch=0)
     loader.load_state_dict(state)
     assert list(loader) == []
@@ -287,10 +288,10 @@ def test_a_state_taken_at_the_end_of_an_epoch(plan: Plan) -> None:
 
 def test_a_state_of_other_data_or_another_order_is_refused(plan: Plan, tmp_path: Path) -> None:
     encoder = encoder_of(plan)
-    state = BatchStream(plan, encoder, PoolShape(4, 64), batch_rows=64).state_dict()
+    state = file_stream(plan, encoder, PoolShape(4, 64), batch_rows=64).state_dict()
     message = "the order of the rows has changed since the state was saved: seed was 0, is 7, batch_rows was 64, is 32"
     with pytest.raises(CheckpointError, match=f"^{re.escape(message)}$"):
-        BatchStream(plan, encoder, PoolShape(4, 64), batch_rows=32, seed=7).load_state_dict(state)
+        file_stream(plan, encoder, PoolShape(4, 64), batch_rows=32, seed=7).load_state_dict(state)
     for shards, difference in [
         ([[10]], "it had 4,000 rows, has 10"),
         ([[4000]], "it has as many rows, of other contents"),
@@ -299,12 +300,12 @@ def test_a_state_of_other_data_or_another_order_is_refused(plan: Plan, tmp_path:
         other = write(tmp_path / difference, shards)
         message = f"the data has changed since the state was saved: {difference}; put it back, or start again"
         with pytest.raises(CheckpointError, match=f"^{re.escape(message)}$"):
-            BatchStream(other, encoder, PoolShape(4, 64), batch_rows=64).load_state_dict(state)
+            file_stream(other, encoder, PoolShape(4, 64), batch_rows=64).load_state_dict(state)
 
 
 def test_a_rank_is_one_of_its_world(plan: Plan) -> None:
     with pytest.raises(ConfigError, match=r"^rank must be from 0 to 1, got 2$"):
-        BatchStream(plan, encoder_of(plan), PoolShape(4, 64), batch_rows=64, rank=2, world_size=2)
+        file_stream(plan, encoder_of(plan), PoolShape(4, 64), batch_rows=64, rank=2, world_size=2)
 
 
 @pytest.mark.parametrize(
@@ -324,7 +325,7 @@ def test_rows_of_a_split_are_counted_before_they_are_read(plan: Plan, split: Spl
         selection = Selection(split, parts, census)
         for world_size in (1, 4):
             streams = [
-                BatchStream(plan, encoder, PoolShape(4, 64), batch_rows=50, selection=selection, rank=rank,
+                file_stream(plan, encoder, PoolShape(4, 64), batch_rows=50, selection=selection, rank=rank,
                             world_size=world_size)
                 for rank in range(world_size)
             ]  # fmt: skip
@@ -336,5 +337,5 @@ def test_rows_of_a_split_are_counted_before_they_are_read(plan: Plan, split: Spl
 
 
 def test_unshuffled_batches_follow_the_plan(plan: Plan) -> None:
-    loader = BatchStream(plan, encoder_of(plan), PoolShape(4, 128), batch_rows=64, shuffle=False)
+    loader = file_stream(plan, encoder_of(plan), PoolShape(4, 128), batch_rows=64, shuffle=False)
     assert [number for batch in loader for number in batch.rows.tolist()] == list(range(plan.rows))

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from made_streams import file_stream, rows_of
 
 from mlclf.data.batch import ON_HOST, Batch
 from mlclf.data.features.fitted_column import EncodingOptions
@@ -112,21 +113,21 @@ class Made:
         assert found is not None
         return found
 
-    def stream(self, parts: tuple[int, ...] | None, shuffle: bool, rank: int = 0, world_size: int = 1) -> BatchStream:
-        return BatchStream(
-            self.plan, self.encoder, PoolShape(5, 64, lanes=2), batch_rows=48, seed=3, shuffle=shuffle, rank=rank,
-            selection=Selection(self.case.split, parts, self.found.census, self.where), world_size=world_size,
-        )  # fmt: skip
+    def stream(self, parts: tuple[int, ...] | None, shuffle: bool, **options: Any) -> BatchStream:
+        selection = Selection(self.case.split, parts, self.found.census, self.where)
+        return file_stream(
+            self.plan, self.encoder, PoolShape(5, 64, lanes=2), 48, selection, seed=3, shuffle=shuffle, **options
+        )
 
-    def streams(self, rank: int = 0, world_size: int = 1) -> BatchStream:
-        return self.stream(self.case.parts, self.case.shuffle, rank, world_size)
+    def streams(self, **options: Any) -> BatchStream:
+        return self.stream(self.case.parts, self.case.shuffle, **options)
 
     def pool(self, device: str) -> DevicePool:
         return pool_of(self.stream(None, shuffle=False), device)
 
 
 def pool_of(everything: BatchStream, device: str) -> DevicePool:
-    pool = DevicePool(everything.encoder.layout, everything.num_rows, torch.device(device))
+    pool = DevicePool(rows_of(everything).reading.encoder.layout, everything.num_rows, torch.device(device))
     for batch in everything:
         pool.add(batch)
     pool.close()
@@ -152,8 +153,8 @@ def test_the_batches_of_the_stream_in_their_order(plan: Plan, case: Case, device
     pool = made.pool(device)
     masks, orders = set(), set()
     for rank, world_size in [(0, 1), (0, 3), (1, 3), (2, 3)]:
-        read, held = made.streams(rank, world_size), made.streams(rank, world_size)
-        held.held = pool
+        read = made.streams(rank=rank, world_size=world_size)
+        held = BatchStream(read.order, pool)
         for epoch in range(3):
             read.set_epoch(epoch)
             held.set_epoch(epoch)
@@ -168,7 +169,7 @@ def test_the_batches_of_the_stream_in_their_order(plan: Plan, case: Case, device
 
 def test_there_is_padding_to_compare(plan: Plan) -> None:
     made = Made(plan, CASES["a part"])
-    assert any((batch.rows < 0).any() for rank in range(3) for batch in made.streams(rank, 3))
+    assert any((batch.rows < 0).any() for rank in range(3) for batch in made.streams(rank=rank, world_size=3))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -177,8 +178,9 @@ def test_there_is_padding_to_compare(plan: Plan) -> None:
 def test_resumed_at_any_batch(plan: Plan, device: str, cut: int, direction: str) -> None:
     """A state is that of the stream, so that either goes on where the other was."""
     made = Made(plan, CASES["a part"])
-    first, second, whole = made.streams(), made.streams(), made.streams()
-    (second if direction == "to the pool" else first).held = made.pool(device)
+    whole, read = made.streams(), made.streams()
+    held = BatchStream(read.order, made.pool(device))
+    first, second = (read, held) if direction == "to the pool" else (held, read)
     for stream in (first, whole):
         stream.set_epoch(2)
     batches = iter(first)
@@ -204,14 +206,13 @@ def test_rows_that_turn_out_to_be_damaged_keep_their_places(
         original(self, numbers, table, place, slab)
 
     monkeypatch.setattr(RowEncoder, "encode", encode)
-    everything, held, read = made.stream(None, shuffle=False), made.streams(), made.streams()
-    for stream in (everything, held, read):
-        stream.skip_corrupt = True
-    held.held = pool = pool_of(everything, "cpu")
+    everything, read = made.stream(None, shuffle=False, skip_corrupt=True), made.streams(skip_corrupt=True)
+    pool = pool_of(everything, "cpu")
+    held = BatchStream(read.order, pool)
     for batch, expected in zip(held, read, strict=True):
         numbers = expected.rows.where(expected.weights > 0, batch.rows)
         assert_same(batch, replace(expected, rows=numbers), "cpu")
-    assert read.lost
+    assert rows_of(read).reading.lost
     assert sum(int((batch.weights == 0).sum()) for batch in pool.in_order(100)) > 20
 
 
@@ -228,8 +229,8 @@ def test_rows_after_those_of_the_plan_are_never_drawn(plan: Plan) -> None:
     pool = DevicePool(made.encoder.layout, 2 * ROWS, torch.device("cpu"), plan_rows=ROWS)
     for batch in [*made.stream(None, shuffle=False), *made.stream(None, shuffle=False)]:
         pool.add(batch)
-    held, read = made.streams(), made.streams()
-    held.held = pool
+    read = made.streams()
+    held = BatchStream(read.order, pool)
     for batch, expected in zip(held, read, strict=True):
         assert_same(batch, expected, "cpu")
     assert sum(map(len, pool.in_order(400))) == 2 * ROWS
@@ -259,12 +260,12 @@ def test_room_is_half_of_what_is_free() -> None:
 @needs_gpu
 def test_no_batch_waits_for_the_device(plan: Plan, case: Case) -> None:
     made = Made(plan, case)
-    streams = [made.streams(), made.streams(1, 3)]
     pool = made.pool("cuda")
+    orders = [made.streams().order, made.streams(rank=1, world_size=3).order]
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for stream in streams:
-            stream.held = pool
+        for order in orders:
+            stream = BatchStream(order, pool)
             assert sum(1 for _ in stream) == len(stream)
     finally:
         torch.cuda.set_sync_debug_mode("default")
