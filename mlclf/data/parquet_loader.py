@@ -39,6 +39,7 @@ from mlclf.data.where.condition import Where, parse_where
 from mlclf.data.where.row_groups import check_where
 from mlclf.errors import ConfigError
 from mlclf.names import Names, names_of
+from mlclf.progress import drain
 
 
 @dataclass(frozen=True)
@@ -258,17 +259,18 @@ def _fitted(
     plan: Plan, schema: Schema, settings: Settings, where: Where | None, skip_corrupt: bool, threads: int, budget: int
 ) -> _Found:
     """Fit the features in one pass over all rows."""
-    *_, (_, statistics) = fit_statistics(
-        with_columns_for_polars(plan, _columns(schema, where), budget),
-        schema,
-        Split(),
-        label_values=settings.data.label_values,
-        options=EncodingOptions.of(settings.features),
-        threads=threads,
-        where=where,
-        skip_corrupt=skip_corrupt,
+    statistics = drain(
+        fit_statistics(
+            with_columns_for_polars(plan, _columns(schema, where), budget),
+            schema,
+            Split(),
+            label_values=settings.data.label_values,
+            options=EncodingOptions.of(settings.features),
+            threads=threads,
+            where=where,
+            skip_corrupt=skip_corrupt,
+        )
     )
-    assert statistics is not None
     names = statistics.label_names
     encoder = _encoder(schema, statistics.features, statistics.labels, len(names), where)
     sizes = statistics.row_bytes, statistics.decoded_row_bytes

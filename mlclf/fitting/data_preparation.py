@@ -23,7 +23,7 @@ from mlclf.data.parquet.planning import make_plan
 from mlclf.data.passes.group_parts import FAR, even_folds, group_sizes, held_out
 from mlclf.data.passes.partial_passes import count_rows, matching_units, time_cut, without_corrupt
 from mlclf.data.passes.row_folds import row_folds
-from mlclf.data.passes.statistics import Statistics, fit_statistics
+from mlclf.data.passes.statistics import fit_statistics
 from mlclf.data.sampling.selection import Selection
 from mlclf.data.sampling.splits import CHOICE, DECISION, TRAIN, GroupParts, RowFolds, Split, held_out_parts
 from mlclf.data.schema.agreement import check_shards, drift
@@ -184,7 +184,7 @@ class PreparedData:
 
     def _statistics(self) -> Iterator[Progress]:
         check_buckets(self.schema, self.settings)
-        passes = fit_statistics(
+        statistics = self.statistics = yield from fit_statistics(
             self.plan,
             self.schema,
             self.split,
@@ -196,12 +196,7 @@ class PreparedData:
             skip_corrupt=self.skip_corrupt,
             looks_for_copies=self.split.kind != "none" and self.split.group is None,
         )
-        statistics: Statistics | None = None
-        for rows, found in passes:
-            statistics = found
-            yield Progress("statistics", rows, self.plan.rows)
-        assert statistics is not None
-        self.statistics, self.plan = statistics, statistics.plan
+        self.plan = statistics.plan
         for aside in self.plan.set_aside:
             lost = "unknown many" if aside.rows is None else f"{aside.rows:,}"
             yield Progress.warning("statistics", f"set aside, {lost} rows: {aside.reason}")

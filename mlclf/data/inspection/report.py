@@ -27,6 +27,7 @@ from mlclf.data.schema.finding import find_schema
 from mlclf.data.schema.globs import matches, names_and_globs
 from mlclf.data.schema.schema import Schema
 from mlclf.names import Names, names_of
+from mlclf.progress import drain
 
 FORMAT_VERSION = 1
 ID_BYTES = 8
@@ -185,17 +186,16 @@ def _label_pass(plan: Plan, schema: Schema, settings: Settings) -> _Pass:
     from mlclf.data.passes.statistics import fit_statistics  # loads torch, which footers alone do not need
     from mlclf.data.sampling.splits import Split
 
-    found = None
-    for _, found in fit_statistics(  # noqa: B007  # the last one counts
-        plan,
-        schema,
-        Split(),
-        label_values=settings.data.label_values,
-        options=EncodingOptions.of(settings.features),
-        threads=settings.runtime.threads or 2,
-    ):
-        pass
-    assert found is not None
+    found = drain(
+        fit_statistics(
+            plan,
+            schema,
+            Split(),
+            label_values=settings.data.label_values,
+            options=EncodingOptions.of(settings.features),
+            threads=settings.runtime.threads or 2,
+        )
+    )
     positives, observed = found.counts.positive_rows[0].tolist(), found.counts.rows[0].tolist()
     labels = {
         name: {

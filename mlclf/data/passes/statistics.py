@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -29,11 +28,12 @@ from mlclf.data.streaming.row_encoder import RowEncoder, row_weights
 from mlclf.data.where.condition import Where
 from mlclf.errors import ConfigError, CorruptDataError, DataError
 from mlclf.messages import listed
+from mlclf.progress import Progress
 
 SAMPLE_ROWS = 4096
 
 
-@dataclass
+@dataclass(frozen=True)
 class Statistics:
     """What one pass over the data finds.
 
@@ -59,8 +59,8 @@ class Statistics:
     census: Census | None
     row_bytes: float
     decoded_row_bytes: float
-    warnings: list[str] = field(default_factory=list)
-    contents: list[str] = field(default_factory=list)
+    warnings: list[str]
+    contents: list[str]
 
 
 def fit_statistics(
@@ -75,96 +75,75 @@ def fit_statistics(
     where: Where | None = None,
     skip_corrupt: bool = False,
     looks_for_copies: bool = False,
-) -> Iterator[tuple[int, Statistics | None]]:
-    """Read every row once; yield (rows read so far, None) and at the end (rows, Statistics).
+) -> Generator[Progress, None, Statistics]:
+    """Read every row once and return what was found; yields the rows read so far.
 
     Features are fitted on the rows that are trained on: all of them with folds, part TRAIN of a held-out split. Where
     something is damaged and `skip_corrupt`, all that is damaged is looked for and the pass starts again without it.
     With `looks_for_copies` a warning says how many rows repeat another one.
     """
-    one_pass = partial(
-        _one_pass,
-        schema=schema,
-        split=split,
-        label_values=label_values,
-        options=options,
-        threads=threads,
-        lanes=lanes,
-        where=where,
-        looks_for_copies=looks_for_copies,
-    )
-    try:
-        yield from one_pass(plan)
-    except CorruptDataError:
-        if not skip_corrupt:
-            raise
-        sound = without_corrupt(plan, schema, split, where, threads)
-        if sound is None:
-            raise
-        yield from one_pass(sound)
-
-
-def _one_pass(
-    plan: Plan,
-    *,
-    schema: Schema,
-    split: Split,
-    label_values: Mapping[str, int | None],
-    options: EncodingOptions,
-    threads: int,
-    lanes: int,
-    where: Where | None,
-    looks_for_copies: bool,
-) -> Iterator[tuple[int, Statistics | None]]:
     if schema.tags and label_values:
         raise ConfigError(
             f"data.label_values: is for label columns, and {schema.labels[0]!r} is a list of tags, which are labels as "
             "they are; leave it out"
         )
-    features = FeatureEncoder.fresh(schema.features, options)
-    features.folder_types = plan.folder_types
-    found = _Pass(plan, schema, split, features, make_labels(schema, label_values), where)
-    if looks_for_copies:
-        found.copies = RepeatedRows(schema.feature_columns)
-    columns = tuple(dict.fromkeys([*found.encoder.columns, *found.selection.columns]))
-    contents = Contents(plan, columns)
-    pieces = decoded_pieces(
-        plan,
-        matching_units(plan, where),
-        columns,
-        piece_rows(plan),
-        lambda first_row, table, place: (first_row, table),
-        lanes=lanes,
-        threads=threads,
-        contents=contents,
-    )
-    read = 0
-    for first_row, table in pieces:
-        located(plan, first_row, table, found.add)
-        read += table.num_rows
-        yield read, None
-    yield read, replace(found.finish(read), contents=contents.of_files())
+
+    def one_pass(readable: Plan) -> Generator[Progress, None, Statistics]:
+        features = FeatureEncoder.fresh(schema.features, options)
+        features = replace(features, folder_types=readable.folder_types)
+        copies = RepeatedRows(schema.feature_columns) if looks_for_copies else None
+        found = _Pass(readable, schema, split, features, make_labels(schema, label_values), where, copies)
+        columns = tuple(dict.fromkeys([*found.encoder.columns, *found.selection.columns]))
+        contents, read = Contents(readable, columns), 0
+        for first_row, table in decoded_pieces(
+            readable,
+            matching_units(readable, where),
+            columns,
+            piece_rows(readable),
+            lambda first_row, table, place: (first_row, table),
+            lanes=lanes,
+            threads=threads,
+            contents=contents,
+        ):
+            located(readable, first_row, table, found.add)
+            read += table.num_rows
+            yield Progress("statistics", read, plan.rows)
+        return found.statistics(read, contents.of_files())
+
+    try:
+        return (yield from one_pass(plan))
+    except CorruptDataError:
+        sound = without_corrupt(plan, schema, split, where, threads) if skip_corrupt else None
+        if sound is None:
+            raise
+    return (yield from one_pass(sound))
 
 
 class _Pass:
     """What the pass of statistics has found so far."""
 
     def __init__(
-        self, plan: Plan, schema: Schema, split: Split, features: FeatureEncoder, labels: Labels, where: Where | None
+        self,
+        plan: Plan,
+        schema: Schema,
+        split: Split,
+        features: FeatureEncoder,
+        labels: Labels,
+        where: Where | None,
+        copies: RepeatedRows | None,
     ) -> None:
-        self.plan = plan
-        self.selection = Selection(split, where=where)
+        self.plan, self.selection, self.copies = plan, Selection(split, where=where), copies
         self.schema, self.split, self.features, self.labels = schema, split, features, labels
         self.encoder = RowEncoder(schema, features, labels, 0, split, schema.weight)
+        self.counter: TagCounter | ColumnCounter
         if isinstance(labels, TagList):
-            self.counter: TagCounter | ColumnCounter = TagCounter(labels, split.num_parts)
+            self.counter = TagCounter(labels, split.num_parts)
         else:
             self.counter = ColumnCounter(labels, split.num_parts)
         self.rows: dict[int, int] = dict.fromkeys(range(split.num_parts), 0)
         self.census = None if split.by_number and where is None else Census(plan, split.num_parts)
         self.trained_weight = 0.0
         self.sample: tuple[pa.Table, str] | None = None
-        self.copies: RepeatedRows | None = None
 
     def add(self, first_row: int, table: pa.Table, place: str) -> None:
         """Add the rows of a table."""
@@ -193,8 +172,8 @@ class _Pass:
         elif chosen.any():
             self.features.fit(table.filter(pa.array(chosen)), place, None if given is None else given[chosen])
 
-    def finish(self, read: int) -> Statistics:
-        """Fix the features and the labels."""
+    def statistics(self, read: int, contents: list[str]) -> Statistics:
+        """Fix the features and the labels, of `read` rows in all."""
         where = self.selection.where
         if where is not None and not sum(self.rows.values()):
             raise DataError(f"data.where keeps none of the {self.plan.readable_rows:,} rows: {where}")
@@ -215,18 +194,23 @@ class _Pass:
             warnings += self.labels.mappings() + self.labels.check_declared()
         if self.copies is not None:
             warnings += self.copies.warnings()
-        encoded, decoded = self._row_bytes(len(names))
-        self.features.counted()
-        return Statistics(
-            self.plan, self.features, self.labels, names, counts, self.rows, self.census, encoded, decoded, warnings
-        )
-
-    def _row_bytes(self, num_labels: int) -> tuple[float, float]:
-        """Bytes of an encoded and of a decoded row of the sample."""
         assert self.sample is not None
         table, place = self.sample
-        encoded = replace(self.encoder, num_labels=num_labels).row_bytes(table, place)
-        return encoded, table.nbytes / table.num_rows
+        encoded = replace(self.encoder, num_labels=len(names)).row_bytes(table, place)
+        self.features.counted()
+        return Statistics(
+            self.plan,
+            self.features,
+            self.labels,
+            names,
+            counts,
+            self.rows,
+            self.census,
+            row_bytes=encoded,
+            decoded_row_bytes=table.nbytes / table.num_rows,
+            warnings=warnings,
+            contents=contents,
+        )
 
 
 def _heavier(table: pa.Table, other: pa.Table) -> bool:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from mlclf.data.schema.schema import Schema
 from mlclf.data.streaming.pool import Pool
 from mlclf.data.streaming.row_encoder import RowEncoder
 from mlclf.errors import ConfigError, DataError
+from mlclf.progress import Progress, drain
 
 ROWS = 400
 
@@ -37,13 +39,22 @@ def write(folder: Path, columns: dict[str, Any], shards: int = 3, row_group_size
 
 def statistics_of(plan: Plan, schema: Schema, split: Split | None = None, **settings: Any) -> Statistics:
     defaults = {"label_values": {}, "options": EncodingOptions(True, 100, 1000, 16), "threads": 2}
-    steps = list(fit_statistics(plan, schema, split or Split(), **(defaults | settings)))
-    seen = [rows for rows, _ in steps]
+    seen: list[int] = []
+
+    def noted() -> Generator[Progress, None, Statistics]:
+        steps = fit_statistics(plan, schema, split or Split(), **(defaults | settings))
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as stop:
+                found: Statistics = stop.value
+                return found
+            seen.append(step.done)
+            yield step
+
+    found = drain(noted())
     assert seen == sorted(seen)
     assert seen[-1] == plan.rows
-    assert [found for _, found in steps[:-1]] == [None] * (len(steps) - 1)
-    found = steps[-1][1]
-    assert found is not None
     return found
 
 

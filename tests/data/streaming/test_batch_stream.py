@@ -27,6 +27,7 @@ from mlclf.data.streaming.memory_budget import PoolShape
 from mlclf.data.streaming.pool import Pool
 from mlclf.data.streaming.row_encoder import RowEncoder
 from mlclf.errors import CheckpointError, ConfigError
+from mlclf.progress import drain
 
 
 def row(number: int) -> dict[str, Any]:
@@ -63,10 +64,7 @@ def write(folder: Path, shards: list[list[int]]) -> Plan:
 def statistics_of(plan: Plan, split: Split | None = None) -> Statistics:
     schema = find_schema(plan, ["y", "z"], weight="weight", key="id")
     options = EncodingOptions(False, 100, 1000, 16)
-    passes = fit_statistics(plan, schema, split or Split(), label_values={}, options=options, threads=2)
-    statistics = [found for _, found in passes][-1]
-    assert statistics is not None
-    return statistics
+    return drain(fit_statistics(plan, schema, split or Split(), label_values={}, options=options, threads=2))
 
 
 def encoder_of(plan: Plan, split: Split | None = None) -> RowEncoder:

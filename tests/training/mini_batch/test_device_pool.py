@@ -26,6 +26,7 @@ from mlclf.data.streaming.row_encoder import RowEncoder
 from mlclf.data.streaming.slab import Slab
 from mlclf.data.where.condition import parse_where
 from mlclf.errors import CorruptDataError
+from mlclf.progress import drain
 from mlclf.training.mini_batch.device_pool import DevicePool, room_on
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
@@ -106,12 +107,10 @@ class Made:
         )  # fmt: skip
 
     def statistics(self, schema: Any) -> Statistics:
-        *_, (_, found) = fit_statistics(
-            self.plan, schema, self.case.split, label_values={},
-            options=EncodingOptions(True, 100, 1000, 16), threads=2, where=self.where,
-        )  # fmt: skip
-        assert found is not None
-        return found
+        options = EncodingOptions(True, 100, 1000, 16)
+        return drain(fit_statistics(
+            self.plan, schema, self.case.split, label_values={}, options=options, threads=2, where=self.where,
+        ))  # fmt: skip
 
     def stream(self, parts: tuple[int, ...] | None, shuffle: bool, **options: Any) -> BatchStream:
         selection = Selection(self.case.split, parts, self.found.census, self.where)
