@@ -23,6 +23,7 @@ from scipy.stats import rankdata
 from mlclf.data.passes.row_folds import dealt_out
 from mlclf.data.sampling.splits import Split
 from mlclf.decisions.calibration.calibration import calibrated_loss
+from mlclf.progress import Steps
 from mlclf.training.full_batch.chunks import Chunk
 from mlclf.training.full_batch.l2_search import FullBatchFit
 from mlclf.training.hold_out import HoldOut, LabelTotals
@@ -102,10 +103,10 @@ def fold_models(rows: Made, folds: NDArray[np.int64], l2: float) -> NDArray[np.f
     )
     weights = torch.ones(1, dtype=torch.float64)
     fit = FullBatchFit(lambda: [chunk], totals, HoldOut.folds(FOLDS), weights, INPUTS + 1, calibrated_loss)
-    for _ in fit.run(l2):
+    steps = Steps(fit.run(l2))
+    for _ in steps:
         pass
-    assert fit.result is not None
-    return fit.result.models[:, :, 0].T.numpy()
+    return steps.result.models[:, :, 0].T.numpy()
 
 
 def with_ones(inputs: NDArray[np.float64]) -> NDArray[np.float64]:

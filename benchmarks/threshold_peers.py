@@ -88,7 +88,7 @@ def fitted(data: Path, run_folder: Path) -> tuple[Rows, Rows]:
             seen.append(cells)
             super().update(cells)
 
-    with mock.patch("mlclf.fitting.calibration_and_thresholds.Tuner", RecordingTuner):
+    with mock.patch("mlclf.fitting.held_out_decisions.Tuner", RecordingTuner):
         run = mlclf.fit(str(data / "train.parquet"), "label_*", run_folder)
     held_out = Rows(
         scores_of(torch.cat([cells.logits for cells in seen])).numpy(),

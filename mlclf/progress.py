@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 logger = logging.getLogger("mlclf")
@@ -32,13 +33,22 @@ class Progress:
         return cls(stage, note=note, warns=True)
 
 
-def drain(steps: Generator[Progress, None, T]) -> T:
+class Steps(Generic[S, T]):
+    """The steps of a job, one after the other; once there are no more, `result` is what it returned."""
+
+    result: T
+
+    def __init__(self, job: Generator[S, None, T]) -> None:
+        self._job = job
+
+    def __iter__(self) -> Iterator[S]:
+        self.result = yield from self._job
+
+
+def drain(job: Generator[Progress, None, T]) -> T:
     """Run a job to its end and return its result; its lines go to the logger "mlclf"."""
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
+    steps = Steps(job)
+    for step in steps:
         if step.note:
             logger.log(logging.WARNING if step.warns else logging.INFO, "%s", step.note)
+    return steps.result

@@ -11,9 +11,10 @@ import torch
 from made_batches import correlated, made_batch
 from torch import Tensor
 
+from mlclf.config.optimizers import OPTIMIZERS
 from mlclf.data.batch import Batch
 from mlclf.training.mini_batch.candidate_heads import Candidate, CandidateHeads
-from mlclf.training.mini_batch.loop import Training
+from mlclf.training.mini_batch.loop import Training, TrainingPlan
 
 
 class Places:
@@ -72,19 +73,18 @@ def training_of(batch: Batch, **options: Any) -> Training:
     totals = torch.einsum("nr,nk->rk", batch.weights.double()[:, None] * parts, mask)
     shape = (len(candidates), labels)
     defaults = {
-        "heads": heads,
         "candidates": candidates,
         "pos_weight": torch.ones(labels),
         "scale": len(batch) / totals,
         "constant": torch.zeros(shape, dtype=torch.bool),
-        "optimizer_name": "sgd",
+        "optimizer": OPTIMIZERS[options.pop("optimizer_name", "sgd")],
         "lr": None,
         "l1": 0.0,
         "total_steps": None,
         "drawn_rows": len(batch),
         "device": torch.device("cpu"),
     }
-    return Training(**(defaults | options))
+    return Training(TrainingPlan(**(defaults | options)), heads)
 
 
 def run(training: Training, rows: Rows, epochs: int = 1) -> list[Tensor]:

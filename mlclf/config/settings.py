@@ -35,14 +35,12 @@ from mlclf.config.fields import (
     ValidBy,
     Widths,
 )
+from mlclf.config.optimizers import AUTO, OPTIMIZERS, OptimizerName
 
 FORMAT_VERSION = 1
 
 MOST_STRENGTHS = 1_000
 """Values of C in a search: each is a model."""
-
-FULL_BATCH = ("lbfgs", "newton")
-"""Optimizers that solve the convex problem on all rows at once."""
 
 
 def setting(default: Any, description: str) -> Any:
@@ -97,8 +95,8 @@ class Loss(Section):
 class Optimizer(Section):
     """How it is minimized."""
 
-    name: Literal["auto", "lbfgs", "newton", "adam", "adamw", "adagrad", "sgd"] = setting(
-        "auto",
+    name: OptimizerName = setting(
+        AUTO,
         "auto chooses by the size of the problem; newton is lbfgs with a Hessian in each solve",
     )
     lr: Positive | None = Field(
@@ -158,21 +156,16 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _check_rules(self) -> Self:
-        return _obey(self, [*self._solver_rules(), *self._search_rules()])
+        return _obey(self, [*self._optimizer_rules(), *self._search_rules()])
 
-    def _solver_rules(self) -> Iterator[tuple[str, str]]:
-        name = self.optimizer.name
-        if name not in FULL_BATCH:
-            return
-        steppers = "choose adam, adamw, adagrad or sgd"
-        if self.optimizer.lr is not None:
-            yield "optimizer.lr", f"must be null with optimizer.name {name!r}, which finds its step; {steppers}"
-        if self.training.batch_rows not in (None, "all"):
-            yield "training.batch_rows", f"must be null or 'all' with optimizer.name {name!r}; {steppers}"
-        if name == "newton" and self.optimizer.l1:
-            yield "optimizer.l1", "must be 0 with optimizer.name 'newton', whose objective is smooth; choose lbfgs"
-        if self.model.hidden:
-            yield "model.hidden", f"must be empty with optimizer.name {name!r}, for convex problems; {steppers}"
+    def _optimizer_rules(self) -> Iterator[tuple[str, str]]:
+        if self.optimizer.name != AUTO:
+            yield from OPTIMIZERS[self.optimizer.name].broken_rules(
+                lr=self.optimizer.lr,
+                l1=self.optimizer.l1,
+                batch_rows=self.training.batch_rows,
+                hidden=self.model.hidden,
+            )
 
     def _search_rules(self) -> Iterator[tuple[str, str]]:
         low, high = self.search.c_low, self.search.c_high

@@ -1,15 +1,15 @@
 """The fit job, a file for each stage; `fit_job` is their order.
 
-hold_out_choice               which rows are held out where the user says nothing
-model_size                    how much memory a model takes, before any of it is taken
-trained_models                what the stages of a fit hand on: progress to the caller
-data_preparation              plan, schema, split, statistics, and the streams of batches that every stage reads
-cautions                      how a model does on the last of the rows: where these are in the order of time
-certificate                   the certificate of a fit: how near the optimum each label is, for the run's manifest,
-record                        what made a run, for whoever reads it later: `run.json`
-resuming                      what a checkpoint is bound to: the data with its content, the arguments and settings
-calibration_and_thresholds    decisions of a fit: calibrator and thresholds from held-out rows, their metrics,
-full_batch                    full-batch training: l2 chosen along a path, then the optimum in float64
-mini_batch                    mini-batch training: candidates of l2 and folds beside each other, early stopping
-fit_job                       the order of a fit's stages, and the folder that appears whole or not at all
+preparation           what was asked, what one pass over the rows found, where the rows are
+trained_models        what training leaves: models for held-out rows, the model of the run, how they were found
+training_log          a line an epoch in `log.jsonl`, a line for some steps in `steps.jsonl`
+optimizer_choice      which optimizer fits, and what is said of the settings that it does not use
+certificate           how near the optimum each label is, for the run's manifest, and lines that say it
+record                what made a run, for whoever reads it later: `run.json`
+resuming              what a checkpoint is of: the data with its content, the arguments and settings
+held_out_decisions    calibrator and thresholds from held-out rows, their metrics, and the files of the run
+knots                 knots in numeric columns: tried where they fit, kept where held-out rows gain by them
+full_batch            full-batch training: l2 chosen along a path, then the optimum in float64
+mini_batch            mini-batch training: candidates of l2 and folds beside each other, early stopping
+fit_job               the order of a fit's stages, and the folder that appears whole or not at all
 """

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlclf.fitting.data_preparation import PreparedData
+from mlclf.fitting.preparation.fit_data import FitData
+from mlclf.fitting.preparation.fit_rows import FitRows
 from mlclf.messages import some_of
 from mlclf.progress import Progress
 from mlclf.training.full_batch.chunks import Chunk, Problems
@@ -53,9 +54,7 @@ def certificate_of(optimality: Optimality, names: Sequence[str], *, penalised: b
     }
 
 
-def head_optimality(
-    data: PreparedData, head: LinearHead, pos_weight: Tensor, l2: float, l1: float
-) -> Optimality | None:
+def head_optimality(data: FitData, rows: FitRows, head: LinearHead, l2: float, l1: float) -> Optimality | None:
     """How near the optimum a head without hidden layers is, by two passes over the rows; None where it is too large.
 
     Its weights and their gradients are held in float64, as SOLVER_BYTES allow.
@@ -72,12 +71,12 @@ def head_optimality(
         l2=torch.full((data.num_labels,), l2, dtype=torch.float64),
         trained=trained,
         totals=totals.totals[0].clamp_min(1e-300),
-        pos_weight=pos_weight,
+        pos_weight=data.pos_weight,
         l1=l1,
     )
     parts = trained[0].nonzero()[:, 0].tolist()
     found = optimality_of(
-        lambda: (Chunk.of(batch, vocabulary) for batch in data.batches(parts)), problems, columns.double()
+        lambda: (Chunk.of(batch, vocabulary) for batch in rows.batches(parts)), problems, columns.double()
     )
     return found.known(totals.totals[0] > 0, ~totals.constant()[0])
 

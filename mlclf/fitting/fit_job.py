@@ -7,21 +7,24 @@ from pathlib import Path
 
 import torch
 
-from mlclf.config.settings import FULL_BATCH, RunFile
+from mlclf.config.optimizers import ExactSolver, Stepper
+from mlclf.config.settings import RunFile
 from mlclf.data.streaming.slab_cache import remove_cache
 from mlclf.decisions.objectives.table import parse_objective
 from mlclf.errors import ConfigError, MlclfError
 from mlclf.files import is_full, write_json
-from mlclf.fitting.calibration_and_thresholds import Decided
-from mlclf.fitting.cautions import effects_of_the_budget, unused_settings, wanted_algorithm
-from mlclf.fitting.data_preparation import PreparedData
 from mlclf.fitting.full_batch import train_full_batch
-from mlclf.fitting.mini_batch import MiniBatchFit
-from mlclf.fitting.trained_models import Trained
+from mlclf.fitting.held_out_decisions import HeldOutDecisions
+from mlclf.fitting.mini_batch import train_mini_batch
+from mlclf.fitting.optimizer_choice import chosen_optimizer, effects_of_the_budget, unused_settings
+from mlclf.fitting.preparation.fit_data import FitData, read_statistics
+from mlclf.fitting.preparation.fit_plan import plan_fit
+from mlclf.fitting.preparation.fit_rows import ModelInputs, RowsInFiles
+from mlclf.fitting.trained_models import TrainedModels
+from mlclf.fitting.training_log import TrainingLog
 from mlclf.outputs.output import claimed
 from mlclf.progress import Progress
 from mlclf.run_folder import CACHE, FORMAT_VERSION, WRITTEN, RunFolder
-from mlclf.training.losses import pos_weights
 
 
 class FitJob:
@@ -42,30 +45,22 @@ class FitJob:
         ) as output:
             for note in output.said():
                 yield Progress.warning("out", note)
-            self.data = PreparedData(arguments, self.settings)
-            yield from self.data.prepare()
-            for plan in filter(None, (self.data.plan, self.data.valid_plan)):
+            asked = yield from plan_fit(arguments, self.settings)
+            data = yield from read_statistics(asked)
+            for plan in data.asked.plans:
                 output.keep_apart(plan.local_files())
             with output.opened(grows=True, names=WRITTEN, mark=False) as work:
-                self.folder = RunFolder(work)
+                folder = RunFolder(work)
                 try:
-                    yield from self._fitted()
+                    yield from self._fitted(data, folder)
                 except BaseException as error:
-                    output.goes_on = self._can_go_on(error)
+                    output.goes_on = _can_go_on(folder, error)
                     raise
                 finally:
-                    remove_cache(self.folder.file(CACHE))
+                    remove_cache(folder.file(CACHE))
             for note in output.said():
                 yield Progress.warning("out", note)
         yield Progress("done", note=f"run written to {out}")
-
-    def _fitted(self) -> Iterator[Progress]:
-        """Write the files of the run."""
-        self.folder.write_config(self.run_file.without_secrets().to_yaml())
-        self._list_what_is_set_aside()
-        self.data.cache = self._cache()
-        trained = yield from self._train()
-        yield from Decided(self.data, self.run_file, trained, self.folder).steps()
 
     def _check(self) -> None:
         """Refuse what can be refused before any data is read."""
@@ -73,41 +68,46 @@ class FitJob:
         if not self.arguments.train or not self.arguments.labels:
             raise ConfigError("fit needs data and --labels; see 'mlclf fit --help'")
 
-    def _can_go_on(self, error: BaseException) -> bool:
-        """Whether a new run that ends early is worth to be resumed: one that has a checkpoint, or was stopped."""
-        is_refused = isinstance(error, MlclfError) or is_full(error)
-        return not is_refused or self.folder.file("checkpoints").exists()
+    def _fitted(self, data: FitData, folder: RunFolder) -> Iterator[Progress]:
+        """Write the files of the run."""
+        folder.write_config(self.run_file.without_secrets().to_yaml())
+        aside = data.asked.plan.set_aside
+        if aside:
+            units = [{"place": unit.place, "rows": unit.rows, "reason": unit.reason} for unit in aside]
+            write_json(folder.file("set_aside.json"), {"format_version": FORMAT_VERSION, "set_aside": units})
+        trained = yield from self._trained(data, folder)
+        yield from HeldOutDecisions(data, trained, self.run_file, folder).steps()
 
-    def _cache(self) -> Path | None:
+    def _trained(self, data: FitData, folder: RunFolder) -> Generator[Progress, None, TrainedModels]:
+        optimizer = chosen_optimizer(self.settings, in_memory=data.fits_in_memory)
+        files, log = RowsInFiles(data, self._cache(folder)), TrainingLog(folder)
+        inputs = ModelInputs(data.statistics.features, files.in_memory() if data.fits_in_memory else files)
+        yield Progress("training", note=data.summary(optimizer.name))
+        for line in (*unused_settings(self.settings, optimizer), *effects_of_the_budget(data, optimizer)):
+            yield Progress.warning("training", line)
+        if isinstance(optimizer, ExactSolver):
+            steps = train_full_batch(data, inputs, log, optimizer)
+        else:
+            assert isinstance(optimizer, Stepper)
+            checkpoints = folder.file("checkpoints")
+            steps = train_mini_batch(
+                data, files, inputs, log, checkpoints, optimizer=optimizer, device=self.device, resume=self.resume
+            )
+        del inputs  # training may replace them by larger ones
+        return (yield from steps)
+
+    def _cache(self, folder: RunFolder) -> Path | None:
         """The folder for encoded rows: inside the run while it is fitted, or the one that the settings name."""
         chosen = self.settings.runtime.cache
         if chosen == "off":
             return None
-        return self.folder.file(CACHE) if chosen == "auto" else Path(chosen)
+        return folder.file(CACHE) if chosen == "auto" else Path(chosen)
 
-    def _list_what_is_set_aside(self) -> None:
-        aside = self.data.plan.set_aside
-        if aside:
-            units = [{"place": unit.place, "rows": unit.rows, "reason": unit.reason} for unit in aside]
-            write_json(self.folder.file("set_aside.json"), {"format_version": FORMAT_VERSION, "set_aside": units})
 
-    def _train(self) -> Generator[Progress, None, Trained]:
-        data, settings = self.data, self.settings
-        final = data.totals.of(data.hold_out.final())
-        names = data.statistics.label_names
-        pos_weight = pos_weights(settings.loss.pos_weight, final.positives[0], final.totals[0], names)
-        data.hold()
-        algorithm = wanted_algorithm(settings, in_memory=data.resident is not None)
-        yield Progress("training", note=data.summary(algorithm))
-        for line in (*unused_settings(settings, algorithm), *effects_of_the_budget(data, settings, algorithm)):
-            yield Progress.warning("training", line)
-        if algorithm in FULL_BATCH:
-            log = self.folder.file("log.jsonl")
-            return (yield from train_full_batch(data, settings, pos_weight, log, algorithm=algorithm))
-        fit = MiniBatchFit(
-            data, settings, pos_weight, self.folder, algorithm=algorithm, device=self.device, resume=self.resume
-        )
-        return (yield from fit.run())
+def _can_go_on(folder: RunFolder, error: BaseException) -> bool:
+    """Whether a new run that ends early is worth to be resumed: one that has a checkpoint, or was stopped."""
+    is_refused = isinstance(error, MlclfError) or is_full(error)
+    return not is_refused or folder.file("checkpoints").exists()
 
 
 def _device(name: str) -> torch.device:

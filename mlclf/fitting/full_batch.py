@@ -5,35 +5,30 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from mlclf.config.settings import Settings
+from mlclf.config.optimizers import ExactSolver
 from mlclf.data.batch import Batch
 from mlclf.decisions.calibration.calibration import calibrated_loss
-from mlclf.files import write_text
 from mlclf.fitting.certificate import certificate_lines, certificate_of
-from mlclf.fitting.data_preparation import PreparedData
-from mlclf.fitting.trained_models import Knots, Trained, epoch_line, log_epoch
+from mlclf.fitting.knots import knots_of, knots_pay, with_knots, without_knots
+from mlclf.fitting.preparation.fit_data import FitData
+from mlclf.fitting.preparation.fit_rows import ModelInputs
+from mlclf.fitting.trained_models import KnotsTrial, TrainedModels
+from mlclf.fitting.training_log import TrainingLog, epoch_line
 from mlclf.machine.signals import looked
-from mlclf.progress import Progress
+from mlclf.progress import Progress, Steps
 from mlclf.training.full_batch.chunks import Chunk
 from mlclf.training.full_batch.l2_choice import l2_grid
-from mlclf.training.full_batch.l2_search import Fit, FullBatchFit
+from mlclf.training.full_batch.l2_search import FullBatchFit, FullBatchSolution
 from mlclf.training.models import head_from_columns
 
-LEAST_GAIN = 0.005
-"""Share of the held-out log-loss that linear splines must save."""
 
-LEAST_OF_PRIOR = 0.0005
-"""Share of the log-loss of a constant that they must save too."""
-
-
-@dataclass(frozen=True)
-class _Solved:
+class _Solved(NamedTuple):
     """The optimum for some inputs.
 
     Attributes:
@@ -41,143 +36,118 @@ class _Solved:
         records: lines of the log.
     """
 
-    fit: Fit
+    solution: FullBatchSolution
     losses: Tensor | None
     records: list[str]
 
 
 def train_full_batch(
-    data: PreparedData, settings: Settings, pos_weight: Tensor, log: Path, *, algorithm: str
-) -> Generator[Progress, None, Trained]:
-    """Solve the convex problem, and once more with linear splines where these may pay.
+    data: FitData, inputs: ModelInputs, log: TrainingLog, solver: ExactSolver
+) -> Generator[Progress, None, TrainedModels]:
+    """Solve the convex problem, and once more with knots in numeric columns where these may pay.
 
-    `log` gets a line for every amount of l2 that is solved, and one for the end.
+    The log gets a line for every amount of l2 that is solved, and one for the end.
     """
-    log.unlink(missing_ok=True)
-    features = data.statistics.features
-    used = _used_ids(data, features.vocabulary_size)
-    knots = Knots()
-    bends = settings.features.knots == "auto" and settings.optimizer.l2 == "auto" and data.may_have_splines
-    solved = yield from _solve(data, settings, pos_weight, used, algorithm, log, compares=bends)
-    if bends and data.add_splines():
-        tried = len(features.splines or ())
-        bent = yield from _solve(data, settings, pos_weight, used, algorithm, None, compares=True)
+    log.epochs.unlink(missing_ok=True)
+    used = _used_ids(inputs)
+    knots, trial = knots_of(data, inputs), KnotsTrial()
+    solved = yield from _solve(data, inputs, used, solver, log, compares=knots is not None)
+    if knots is not None:
+        inputs = with_knots(inputs, knots)
+        bent = yield from _solve(data, inputs, used, solver, None, compares=True)
         assert solved.losses is not None
         assert bent.losses is not None
-        pays = _pays(solved.losses, bent.losses, _prior_loss(data))
-        yield Progress("training", note=_splines_line(data, solved.losses, bent.losses, pays))
-        knots = Knots(tried, pays, float(bent.losses.mean()), float(solved.losses.mean()))
+        pays = knots_pay(solved.losses, bent.losses, _prior_loss(data))
+        yield Progress(
+            "training",
+            note=f"{len(knots):,} knots in numeric columns: held-out log-loss {float(bent.losses.mean()):.5f}, without "
+            f"them {float(solved.losses.mean()):.5f}; {'kept' if pays else 'left out'}",
+        )
+        trial = KnotsTrial(len(knots), pays)
         if pays:
             solved = bent
-            write_text(log, "".join(f"{record}\n" for record in bent.records))
+            log.rewrite(bent.records)
         else:
-            data.drop_splines()
-    fit = solved.fit
+            inputs = without_knots(inputs)
+    settings, found = data.asked.settings, solved.solution
     penalised = settings.optimizer.l2 != 0 or settings.optimizer.l1 > 0
     names = data.statistics.label_names
-    certificate = certificate_of(fit.optimality, names, penalised=penalised, reached=fit.reached)
+    certificate = certificate_of(found.optimality, names, penalised=penalised, reached=found.reached)
     yield from certificate_lines(certificate)
-    dense, vocabulary = features.num_dense, features.vocabulary_size
-    held_out = [head_from_columns(model, dense, vocabulary, used) for model in fit.models]
-    final = head_from_columns(fit.final, dense, vocabulary, used)
-    return Trained(held_out, final, pos_weight, algorithm, fit.l2.double(), knots, certificate)
+    dense, vocabulary = inputs.features.num_dense, inputs.features.vocabulary_size
+    held_out = [head_from_columns(model, dense, vocabulary, used) for model in found.models]
+    final = head_from_columns(found.final, dense, vocabulary, used)
+    return TrainedModels(held_out, final, inputs, solver.name, found.l2.double(), trial, certificate)
 
 
 def _solve(
-    data: PreparedData,
-    settings: Settings,
-    pos_weight: Tensor,
-    used: Tensor,
-    algorithm: str,
-    log: Path | None,
-    *,
-    compares: bool,
+    data: FitData, inputs: ModelInputs, used: Tensor, solver: ExactSolver, log: TrainingLog | None, *, compares: bool
 ) -> Generator[Progress, None, _Solved]:
-    """Choose l2 and find the optimum, for the inputs as they are now."""
-    features = data.statistics.features
+    """Choose l2 and find the optimum."""
     problem = FullBatchFit(
-        _chunks(data, used, features.vocabulary_size),
+        _chunks(inputs, used),
         data.totals,
         data.hold_out,
-        pos_weight,
-        features.num_dense + len(used) + 1,
+        data.pos_weight,
+        inputs.features.num_dense + len(used) + 1,
         calibrated_loss,
-        l1=settings.optimizer.l1,
-        newton=algorithm == "newton",
+        l1=data.asked.settings.optimizer.l1,
+        newton=solver.newton,
     )
-    records = []
+    records: list[str] = []
     decade: int | None = None
     started = time.perf_counter()
-    for number, progress in enumerate(problem.run(_l2s(data, settings))):
-        note = f"l2 {progress.l2:.3g}"
-        note += f", held-out log-loss {progress.valid_loss:.5f}" if math.isfinite(progress.valid_loss) else ""
-        last, decade = decade, math.floor(math.log10(progress.l2)) if progress.l2 else None
-        if decade != last or math.isfinite(progress.train_loss):  # a line a decade of the search, and its end
+    steps = Steps(problem.run(_l2s(data)))
+    for solved in steps:
+        note = f"l2 {solved.l2:.3g}"
+        note += f", held-out log-loss {solved.valid_loss:.5f}" if math.isfinite(solved.valid_loss) else ""
+        last, decade = decade, math.floor(math.log10(solved.l2)) if solved.l2 else None
+        if decade != last or math.isfinite(solved.train_loss):  # a line a decade of the search, and its end
             yield Progress("training", note=note)
-        seconds = time.perf_counter() - started
-        record = number, number, data.plan.rows, seconds, progress.train_loss, progress.valid_loss
+        number, seconds = len(records), time.perf_counter() - started
+        record = number, number, data.asked.plan.rows, seconds, solved.train_loss, solved.valid_loss
         records.append(epoch_line(*record))
         if log is not None:
-            log_epoch(log, *record)
+            log.add_epoch(*record)
         started = time.perf_counter()
-    assert problem.result is not None
-    return _Solved(problem.result, problem.held_out_parts() if compares else None, records)
+    return _Solved(steps.result, problem.held_out_parts(steps.result.models) if compares else None, records)
 
 
-def _pays(without: Tensor, splined: Tensor, prior: float) -> bool:
-    """Whether linear splines save enough of the held-out loss.
-
-    That is LEAST_GAIN of it, LEAST_OF_PRIOR of the loss of a constant (where next to nothing is left to save, a large
-    share of that is nothing), and twice the standard error of what they save.
-    """
-    saved = without - splined
-    error = float(saved.std()) / math.sqrt(len(saved))
-    return float(saved.mean()) >= max(LEAST_GAIN * float(without.mean()), LEAST_OF_PRIOR * prior, 2 * error)
-
-
-def _prior_loss(data: PreparedData) -> float:
+def _prior_loss(data: FitData) -> float:
     """Log-loss of each label's prevalence, mean over labels."""
-    final = data.totals.of(data.hold_out.final())
+    final = data.final_totals
     share = final.positives / final.totals.clamp_min(1e-300)
     return float(-(torch.xlogy(share, share) + torch.xlogy(1 - share, 1 - share)).mean())
 
 
-def _splines_line(data: PreparedData, without: Tensor, splined: Tensor, pays: bool) -> str:
-    count = len(data.statistics.features.splines or ())
-    return (
-        f"{count:,} knots in numeric columns: held-out log-loss {float(splined.mean()):.5f}, without them "
-        f"{float(without.mean()):.5f}; {'kept' if pays else 'left out'}"
-    )
-
-
-def _used_ids(data: PreparedData, vocabulary: int) -> Tensor:
+def _used_ids(inputs: ModelInputs) -> Tensor:
     """Ids that some row has, [U] int64: the weights of all others stay 0, and hashed text leaves most unused."""
-    seen = torch.zeros(vocabulary, dtype=torch.bool)
-    if vocabulary:
-        for batch in data.batches():
+    seen = torch.zeros(inputs.features.vocabulary_size, dtype=torch.bool)
+    if len(seen):
+        for batch in inputs.rows.batches():
             seen[batch.ids] = True
     return seen.nonzero()[:, 0]
 
 
-def _chunks(data: PreparedData, used: Tensor, vocabulary: int) -> Callable[[], Iterable[Chunk]]:
+def _chunks(inputs: ModelInputs, used: Tensor) -> Callable[[], Iterable[Chunk]]:
     """The rows in float64, with the used ids numbered anew."""
-    numbers = torch.zeros(vocabulary, dtype=torch.int64)
+    rows, numbers = inputs.rows, torch.zeros(inputs.features.vocabulary_size, dtype=torch.int64)
     numbers[used] = torch.arange(len(used))
 
     def chunk(batch: Batch) -> Chunk:
-        return Chunk.of(replace(batch, ids=numbers[batch.ids] if vocabulary else batch.ids), len(used))
+        return Chunk.of(replace(batch, ids=numbers[batch.ids] if len(numbers) else batch.ids), len(used))
 
-    if data.resident is None:
-        return lambda: map(chunk, data.batches())
-    held = [chunk(batch) for batch in data.resident]
+    if rows.held is None:
+        return lambda: map(chunk, rows.batches())
+    held = [chunk(batch) for batch in rows.held]
     return lambda: looked(held)
 
 
-def _l2s(data: PreparedData, settings: Settings) -> float | list[float]:
-    l2, total = settings.optimizer.l2, data.mean_total()
+def _l2s(data: FitData) -> float | list[float]:
+    """The amount of l2, or those to choose from."""
+    l2, search = data.asked.settings.optimizer.l2, data.asked.settings.search
     if l2 != "auto":
         return float(l2)
     if not data.hold_out.chooses:
-        return 1.0 / max(total, 1e-300)
-    search = settings.search
-    return l2_grid(total, search.c_low, search.c_high, search.steps_per_decade)
+        return 1.0 / max(data.mean_total, 1e-300)
+    return l2_grid(data.mean_total, search.c_low, search.c_high, search.steps_per_decade)

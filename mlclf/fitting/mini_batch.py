@@ -5,28 +5,30 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mlclf.config.settings import Settings
+from mlclf.config.optimizers import Stepper
 from mlclf.data.batch import Batch
 from mlclf.data.streaming.batch_stream import BatchStream
-from mlclf.files import append_line, parsed_json, write_bytes, write_text
 from mlclf.fitting.certificate import certificate_lines, certificate_of, head_optimality
-from mlclf.fitting.data_preparation import CHUNK_ROWS, PreparedData
-from mlclf.fitting.resuming import binding, check_binding
-from mlclf.fitting.trained_models import Trained, log_epoch
+from mlclf.fitting.preparation.fit_data import CHUNK_ROWS, FitData
+from mlclf.fitting.preparation.fit_rows import ModelInputs, RowsInFiles
+from mlclf.fitting.resuming import check_identity, identity_of
+from mlclf.fitting.trained_models import TrainedModels
+from mlclf.fitting.training_log import TrainingLog
 from mlclf.progress import Progress
-from mlclf.run_folder import RunFolder, log_line
 from mlclf.training.fold_levels import level_heads
 from mlclf.training.mini_batch.candidate_heads import Candidate, CandidateHeads
-from mlclf.training.mini_batch.checkpoint import load_checkpoint, save_checkpoint
+from mlclf.training.mini_batch.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mlclf.training.mini_batch.device_pool import DevicePool
-from mlclf.training.mini_batch.loop import StepRecord, Training
+from mlclf.training.mini_batch.loop import Training, TrainingPlan
 from mlclf.training.mini_batch.transfer import on_device
+from mlclf.training.models import LinearHead
 
 MINI_BATCH_CS = (1e-2, 1e-1, 1.0, 1e1, 1e2)
 """C of the candidates of l2 that are run beside each other."""
@@ -35,90 +37,121 @@ MAX_CANDIDATE_CELLS = 1 << 23
 TARGET_STEPS = 20_000
 CHECKPOINT_SECONDS = 60.0
 """Inside an epoch a checkpoint is written after each such time, so that little of a long epoch is lost."""
-MAX_EPOCHS = 50
+MAX_EPOCHS, MAX_WHOLE_EPOCHS = 50, 500
+"""Of mini-batches, and of epochs that are one step each."""
 
 
-class MiniBatchFit:
-    """Trains all candidates in one stream, keeps the best, and refits on all rows where folds were used."""
+@dataclass(frozen=True)
+class Stage:
+    """One training: of the candidates, or of the final model on all rows.
+
+    Attributes:
+        name: the folder of its checkpoints.
+        parts: of the split, whose rows are drawn; None for all.
+        batch_rows: rows of a batch.
+        epochs: at most.
+        judged: whether held-out rows say which epoch and candidate is best.
+        first_epoch: number of its first epoch in the logs.
+    """
+
+    name: str
+    plan: TrainingPlan
+    parts: list[int] | None
+    batch_rows: int
+    epochs: int
+    judged: bool
+    first_epoch: int = 0
+
+
+def train_mini_batch(
+    data: FitData,
+    files: RowsInFiles,
+    inputs: ModelInputs,
+    log: TrainingLog,
+    checkpoints: Path,
+    *,
+    optimizer: Stepper,
+    device: torch.device,
+    resume: bool,
+) -> Generator[Progress, None, TrainedModels]:
+    """Train all candidates beside each other, keep the best, and refit on all rows where folds were used."""
+    pool = yield from files.on_device(device, inputs.rows)
+    fit = _MiniBatchFit(data, files, inputs, log, checkpoints, optimizer, device, pool, resume)
+    return (yield from fit.run())
+
+
+class _MiniBatchFit:
+    """The trainings of a fit, one after the other."""
 
     def __init__(
         self,
-        data: PreparedData,
-        settings: Settings,
-        pos_weight: Tensor,
-        folder: RunFolder,
-        *,
-        algorithm: str,
+        data: FitData,
+        files: RowsInFiles,
+        inputs: ModelInputs,
+        log: TrainingLog,
+        checkpoints: Path,
+        optimizer: Stepper,
         device: torch.device,
+        pool: DevicePool | None,
         resume: bool,
     ) -> None:
-        self.data, self.settings, self.pos_weight, self.folder = data, settings, pos_weight, folder
-        self.algorithm, self.device, self.resume = algorithm, device, resume
-        self.hold_out = data.hold_out
-        self.pool: DevicePool | None = None
-        self.epochs_before = 0
-        self.log = folder.file("log.jsonl")
-        self.lines: list[str] = []
+        self.data, self.files, self.inputs, self.log, self.checkpoints = data, files, inputs, log, checkpoints
+        self.optimizer, self.device, self.pool, self.resume = optimizer, device, pool, resume
+        self.settings, self.hold_out = data.asked.settings, data.hold_out
+        self.identity = identity_of(data)
 
-    def run(self) -> Generator[Progress, None, Trained]:
-        """Train all candidates beside each other, keep the best, and refit where folds were used."""
-        self.pool = yield from self.data.hold_on(self.device)
+    def run(self) -> Generator[Progress, None, TrainedModels]:
+        """Train the candidates, then the final model where none of them is."""
+        hold_out, count = self.hold_out, self.hold_out.num_models
         candidates = self._candidates()
-        training = self._training(candidates, self.hold_out.trained, "search" if self.hold_out.refit else "final")
-        yield from self._epochs(training, self.hold_out.trained, training_parts(self.hold_out.trained))
+        stage = self._stage("search" if hold_out.refit else "final", candidates, judged=hold_out.chooses)
+        training = yield from self._trained(stage)
         best = self._best_candidate(training)
-        count = self.hold_out.num_models
-        state = training.best or training.heads.state_dict()
+        state = training.best.weights or training.heads.state_dict()
         held_out = [training.heads.head(best * count + model, state).cpu() for model in range(count)]
+        final = held_out[0]
+        if hold_out.refit:
+            level_heads(held_out, self.inputs.rows.batches(), self.data.totals.of(hold_out.trained).totals)
+            best_epochs = training.best.epochs[best * count : (best + 1) * count]
+            everything = Candidate((1.0,) * hold_out.trained.shape[1], candidates[best * count].l2)
+            epochs = self.settings.training.epochs or max(1, 1 + max(best_epochs))
+            stage = self._stage("final", [everything], judged=False, epochs=epochs, first_epoch=training.epoch)
+            training = yield from self._trained(stage)
+            final = training.heads.head(0).cpu()
         l2 = torch.full((self.data.num_labels,), candidates[best * count].l2, dtype=torch.float64)
-        if not self.hold_out.refit:
-            return (yield from self._certified(Trained(held_out, held_out[0], self.pos_weight, self.algorithm, l2)))
-        level_heads(held_out, self.data.batches(), self.data.totals.of(self.hold_out.trained).totals)
-        best_epochs = training.best_epoch[best * count : (best + 1) * count]
-        epochs = self.settings.training.epochs or max(1, 1 + max(best_epochs))
-        final = self._training(
-            [Candidate((1.0,) * self.hold_out.trained.shape[1], candidates[best * count].l2)],
-            self.hold_out.final(),
-            "final",
-            epochs=epochs,
-        )
-        yield from self._epochs(final, self.hold_out.final(), None, judged=False)
-        return (
-            yield from self._certified(
-                Trained(held_out, final.heads.head(0).cpu(), self.pos_weight, self.algorithm, l2)
-            )
-        )
+        certificate = yield from self._certificate(final, candidates[best * count].l2)
+        return TrainedModels(held_out, final, self.inputs, self.optimizer.name, l2, certificate=certificate)
 
-    def _certified(self, trained: Trained) -> Generator[Progress, None, Trained]:
-        """What was trained, with a certificate where l2 was fixed and nothing stopped the training early."""
+    def _certificate(self, final: LinearHead, l2: float) -> Generator[Progress, None, dict[str, Any] | None]:
+        """How near the optimum the model is, where l2 was fixed and nothing stopped the training early."""
         settings = self.settings
         chosen = settings.optimizer.l2 == "auto" and self.hold_out.chooses
         stops_early = settings.training.epochs is None and self.hold_out.chooses
         if chosen or stops_early or settings.model.hidden:
-            return trained
-        l2, l1 = float(trained.l2[0]), settings.optimizer.l1
-        found = head_optimality(self.data, trained.final, self.pos_weight, l2, l1)
+            return None
+        l1 = settings.optimizer.l1
+        found = head_optimality(self.data, self.inputs.rows, final, l2, l1)
         if found is None:
             note = "weights are too many to measure how near the optimum they are: the run has no certificate"
             yield Progress("training", note=note)
-            return trained
+            return None
         penalised, everything = l2 > 0 or l1 > 0, torch.ones(self.data.num_labels, dtype=torch.bool)
         names = self.data.statistics.label_names
         certificate = certificate_of(found, names, penalised=penalised, reached=everything)
         yield from certificate_lines(certificate)
-        return replace(trained, certificate=certificate)
+        return certificate
 
     def _candidates(self) -> list[Candidate]:
         """For each l2, the models of the hold-out: candidate = index of l2 · R + model."""
         l2 = self.settings.optimizer.l2
-        total = max(self.data.mean_total(), 1e-300)
+        total = max(self.data.mean_total, 1e-300)
         if l2 != "auto":
             strengths = [float(l2)]
         elif not self.hold_out.chooses:
             strengths = [1 / total]
         else:
-            inputs = self.data.statistics.features.num_dense + self.data.statistics.features.vocabulary_size
-            width = self.data.num_labels * self.hold_out.num_models * inputs
+            features = self.inputs.features
+            width = self.data.num_labels * self.hold_out.num_models * (features.num_dense + features.vocabulary_size)
             count = max(1, min(len(MINI_BATCH_CS), MAX_CANDIDATE_CELLS // max(1, width)))
             middle = len(MINI_BATCH_CS) // 2
             start = max(0, middle - (count - 1) // 2)
@@ -126,45 +159,34 @@ class MiniBatchFit:
         rows = [tuple(row) for row in self.hold_out.trained.tolist()]
         return [Candidate(row, strength) for strength in strengths for row in rows]
 
-    def _training(self, candidates: list[Candidate], trained: Tensor, name: str, epochs: int | None = None) -> Training:
-        settings, features = self.settings, self.data.statistics.features
+    def _stage(
+        self, name: str, candidates: list[Candidate], *, judged: bool, epochs: int | None = None, first_epoch: int = 0
+    ) -> Stage:
+        settings, lr = self.settings, self.settings.optimizer.lr
         trained = torch.tensor([candidate.trained for candidate in candidates], dtype=torch.float64)
-        torch.manual_seed(settings.training.seed)
-        heads = CandidateHeads(
-            len(candidates), features.num_dense, features.vocabulary_size, self.data.num_labels, settings.model.hidden
-        )
-        totals = self.data.totals.of(trained)
-        lr = settings.optimizer.lr
-        constant, priors = totals.constant(), totals.prior_logits(self.pos_weight)
-        heads.start_biases(torch.where(constant | (lr is None), priors, 0.0).float())
         parts = training_parts(trained)
-        drawn = sum(count for part, count in self.data.statistics.rows.items() if parts is None or part in parts)
+        drawn, totals = self.data.drawn_rows(parts), self.data.totals.of(trained)
         full_batch = settings.training.batch_rows == "all"
-        self.batch_rows = self._batch_rows(drawn, len(candidates))
-        self.max_epochs = epochs or settings.training.epochs or self._default_epochs(drawn, full_batch)
-        steps = self.max_epochs * (1 if full_batch else math.ceil(drawn / self.batch_rows))
-        scale = torch.where(totals.totals > 0, drawn / totals.totals.clamp_min(1e-300), 0.0)
-        training = Training(
-            heads,
+        batch_rows = self._batch_rows(drawn, len(candidates))
+        steps_per_epoch = 1 if full_batch else math.ceil(drawn / batch_rows)
+        most = MAX_WHOLE_EPOCHS if full_batch else MAX_EPOCHS
+        default = max(3, min(most, math.ceil(TARGET_STEPS / steps_per_epoch)))
+        epochs = epochs or settings.training.epochs or default
+        plan = TrainingPlan(
             candidates,
-            self.pos_weight,
-            scale,
-            constant,
-            self.algorithm,
+            self.data.pos_weight,
+            torch.where(totals.totals > 0, drawn / totals.totals.clamp_min(1e-300), 0.0),
+            totals.constant(),
+            self.optimizer,
             lr,
             settings.optimizer.l1,
-            steps if lr is None else None,
+            epochs * steps_per_epoch if lr is None else None,
             drawn,
             self.device,
             self._precision(),
             full_batch,
         )
-        self.checkpoints = self.folder.file("checkpoints") / name
-        return training
-
-    def _default_epochs(self, drawn: int, full_batch: bool) -> int:
-        steps_per_epoch = 1 if full_batch else math.ceil(drawn / self.batch_rows)
-        return max(3, min(MAX_EPOCHS if not full_batch else 500, math.ceil(TARGET_STEPS / steps_per_epoch)))
+        return Stage(name, plan, parts, batch_rows, epochs, judged, first_epoch)
 
     def _batch_rows(self, drawn: int, num_candidates: int) -> int:
         chosen = self.settings.training.batch_rows
@@ -182,102 +204,95 @@ class MiniBatchFit:
             return precision
         return "bf16" if self.device.type == "cuda" else "float32"
 
-    def _epochs(
-        self, training: Training, trained: Tensor, parts: list[int] | None, judged: bool = True
-    ) -> Iterator[Progress]:
+    def _new_training(self, plan: TrainingPlan) -> Training:
+        """At its start: the constants of the contract, and random weights of hidden layers from the seed."""
+        features = self.inputs.features
+        torch.manual_seed(self.settings.training.seed)
+        heads = CandidateHeads(
+            len(plan.candidates),
+            features.num_dense,
+            features.vocabulary_size,
+            self.data.num_labels,
+            self.settings.model.hidden,
+        )
+        trained = torch.tensor([candidate.trained for candidate in plan.candidates], dtype=torch.float64)
+        priors = self.data.totals.of(trained).prior_logits(self.data.pos_weight)
+        heads.start_biases(torch.where(plan.constant | (plan.lr is None), priors, 0.0).float())
+        return Training(plan, heads)
+
+    def _trained(self, stage: Stage) -> Generator[Progress, None, Training]:
         """Epochs until the schedule ends or the held-out loss has stopped falling; a checkpoint after each."""
-        self.bound = binding(self.data, self.settings, self.checkpoints.name)
-        yield from self._resume(training)
+        training = self._new_training(stage.plan)
         if self.resume:
-            write_text(self.log, "".join(f"{line}\n" for line in self.lines))
-        settings = self.settings.training
-        stream = self.data.stream(self.batch_rows, shuffle=settings.shuffle, parts=parts)
+            yield from self._go_on(stage, training)
+        stream = self.files.stream(stage.batch_rows, shuffle=self.settings.training.shuffle, parts=stage.parts)
         if self.pool is not None:
-            stream = BatchStream(stream.order, self.pool)
-        judged = judged and self.hold_out.chooses
-        if training.epoch < self.max_epochs and not self._stopped(training, judged):
-            self._cut_steps(self.epochs_before + training.epoch, training.step)
-        while training.epoch < self.max_epochs and not self._stopped(training, judged):
-            started = saved = time.perf_counter()
-            for record in training.run_epoch(stream):
-                yield Progress(f"epoch {record.epoch}", record.rows, training.drawn_rows)
-                self._log_step(record)
-                if time.perf_counter() - saved > CHECKPOINT_SECONDS and not training.full_batch:
-                    self._save(training, stream.state_dict())
-                    saved = time.perf_counter()
+            stream = BatchStream(stream.order, self.pool, stream.num_rows)
+        if not self._ended(stage, training):
+            self.log.cut_steps(stage.first_epoch + training.epoch, training.step)
+        while not self._ended(stage, training):
+            started = time.perf_counter()
+            yield from self._epoch(stage, training, stream)
             seconds = time.perf_counter() - started
-            losses = self._judge(training) if judged else []
-            if judged:
-                training.keep_best(losses, always=settings.epochs is not None)
-            epoch = training.epoch - 1
-            train_loss, valid_loss = float(training.train_loss.mean()), self._best_loss(losses)
-            number = epoch + self.epochs_before
-            line = log_epoch(self.log, number, training.step, training.rows, seconds, train_loss, valid_loss)
-            self.lines.append(line)
-            self._save(training)
+            losses = self._judge(training) if stage.judged else []
+            epoch, train_loss, valid_loss = training.epoch - 1, float(training.train_loss.mean()), math.nan
+            if losses:
+                always = self.settings.training.epochs is not None
+                training.best.keep(training.heads, epoch, losses, always=always)
+                valid_loss = float(self._by_l2(losses).min())
+            number = stage.first_epoch + epoch
+            self.log.add_epoch(number, training.step, training.rows, seconds, train_loss, valid_loss)
+            self._save(stage, training)
             note = f"epoch {epoch}: training loss {train_loss:.5f}"
             note += f", held-out log-loss {valid_loss:.5f}" if math.isfinite(valid_loss) else ""
-            yield Progress("training", training.rows, training.drawn_rows, note)
-        self.epochs_before += training.epoch
+            yield Progress("training", training.rows, stage.plan.drawn_rows, note)
+        return training
 
-    def _save(self, training: Training, position: dict[str, Any] | None = None) -> None:
-        """Write the checkpoint; inside an epoch with the position in its stream."""
-        save_checkpoint(
-            self.checkpoints, training.tensors(), training.state(position) | self.bound | {"log": self.lines}
-        )
+    def _epoch(self, stage: Stage, training: Training, stream: BatchStream) -> Iterator[Progress]:
+        saved = time.perf_counter()
+        for record in training.run_epoch(stream):
+            yield Progress(f"epoch {record.epoch}", record.rows, stage.plan.drawn_rows)
+            self.log.add_step(stage.first_epoch + record.epoch, record)
+            if time.perf_counter() - saved > CHECKPOINT_SECONDS and not stage.plan.full_batch:
+                self._save(stage, training, stream.state_dict())
+                saved = time.perf_counter()
 
-    def _stopped(self, training: Training, judged: bool) -> bool:
-        if not judged or self.settings.training.epochs is not None or training.epoch == 0:
+    def _ended(self, stage: Stage, training: Training) -> bool:
+        if training.epoch >= stage.epochs:
+            return True
+        if not stage.judged or self.settings.training.epochs is not None or training.epoch == 0:
             return False
-        return training.epoch - 1 - max(training.best_epoch) >= self.settings.training.patience
+        return training.epoch - 1 - max(training.best.epochs) >= self.settings.training.patience
 
-    def _resume(self, training: Training) -> Iterator[Progress]:
+    def _save(self, stage: Stage, training: Training, position: dict[str, Any] | None = None) -> None:
+        """Write the checkpoint; inside an epoch with the position in its stream."""
+        state = training.state(position) | self.identity | {"stage": stage.name, "log": self.log.lines}
+        save_checkpoint(self.checkpoints / stage.name, training.tensors(), state)
+
+    def _go_on(self, stage: Stage, training: Training) -> Iterator[Progress]:
         """Go on from the last checkpoint of this stage that is whole, and give the log the lines that it knows."""
-        found = load_checkpoint(self.checkpoints) if self.resume else None
-        if found is None:
-            return
+        folder, lines = self.checkpoints / stage.name, self.log.lines
+        found = load_checkpoint(folder) or Checkpoint({}, {}, [])
         for problem in found.problems:
             goes_on = "the one before is taken" if found.state else "this stage starts again"
             yield Progress.warning("training", f"{problem}; {goes_on}")
         if found.state:
-            check_binding(found.state, self.bound, self.data, str(self.checkpoints))
+            check_identity(found.state, self.identity | {"stage": stage.name}, self.data.asked.plans, str(folder))
             training.restore(found.tensors, found.state)
-            self.lines = list(found.state["log"])
-
-    def _cut_steps(self, epochs: int, step: int) -> None:
-        """Leave the steps of the first `epochs` epochs, and of the next one up to a step: the others come again."""
-        path = self.folder.file("steps.jsonl")
-        if not path.exists():
-            return
-        kept: dict[tuple[int, int], bytes] = {}
-        for line in path.read_bytes().split(b"\n"):  # lines that are torn or damaged are lost
-            try:
-                record = parsed_json(line)
-                place = int(record["epoch"]), int(record["step"])
-            except (ValueError, LookupError, TypeError):
-                continue
-            if place[0] < epochs or (place[0] == epochs and place[1] <= step):
-                kept.setdefault(place, line)
-        write_bytes(path, b"".join(line + b"\n" for line in kept.values()))
-
-    def _log_step(self, record: StepRecord) -> None:
-        line = {
-            "epoch": record.epoch + self.epochs_before,
-            "step": record.step,
-            "rows": record.rows,
-            "loss": record.loss,
-        }
-        append_line(self.folder.file("steps.jsonl"), log_line(line))
+            lines = list(found.state["log"])
+        self.log.rewrite(lines)
 
     def _judge(self, training: Training) -> list[float]:
         """Held-out log-loss of every candidate, mean over labels, after the shift for pos_weight."""
         heads, count = training.heads.eval(), self.hold_out.num_models
-        shift, judge = self.pos_weight.log().to(self.device), self.hold_out.judge.to(self.device)
-        models = torch.arange(len(training.candidates), device=self.device) % count
+        shift, judge = self.data.pos_weight.log().to(self.device), self.hold_out.judge.to(self.device)
+        models = torch.arange(len(training.plan.candidates), device=self.device) % count
         sums = torch.zeros(len(models), self.data.num_labels, dtype=torch.float64, device=self.device)
         totals = torch.zeros_like(sums)
         parts = (self.hold_out.judge >= 0).nonzero()[:, 0].tolist()
-        rows = self.data.batches(parts) if self.pool is None else self.pool.in_order(self.data.chunk_rows, parts)
+        rows = self.inputs.rows.batches(parts)
+        if self.pool is not None:
+            rows = self.pool.in_order(self.data.chunk_rows, parts)
         with torch.inference_mode():
             for batch in on_device(rows, self.device):
                 for piece in _pieces(batch, self.data.num_labels * len(models)):
@@ -291,16 +306,14 @@ class MiniBatchFit:
         means = torch.where(totals > 0, sums / totals, torch.nan).nanmean(1)
         return [value if math.isfinite(value) else math.inf for value in means.tolist()]
 
-    def _best_loss(self, losses: Sequence[float]) -> float:
-        """Least over l2 of the mean over models; NaN where nothing is held out."""
-        if not losses:
-            return math.nan
-        return float(torch.tensor(losses, dtype=torch.float64).reshape(-1, self.hold_out.num_models).mean(1).min())
+    def _by_l2(self, losses: Sequence[float]) -> Tensor:
+        """Held-out loss of each l2, mean over its models: float64."""
+        return torch.tensor(losses, dtype=torch.float64).reshape(-1, self.hold_out.num_models).mean(1)
 
     def _best_candidate(self, training: Training) -> int:
         """Index of the l2 whose models have the least mean held-out loss."""
         count = self.hold_out.num_models
-        losses = torch.tensor(training.best_loss).reshape(-1, count).mean(1)
+        losses = torch.tensor(training.best.losses).reshape(-1, count).mean(1)
         return int(losses.argmin()) if self.hold_out.chooses else 0
 
 

@@ -16,15 +16,15 @@ import mlclf
 from mlclf.addresses import hidden
 from mlclf.config.settings import Arguments, RunFile, Settings
 from mlclf.data.parquet.plan import Plan
-from mlclf.fitting.data_preparation import PreparedData
-from mlclf.fitting.trained_models import Trained
+from mlclf.fitting.preparation.fit_data import FitData
+from mlclf.fitting.trained_models import TrainedModels
 from mlclf.run_folder import FORMAT_VERSION
 
 OPTIONS = {"columns": "features"}
 """Arguments whose option on the command line has another name."""
 
 
-def run_record(run_file: RunFile, data: PreparedData, trained: Trained) -> dict[str, Any]:
+def run_record(run_file: RunFile, data: FitData, trained: TrainedModels) -> dict[str, Any]:
     """The document of `run.json`: what was fitted, by which settings, on which files, and what the fit chose."""
     names = list(data.statistics.label_names)
     return {
@@ -32,17 +32,17 @@ def run_record(run_file: RunFile, data: PreparedData, trained: Trained) -> dict[
         "version": mlclf.__version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command_of(run_file),
-        "data": _files(data.plan),
-        "valid_data": [] if data.valid_plan is None else _files(data.valid_plan),
+        "data": _files(data.asked.plan),
+        "valid_data": [] if data.asked.valid_plan is None else _files(data.asked.valid_plan),
         "rows": sum(data.statistics.rows.values()),
         "labels": names,
         "solver": trained.algorithm,
         "l2": _one_or_each(trained.l2.tolist(), names),
-        "knots": data.statistics.features.knots(),
+        "knots": trained.inputs.features.knots(),
         "knots_tried": trained.knots.tried,
         "knots_kept": trained.knots.kept,
         "certificate": trained.certificate,
-        "plan": data.plan.digest,
+        "plan": data.asked.plan.digest,
         "settings": _without_secrets(run_file.settings.model_dump(mode="json")),
         "packages": {"python": platform.python_version(), "torch": torch.__version__, "pyarrow": pa.__version__},
     }

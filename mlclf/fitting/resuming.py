@@ -1,32 +1,32 @@
-"""What a checkpoint is bound to: the data with its content, the arguments and settings, the stage of the fit."""
+"""What a checkpoint is of: the data with its content, the arguments and settings, the stage of the fit."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlclf.config.settings import RunFile, Settings
+from mlclf.config.settings import RunFile
+from mlclf.data.parquet.plan import Plan
 from mlclf.errors import CheckpointError, ConfigError
-from mlclf.fitting.data_preparation import PreparedData
+from mlclf.fitting.preparation.fit_data import FitData
 
 
-def binding(data: PreparedData, settings: Settings, stage: str) -> dict[str, Any]:
-    """What a checkpoint of a stage says of the fit that it is of, JSON-able."""
+def identity_of(data: FitData) -> dict[str, Any]:
+    """What tells a fit from others, JSON-able; validation data is read for it."""
     elsewhere = {"out": None, "train": None, "valid": None}  # the data is known by its content, wherever it is
-    arguments = data.arguments.model_copy(update=elsewhere)
-    plans = [plan for plan in (data.plan, data.valid_plan) if plan is not None]
+    arguments = data.asked.arguments.model_copy(update=elsewhere)
+    run_file = RunFile(arguments, data.asked.settings)
     return {
-        "plan": [plan.digest for plan in plans],
-        "files": [plan.files() for plan in plans],
+        "plan": [plan.digest for plan in data.asked.plans],
+        "files": [plan.files() for plan in data.asked.plans],
         "contents": data.contents(),
-        "settings": hashlib.sha256(RunFile(arguments, settings).to_yaml().encode()).hexdigest(),
-        "stage": stage,
+        "settings": hashlib.sha256(run_file.to_yaml().encode()).hexdigest(),
     }
 
 
-def check_binding(state: Mapping[str, Any], own: Mapping[str, Any], data: PreparedData, place: str) -> None:
-    """Refuse a checkpoint of another fit.
+def check_identity(state: Mapping[str, Any], own: Mapping[str, Any], plans: Sequence[Plan], place: str) -> None:
+    """Refuse the state of a checkpoint in which other things stand than in `own`: it is of another fit, or stage.
 
     Raises:
         ConfigError: the data has changed since.
@@ -39,7 +39,6 @@ def check_binding(state: Mapping[str, Any], own: Mapping[str, Any], data: Prepar
             f"{place}: the checkpoint must be of this fit, found one of {what}; "
             "put config.yaml and checkpoints/ back as the fit wrote them, or start again with --overwrite"
         )
-    plans = [plan for plan in (data.plan, data.valid_plan) if plan is not None]
     differences = []
     for was, plan in zip(state["files"], plans, strict=False):
         differences.append(plan.difference(was))

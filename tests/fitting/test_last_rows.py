@@ -14,7 +14,7 @@ from sklearn.metrics import log_loss
 
 import mlclf
 from mlclf.decisions.cells.cells import Cells, row_identities
-from mlclf.fitting.cautions import caution, log_loss_sums
+from mlclf.fitting.held_out_decisions import caution, log_loss_sums
 
 
 def test_sums_are_those_of_scikit_learn() -> None:

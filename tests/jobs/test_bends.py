@@ -13,7 +13,7 @@ import torch
 from made_tables import document, lines_of, plain_table, with_column, write
 
 import mlclf
-from mlclf.fitting import data_preparation as prepared
+from mlclf.fitting import knots
 
 
 def valley(rows: int, seed: int = 0) -> pa.Table:
@@ -146,7 +146,7 @@ def test_knots_are_not_tried_where_the_model_is_fixed_or_nothing_judges(
 def test_knots_are_not_tried_where_they_would_not_fit(
     data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepared, "KNOTS", 1 << 20)
+    monkeypatch.setattr(knots, "KNOTS", 1 << 20)
     assert dense_names(mlclf.fit(data, "label", tmp_path / "run")) == ["x", "x:missing"]
 
 

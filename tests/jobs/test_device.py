@@ -85,7 +85,7 @@ def test_rows_held_on_the_device_give_the_model_of_rows_that_are_read(
     monkeypatch.chdir(tmp_path)
     lines, weights = fitted_by_command(mlclf_command, tmp_path, "read", *options)
     assert not [line for line in lines if "rows are" in line]
-    monkeypatch.setattr("mlclf.fitting.data_preparation.room_on", lambda device: ROOMY)
+    monkeypatch.setattr("mlclf.fitting.preparation.fit_rows.room_on", lambda device: ROOMY)
     shuffled: list[bool] = []
     monkeypatch.setattr("mlclf.data.streaming.batch_stream.Epoch", counting(shuffled))
     lines, held = fitted_by_command(mlclf_command, tmp_path, "held", *options)
@@ -124,7 +124,7 @@ def test_rows_that_do_not_fit_are_copied_batch_by_batch(
     write(tmp_path / "data" / "a.parquet", table, row_group_size=100)
     memory = ("--set", f"runtime.memory_budget={budget}")
     _, weights = fitted_by_command(mlclf_command, tmp_path, "read", *memory)
-    monkeypatch.setattr("mlclf.fitting.data_preparation.room_on", lambda device: room)
+    monkeypatch.setattr("mlclf.fitting.preparation.fit_rows.room_on", lambda device: room)
     lines, again = fitted_by_command(mlclf_command, tmp_path, "again", *memory)
     assert again == weights
     assert [line for line in lines if "rows are" in line] == [
@@ -155,7 +155,7 @@ def test_a_fit_goes_on_from_a_checkpoint_of_either_kind(tmp_path: Path, monkeypa
         mlclf.fit(data, "label_*", tmp_path / "stopped", **options)
     assert saved[-1]["batch"] == 50
     monkeypatch.setattr(mini_batch, "save_checkpoint", original)
-    monkeypatch.setattr("mlclf.fitting.data_preparation.room_on", lambda device: ROOMY)
+    monkeypatch.setattr("mlclf.fitting.preparation.fit_rows.room_on", lambda device: ROOMY)
     stopped = mlclf.fit(data, "label_*", tmp_path / "stopped", resume=True)
     for name in ("model.safetensors", "thresholds.json", "metrics.json"):
         assert (stopped.path / name).read_bytes() == (whole.path / name).read_bytes()

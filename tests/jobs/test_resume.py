@@ -27,7 +27,7 @@ SAME_FILES = (
 )
 PLACES = {
     "checkpoint": "mlclf.fitting.mini_batch.save_checkpoint",
-    "log line": "mlclf.fitting.trained_models.append_line",
+    "log line": "mlclf.fitting.training_log.append_line",
 }
 SLOW: dict[str, Any] = {"training.epochs": 4, "optimizer.name": "adam", "optimizer.l2": 0.001}
 

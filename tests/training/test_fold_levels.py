@@ -8,6 +8,7 @@ import torch
 from made_batches import made_batch
 
 from mlclf.decisions.calibration.calibration import calibrated_loss
+from mlclf.progress import Steps
 from mlclf.training.fold_levels import level_heads, level_shifts
 from mlclf.training.full_batch.chunks import Chunk
 from mlclf.training.full_batch.l2_search import FullBatchFit
@@ -56,10 +57,10 @@ def test_models_that_saw_fewer_positives_are_no_lower() -> None:
     totals = LabelTotals(cells @ torch.from_numpy(y).double(), cells.sum(1, keepdim=True))
     chunks = [Chunk.of(batch, 0)]
     fit = FullBatchFit(lambda: chunks, totals, HoldOut.folds(4), torch.ones(1, dtype=torch.float64), 3, calibrated_loss)
-    list(fit.run(1.0))
-    assert fit.result is not None
+    steps = Steps(fit.run(1.0))
+    assert len(list(steps))
     inputs = np.column_stack([x, np.ones(400)])
-    means = (inputs @ fit.result.models.numpy()[..., 0].T).mean(0)
+    means = (inputs @ steps.result.models.numpy()[..., 0].T).mean(0)
     np.testing.assert_allclose(means, means[0], atol=1e-9)
-    held_out = (inputs @ fit.result.models.numpy()[..., 0].T)[np.arange(400), parts]
+    held_out = (inputs @ steps.result.models.numpy()[..., 0].T)[np.arange(400), parts]
     assert held_out.std() < 0.05  # the prior logits of the four models have a deviation of 0.2

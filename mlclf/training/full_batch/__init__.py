@@ -6,5 +6,5 @@ objective         the objective that solvers minimize, with its gradient
 preconditioner    an inverse Hessian as far as it is cheap to have, which gives a solver its first steps
 lbfgs             full-batch solvers of the convex problem in float64
 optimality        how near the optimum of the convex problem some weights are: norm of the full gradient
-l2_search         candidates of a fit: which rows train, choose and decide,
+l2_search         the amount of L2 chosen by held-out rows, and the optimum at it
 """

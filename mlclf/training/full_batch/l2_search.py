@@ -1,9 +1,10 @@
-"""Candidates of a fit: which rows train, choose and decide, and how the amount of L2 is chosen from held-out rows."""
+"""The amount of L2 chosen by held-out rows, and the optimum at it: for all labels, by models trained side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,8 +24,8 @@ SEARCH_TOLERANCE, HELD_OUT_TOLERANCE, FINAL_TOLERANCE = 1e-6, 1e-8, 1e-13
 SOLVER_BYTES = 256 << 20
 
 
-@dataclass
-class Fit:
+@dataclass(frozen=True)
+class FullBatchSolution:
     """What a full-batch fit ends with.
 
     Attributes:
@@ -49,20 +50,21 @@ class Fit:
         """[K], the data term of the final model."""
         return self.optimality.losses
 
-    @property
-    def converged(self) -> bool:
-        """Whether every final problem reached the tolerance."""
-        return bool(self.reached.all())
-
 
 @dataclass(frozen=True)
-class Progress:
-    """One solved amount of L2: `l2`, mean `train_loss` over labels, mean held-out `valid_loss` (NaN: none), passes."""
+class SolvedL2:
+    """One solved amount of L2, with the mean losses over labels; NaN where they are not known."""
 
     l2: float
     train_loss: float
     valid_loss: float
-    passes: int
+
+
+class _Columns(NamedTuple):
+    """Solved problems: their columns [D + V + 1, P], and whether each reached the tolerance [P]."""
+
+    columns: Tensor
+    reached: Tensor
 
 
 class FullBatchFit:
@@ -88,11 +90,9 @@ class FullBatchFit:
         self.loss_of = loss_of
         self.moments = InputMoments.of(chunks)
         self.num_labels = totals.totals.shape[1]
-        self.result: Fit | None = None
-        self._reached = torch.ones(self.num_labels, dtype=torch.bool)
 
-    def run(self, l2: float | Sequence[float]) -> Iterator[Progress]:
-        """Solve for a fixed l2, or choose from a grid (strong to weak); yields progress, leaves `result`."""
+    def run(self, l2: float | Sequence[float]) -> Generator[SolvedL2, None, FullBatchSolution]:
+        """Solve for a fixed l2, or choose from a grid (strong to weak); yields each amount that is solved."""
         copies = self.hold_out.num_models + 1
         groups = list(label_groups(self.num_labels, self.num_inputs, copies, SOLVER_BYTES))
         starts: list[Tensor | None] = [None] * len(groups)
@@ -108,13 +108,13 @@ class FullBatchFit:
             fit = self._finish(
                 labels, self._start(labels, self.hold_out.trained) if start is None else start, chosen[labels]
             )
-            yield Progress(float(fit.l2.median()), float(fit.train_loss.mean()), fit.valid_loss, 0)
+            yield SolvedL2(float(fit.l2.median()), float(fit.train_loss.mean()), fit.valid_loss)
             fits.append((len(labels), fit))
-        self.result = _joined(fits)
+        return _joined(fits)
 
     def _search(
         self, groups: Sequence[Sequence[int]], grid: Sequence[float]
-    ) -> Generator[Progress, None, tuple[Tensor, list[Tensor | None]]]:
+    ) -> Generator[SolvedL2, None, tuple[Tensor, list[Tensor | None]]]:
         """Choose l2 [K] by the curves of all labels; returns with it where each group may start, or None."""
         curves, starts, kept_bytes = [], [], 0
         for group in groups:
@@ -129,30 +129,30 @@ class FullBatchFit:
         index[order] = choose_by_label(joined_curves(curves), rarer[order])
         return torch.tensor(grid, dtype=torch.float64)[index], starts
 
-    def _walk(self, labels: Tensor, grid: Sequence[float]) -> Generator[Progress, None, tuple[Tensor, Tensor]]:
+    def _walk(self, labels: Tensor, grid: Sequence[float]) -> Generator[SolvedL2, None, tuple[Tensor, Tensor]]:
         """Walk the grid until the held-out loss has passed its least; returns curves [G, k] and the best columns."""
         curves: list[Tensor] = []
         best_loss = torch.full((len(labels),), torch.inf, dtype=torch.float64)
         best_columns = columns = self._start(labels, self.hold_out.trained)
         for l2 in grid:
             problems = self._problems(labels, self.hold_out.trained, torch.full((len(labels),), l2))
-            columns = self._solve(problems, columns, SEARCH_TOLERANCE)
+            columns = self._solve(problems, columns, SEARCH_TOLERANCE).columns
             losses = self.held_out_loss(labels, columns)
             curves.append(losses)
             better = losses < best_loss
             best_loss = torch.where(better, losses, best_loss)
             best_columns = torch.where(better.repeat(self.hold_out.num_models), columns, best_columns)
             means = [float(curve.nanmean()) for curve in curves]
-            yield Progress(l2, float("nan"), means[-1], 0)
+            yield SolvedL2(l2, float("nan"), means[-1])
             if has_passed_its_least(means):
                 break
         return torch.stack(curves), best_columns
 
-    def _finish(self, labels: Tensor, start: Tensor, l2: Tensor) -> Fit:
+    def _finish(self, labels: Tensor, start: Tensor, l2: Tensor) -> FullBatchSolution:
         """Solve at the chosen l2: the held-out models, then the final one."""
         hold_out, count = self.hold_out, len(labels)
         tolerance = HELD_OUT_TOLERANCE if hold_out.refit else FINAL_TOLERANCE
-        models = self._solve(self._problems(labels, hold_out.trained, l2), start, tolerance)
+        models, reached = self._solve(self._problems(labels, hold_out.trained, l2), start, tolerance)
         loss, shifts = float("nan"), torch.zeros(1, dtype=torch.float64)
         if hold_out.chooses:
             held_out = self._held_out(labels, models)
@@ -161,10 +161,10 @@ class FullBatchFit:
         if hold_out.refit:
             constant = self.totals.of(hold_out.final()).constant()[0, labels]
             final = torch.where(constant, self._start(labels, hold_out.final()), final)
-            final = self._solve(self._problems(labels, hold_out.final(), l2), final, FINAL_TOLERANCE)
+            final, reached = self._solve(self._problems(labels, hold_out.final(), l2), final, FINAL_TOLERANCE)
         stacked = models.reshape(self.num_inputs, hold_out.num_models, count).permute(1, 0, 2)
         stacked[:, -1] += shifts
-        return Fit(stacked, final, l2, loss, self._optimality(labels, final, l2), self._reached[labels])
+        return FullBatchSolution(stacked, final, l2, loss, self._optimality(labels, final, l2), reached)
 
     def _start(self, labels: Tensor, trained: Tensor) -> Tensor:
         """Zero weights, biases at the prior: [D + V + 1, R · k]."""
@@ -187,11 +187,11 @@ class FullBatchFit:
             l1=self.l1,
         )
 
-    def _solve(self, problems: Problems, start: Tensor, tolerance: float) -> Tensor:
-        """Columns of every problem; those of labels with one class stay at the start, which is their prior."""
+    def _solve(self, problems: Problems, start: Tensor, tolerance: float) -> _Columns:
+        """Solve every problem; those of labels with one class stay at the start, which is their prior."""
         fixed = self.totals.of(problems.trained).constant()[problems.candidates, problems.labels]
         index = (~fixed).nonzero()[:, 0]
-        result = start.clone()
+        result, reached = start.clone(), torch.ones(len(problems), dtype=torch.bool)
         if len(index):
             solution = lbfgs(
                 self.chunks,
@@ -201,10 +201,8 @@ class FullBatchFit:
                 tolerance=tolerance,
                 newton=self.newton or tolerance < SEARCH_TOLERANCE,
             )
-            result[:, index] = solution.columns
-            if tolerance == FINAL_TOLERANCE:
-                self._reached[problems.labels[index]] = solution.converged
-        return result
+            result[:, index], reached[index] = solution.columns, solution.converged
+        return _Columns(result, reached)
 
     def held_out_loss(self, labels: Tensor, columns: Tensor) -> Tensor:
         """Mean held-out log-loss of each label after calibration: [k] float64; NaN where nothing is observed."""
@@ -213,14 +211,16 @@ class FullBatchFit:
     def _loss_of(self, labels: Tensor, held_out: HeldOutRows) -> Tensor:
         return self.loss_of([cells for cells, _ in held_out.pieces], self.pos_weight[labels].log())
 
-    def held_out_parts(self) -> Tensor:
-        """Held-out loss of the result in parts of the rows, mean over labels: [parts] float64.
+    def held_out_parts(self, models: Tensor) -> Tensor:
+        """Held-out loss of models in parts of the rows, mean over labels: [parts] float64.
 
         The parts are the folds, which keep groups together; where one part alone is held out, every fifth of its rows
         from the first on, from the second on, and so on.
+
+        Args:
+            models: [R, D + V + 1, K] float64, of a solution.
         """
-        assert self.result is not None
-        models = self.result.models.permute(1, 0, 2)
+        models = models.permute(1, 0, 2)
         folds = (self.hold_out.judge >= 0).nonzero()[:, 0].tolist()
         numbers = folds if len(folds) > 1 else range(ROW_PARTS)
         losses: list[list[Tensor]] = [[] for _ in numbers]
@@ -271,12 +271,12 @@ class FullBatchFit:
         return found.known(totals.totals[0, labels] > 0, ~totals.constant()[0, labels])
 
 
-def _joined(fits: Sequence[tuple[int, Fit]]) -> Fit:
+def _joined(fits: Sequence[tuple[int, FullBatchSolution]]) -> FullBatchSolution:
     """One fit of all labels from the fits of groups."""
     sizes = torch.tensor([size for size, _ in fits], dtype=torch.float64)
     parts = [fit for _, fit in fits]
     losses = torch.tensor([fit.valid_loss for fit in parts], dtype=torch.float64)
-    return Fit(
+    return FullBatchSolution(
         models=torch.cat([fit.models for fit in parts], dim=2),
         final=torch.cat([fit.final for fit in parts], dim=1),
         l2=torch.cat([fit.l2 for fit in parts]),

@@ -77,6 +77,18 @@ class CandidateHeads(nn.Module):
         head.load_state_dict(own)
         return head
 
+    def copy_candidate(self, index: int, state: dict[str, Tensor], out: dict[str, Tensor]) -> None:
+        """Write what is candidate `index`'s in one state of all heads into another one."""
+        part = slice(index * self.num_labels, (index + 1) * self.num_labels)
+        for name, value in state.items():
+            if not self.wide:
+                if name.startswith(f"heads.{index}."):
+                    out[name].copy_(value)
+            elif "embedding" in name:
+                out[name][:, part] = value[:, part]
+            else:
+                out[name][part] = value[part]
+
 
 def own_state(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlclf.data.features.fitted_column import EncodingOptions
-from mlclf.data.features.numeric import NumericColumn
 from mlclf.data.parquet.plan import Plan
 from mlclf.data.parquet.planning import make_plan
 from mlclf.data.passes.partial_passes import piece_rows, time_cut
@@ -23,7 +21,7 @@ from mlclf.data.schema.schema import Schema
 from mlclf.data.streaming.pool import Pool
 from mlclf.data.streaming.row_encoder import RowEncoder
 from mlclf.errors import ConfigError, DataError
-from mlclf.progress import Progress, drain
+from mlclf.progress import Steps
 
 ROWS = 400
 
@@ -39,23 +37,11 @@ def write(folder: Path, columns: dict[str, Any], shards: int = 3, row_group_size
 
 def statistics_of(plan: Plan, schema: Schema, split: Split | None = None, **settings: Any) -> Statistics:
     defaults = {"label_values": {}, "options": EncodingOptions(True, 100, 1000, 16), "threads": 2}
-    seen: list[int] = []
-
-    def noted() -> Generator[Progress, None, Statistics]:
-        steps = fit_statistics(plan, schema, split or Split(), **(defaults | settings))
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as stop:
-                found: Statistics = stop.value
-                return found
-            seen.append(step.done)
-            yield step
-
-    found = drain(noted())
+    steps = Steps(fit_statistics(plan, schema, split or Split(), **(defaults | settings)))
+    seen = [step.done for step in steps]
     assert seen == sorted(seen)
     assert seen[-1] == plan.rows
-    return found
+    return steps.result
 
 
 def columns_of() -> dict[str, Any]:
@@ -84,9 +70,7 @@ def test_one_pass_finds_everything(tmp_path: Path, kind: str, weight: str | None
     trained = parts == TRAIN if kind == "held_out" else np.ones(ROWS, bool)
     x = np.array(columns["x"].to_pylist(), float)
     known = trained & ~np.isnan(x)
-    numeric = found.features.columns[0]
-    assert isinstance(numeric, NumericColumn)
-    moments = numeric.moments
+    moments = found.features.dense[0].moments
     mean = np.average(x[known], weights=weights[known])
     # The order of summation differs.
     assert moments.mean[0] == pytest.approx(mean, rel=1e-9)

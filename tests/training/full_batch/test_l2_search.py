@@ -16,9 +16,10 @@ from torch import Tensor
 
 from mlclf.data.batch import Batch
 from mlclf.decisions.calibration.calibration import calibrated_loss
+from mlclf.progress import Steps
 from mlclf.training.full_batch.chunks import Chunk
 from mlclf.training.full_batch.l2_choice import choose_by_label, joined_curves, l2_grid
-from mlclf.training.full_batch.l2_search import Fit, FullBatchFit
+from mlclf.training.full_batch.l2_search import FullBatchFit, FullBatchSolution
 from mlclf.training.full_batch.preconditioner import Preconditioner
 from mlclf.training.hold_out import HeldOutCells, HoldOut, LabelTotals
 
@@ -37,7 +38,7 @@ def totals_of(batch: Batch, num_parts: int) -> LabelTotals:
     return LabelTotals(parts.T @ (cells * batch.labels), parts.T @ cells)
 
 
-def fitted(batch: Batch, hold_out: HoldOut, l2: float | Sequence[float], **options: Any) -> Fit:
+def fitted(batch: Batch, hold_out: HoldOut, l2: float | Sequence[float], **options: Any) -> FullBatchSolution:
     num_parts, num_labels = hold_out.trained.shape[1], batch.labels.shape[1]
     fit = FullBatchFit(
         chunks_of(batch),
@@ -48,10 +49,13 @@ def fitted(batch: Batch, hold_out: HoldOut, l2: float | Sequence[float], **optio
         calibrated_loss,
         newton=options.get("newton", False),
     )
-    for _ in fit.run(l2):
-        pass
-    assert fit.result is not None
-    return fit.result
+    return solution_of(fit, l2)
+
+
+def solution_of(fit: FullBatchFit, l2: float | Sequence[float]) -> FullBatchSolution:
+    steps = Steps(fit.run(l2))
+    assert len(list(steps))
+    return steps.result
 
 
 def noisy(rows: int, labels: int = 1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -140,11 +144,10 @@ def test_parts_of_the_held_out_rows_have_each_of_them_once(hold_out: HoldOut, pa
     ones = torch.ones(4, dtype=torch.float64)
     totals = totals_of(batch, hold_out.trained.shape[1])
     fit = FullBatchFit(lambda: pieces, totals, hold_out, ones, 6, recorded)
-    for _ in fit.run(0.01):
-        pass
+    solution = solution_of(fit, 0.01)
     everything = seen[-1]
     seen.clear()
-    assert fit.held_out_parts().tolist() == [0.0] * parts
+    assert fit.held_out_parts(solution.models).tolist() == [0.0] * parts
     assert [len(part) for part in seen] == [
         len(everything) // parts + (i < len(everything) % parts) for i in range(parts)
     ]

@@ -43,7 +43,7 @@ def advance(training: Training, epochs: int) -> list[float]:
     for _ in range(epochs):
         loss = run(training, Rows(drawn(), 13))[0]
         losses += loss.tolist()
-        training.keep_best([1 / training.epoch, float(training.epoch)])
+        training.best.keep(training.heads, training.epoch - 1, [1 / training.epoch, float(training.epoch)])
     return losses
 
 
@@ -63,8 +63,10 @@ def test_a_resumed_training_is_the_uninterrupted_one(
     second.restore(found.tensors, found.state)
     assert before + advance(second, 4 - cut) == losses
     assert (second.epoch, second.step) == (whole.epoch, whole.step) == (4, 4 * (1 if "full_batch" in options else 5))
-    assert (second.best_loss, second.best_epoch) == (whole.best_loss, whole.best_epoch) == ([0.25, 1.0], [3, 0])
-    for ours, theirs in ((second.heads.state_dict(), whole.heads.state_dict()), (second.best, whole.best)):
+    assert second.best.losses == whole.best.losses == [0.25, 1.0]
+    assert second.best.epochs == whole.best.epochs == [3, 0]
+    pairs = (second.heads.state_dict(), whole.heads.state_dict()), (second.best.weights, whole.best.weights)
+    for ours, theirs in pairs:
         assert set(ours) == set(theirs)
         for key, value in ours.items():
             torch.testing.assert_close(value, theirs[key], rtol=0, atol=0)
@@ -85,7 +87,7 @@ def test_an_infinite_best_loss_survives(tmp_path: Path) -> None:
     assert found is not None
     other = made("sgd", {})
     other.restore(found.tensors, found.state)
-    assert other.best_loss == [float("inf")] * 2
+    assert other.best.losses == [float("inf")] * 2
 
 
 def test_the_new_checkpoint_replaces_the_old_one_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

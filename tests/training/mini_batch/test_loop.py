@@ -11,13 +11,14 @@ from made_batches import correlated, made_batch
 from made_training import Rows, drawn, run, training_of
 from torch import Tensor
 
+from mlclf.config.optimizers import OPTIMIZERS, Stepper
 from mlclf.data.batch import Batch
 from mlclf.errors import TrainingError
 from mlclf.training.mini_batch.candidate_heads import Candidate
 from mlclf.training.mini_batch.loop import Training
-from mlclf.training.mini_batch.optimizers import DEFAULT_RATES, make_optimizer, rate_factor
+from mlclf.training.mini_batch.rates_and_penalties import rate_factor
 
-OPTIMIZERS = ["adam", "adamw", "adagrad", "sgd"]
+STEPPERS = {name: found for name, found in OPTIMIZERS.items() if isinstance(found, Stepper)}
 
 
 def weights_of(training: Training, index: int = 0) -> Tensor:
@@ -76,7 +77,7 @@ def test_the_training_loss_is_that_before_each_step() -> None:
     assert loss == pytest.approx(terms.mean(), abs=1e-5)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", STEPPERS)
 def test_default_rates_warm_up_and_fall_to_nothing(name: str) -> None:
     batch = drawn()
     training = training_of(batch, optimizer_name=name, total_steps=40)
@@ -90,17 +91,17 @@ def test_default_rates_warm_up_and_fall_to_nothing(name: str) -> None:
     training._apply = noted  # type: ignore[method-assign]
     run(training, Rows(batch, 3), 2)
     assert len(rates) == 40
-    assert max(rates) == pytest.approx(DEFAULT_RATES[name])
-    assert rates[0] == pytest.approx(DEFAULT_RATES[name] / 2)
-    assert 0 < rates[-1] < DEFAULT_RATES[name] / 20
-    assert rates == pytest.approx([DEFAULT_RATES[name] * rate_factor(step, 40) for step in range(40)])
+    assert max(rates) == pytest.approx(STEPPERS[name].rate)
+    assert rates[0] == pytest.approx(STEPPERS[name].rate / 2)
+    assert 0 < rates[-1] < STEPPERS[name].rate / 20
+    assert rates == pytest.approx([STEPPERS[name].rate * rate_factor(step, 40) for step in range(40)])
 
 
 def test_momentum_is_for_the_default_rate_only() -> None:
     parameter = [torch.nn.Parameter(torch.zeros(1))]
-    assert make_optimizer("sgd", parameter, None).param_groups[0]["momentum"] == 0.9
-    assert make_optimizer("sgd", parameter, 0.1).param_groups[0]["momentum"] == 0.0
-    assert make_optimizer("adamw", parameter, 0.1).param_groups[0]["weight_decay"] == 0.0
+    assert STEPPERS["sgd"].make(parameter, None).param_groups[0]["momentum"] == 0.9
+    assert STEPPERS["sgd"].make(parameter, 0.1).param_groups[0]["momentum"] == 0.0
+    assert STEPPERS["adamw"].make(parameter, 0.1).param_groups[0]["weight_decay"] == 0.0
 
 
 def test_adamw_is_adam_because_l2_is_in_the_loss() -> None:
@@ -111,7 +112,7 @@ def test_adamw_is_adam_because_l2_is_in_the_loss() -> None:
     torch.testing.assert_close(weights_of(pair[0]), weights_of(pair[1]), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", STEPPERS)
 def test_the_same_rows_give_the_same_run(name: str) -> None:
     batch = drawn()
     pair = [training_of(batch, optimizer_name=name, hidden=(4,)) for _ in range(2)]
@@ -122,7 +123,7 @@ def test_the_same_rows_give_the_same_run(name: str) -> None:
         torch.testing.assert_close(value, two[key], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", STEPPERS)
 def test_candidates_side_by_side_equal_those_alone(name: str) -> None:
     x, y = correlated(60, 3, 2)
     batch = made_batch(x / x.std(0), y, parts=np.arange(60) % 2)
@@ -166,11 +167,11 @@ def test_the_best_weights_of_each_candidate_are_kept() -> None:
     for losses in ([1.0, 1.0], [0.5, 2.0], [0.7, 0.9]):
         run(training, Rows(batch, 20))
         snapshots.append([weights_of(training, index) for index in range(2)])
-        training.keep_best(losses)
-    assert training.best_epoch == [1, 2]
-    assert training.best_loss == [0.5, 0.9]
+        training.best.keep(training.heads, training.epoch - 1, losses)
+    assert training.best.epochs == [1, 2]
+    assert training.best.losses == [0.5, 0.9]
     for index, epoch in enumerate((1, 2)):
-        head = training.heads.head(index, training.best)
+        head = training.heads.head(index, training.best.weights)
         torch.testing.assert_close(head.linear.weight.detach(), snapshots[epoch][index][:, :-1], rtol=0, atol=0)
 
 

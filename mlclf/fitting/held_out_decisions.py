@@ -1,10 +1,10 @@
-"""Decisions of a fit: calibrator and thresholds from held-out rows, their metrics, and the files of the run."""
+"""Calibrator and thresholds from held-out rows, the metrics of these rows, and the files of the run."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,24 +23,32 @@ from mlclf.decisions.objectives.table import parse_objective
 from mlclf.decisions.thresholds.thresholds import Thresholds, fallback_thresholds
 from mlclf.decisions.tuning.tuner import Tuner
 from mlclf.files import write_json
-from mlclf.fitting.cautions import LAST_SHARE, caution, log_loss_sums
-from mlclf.fitting.data_preparation import PreparedData
+from mlclf.fitting.preparation.fit_data import FitData
 from mlclf.fitting.record import run_record
-from mlclf.fitting.trained_models import Trained
+from mlclf.fitting.trained_models import TrainedModels
 from mlclf.progress import Progress
 from mlclf.run_folder import RunFolder
 
 HISTOGRAM_BYTES = 64 << 20
 """Of a histogram of held-out logits, beside the rows' own budget: 65,536 bins for up to 64 labels."""
 
+LAST_SHARE = 0.1
+"""Of the rows: the last ones, in which a model may not hold any more."""
 
-class Decided:
-    """Turns trained models into a finished run folder."""
 
-    def __init__(self, data: PreparedData, run_file: RunFile, trained: Trained, folder: RunFolder) -> None:
-        self.data, self.run_file, self.trained, self.folder = data, run_file, trained, folder
-        self.settings = run_file.settings
-        self.decides = bool((data.hold_out.decide >= 0).any())
+@dataclass(frozen=True)
+class HeldOutDecisions:
+    """What the held-out rows decide of trained models, and the run that comes of it."""
+
+    data: FitData
+    trained: TrainedModels
+    run_file: RunFile
+    folder: RunFolder
+
+    @property
+    def decides(self) -> bool:
+        """Whether any rows are held out to decide by."""
+        return bool((self.data.hold_out.decide >= 0).any())
 
     def steps(self) -> Iterator[Progress]:
         """Calibrate, tune thresholds, evaluate the held-out rows, and write the run, its manifest last."""
@@ -48,21 +56,19 @@ class Decided:
         if self.decides:
             yield Progress("calibration", note="fitting calibrator and thresholds on held-out rows")
         calibration = self._calibration()
-        chosen = self.settings.thresholds
+        chosen = self.data.asked.settings.thresholds
         objective, bins = parse_objective(chosen.objective), bins_for(data.num_labels, HISTOGRAM_BYTES)
         tuner = Tuner(objective, data.num_labels, method=chosen.method, num_bins=bins, keeps_folds=True)
         for cells in self._held_out():
             tuner.update(replace(cells, logits=calibration.apply(cells.logits)))
         thresholds = tuner.thresholds() if self.decides else self._fallback()
-        final = data.totals.of(data.hold_out.final())
-        prevalences = ((final.positives + 0.5) / (final.totals + 1))[0]
         if self.decides:
-            self._write_metrics(calibration, thresholds, tuner.thresholds_without_folds(), prevalences)
-            yield from self._last_rows(calibration, prevalences)
+            self._write_metrics(calibration, thresholds, tuner.thresholds_without_folds())
+            yield from self._last_rows(calibration)
         head = self.trained.final
         head.rescale(calibration.slope.float(), calibration.intercept.float())
-        self.folder.write_schema(data.schema, names, prevalences)
-        self.folder.write_features(data.statistics.features)
+        self.folder.write_schema(data.asked.schema, names, data.prevalences)
+        self.folder.write_features(self.trained.inputs.features)
         self.folder.write_model(head, calibration.bounds)
         self.folder.write_histogram(tuner.histogram)
         assert tuner.folds is not None
@@ -70,18 +76,18 @@ class Decided:
         self.folder.write_thresholds(thresholds, names)
         self.folder.write_record(run_record(self.run_file, data, self.trained))
         self.folder.write_manifest(self._training_record())
-        for line in data.statistics.features.counted():
+        for line in self.trained.inputs.features.counted():
             yield Progress.warning("done", line)
 
     def _calibration(self) -> Calibration:
-        log_weights = self.trained.pos_weight.log()
+        log_weights = self.data.pos_weight.log()
         if not self.decides:
             shift = Calibration.none(self.data.num_labels)
             return Calibration(shift.slope, -log_weights, shift.bounds)
         folds = FoldHistograms(self.data.num_labels, num_bins=CALIBRATION_BINS)
         for cells in self._held_out():
             folds.update(cells)
-        tunes = self.settings.optimizer.l2 == "auto"
+        tunes = self.data.asked.settings.optimizer.l2 == "auto"
         calibrators = fit_calibrators(folds.histograms, richest="platt") if tunes else None
         return fit_calibration(summed(folds.histograms), log_weights, calibrators)
 
@@ -94,7 +100,7 @@ class Decided:
             return
         heads = [head.eval() for head in self.trained.held_out]
         decide = self.data.hold_out.decide
-        for batch in self.data.batches((decide >= 0).nonzero()[:, 0].tolist()):
+        for batch in self.trained.inputs.rows.batches((decide >= 0).nonzero()[:, 0].tolist()):
             model = decide[batch.parts.long()]
             if not (model >= 0).any():  # rows that are held in memory
                 continue
@@ -109,23 +115,22 @@ class Decided:
                 batch.weights[rows].double(),
             )
 
-    def _last_rows(self, calibration: Calibration, prevalences: Tensor) -> Iterator[Progress]:
+    def _last_rows(self, calibration: Calibration) -> Iterator[Progress]:
         """Warn where hidden layers do not hold on the last of the rows."""
-        if self.settings.model.hidden and self.data.valid_plan is None:
-            last = self._held_out(first_row=math.ceil((1 - LAST_SHARE) * self.data.plan.rows))
-            line = caution(log_loss_sums(last, calibration.apply, torch.logit(prevalences)))
+        asked = self.data.asked
+        if asked.settings.model.hidden and asked.valid_plan is None:
+            last = self._held_out(first_row=math.ceil((1 - LAST_SHARE) * asked.plan.rows))
+            line = caution(log_loss_sums(last, calibration.apply, torch.logit(self.data.prevalences)))
             if line is not None:
                 yield Progress.warning("calibration", line)
 
     def _fallback(self) -> Thresholds:
         support = torch.from_numpy(self.data.statistics.counts.positive_rows.sum(0))
         return fallback_thresholds(
-            self.data.num_labels, support, str(parse_objective(self.settings.thresholds.objective))
+            self.data.num_labels, support, str(parse_objective(self.data.asked.settings.thresholds.objective))
         )
 
-    def _write_metrics(
-        self, calibration: Calibration, thresholds: Thresholds, without_folds: Tensor | None, prevalences: Tensor
-    ) -> None:
+    def _write_metrics(self, calibration: Calibration, thresholds: Thresholds, without_folds: Tensor | None) -> None:
         """Metrics of the held-out rows; those of each fold are decided by thresholds that other folds chose."""
         bins = bins_for(self.data.num_labels, HISTOGRAM_BYTES)
 
@@ -142,12 +147,12 @@ class Decided:
         for cells in self._held_out():
             logits = calibration.apply(cells.logits)
             evaluation.update_cells(replace(cells, logits=logits), scores_of(logits))
-        report = evaluation.report(list(self.data.statistics.label_names), prevalences)
+        report = evaluation.report(list(self.data.statistics.label_names), self.data.prevalences)
         nested = {} if without_folds is None else {"decisions": "nested"}
         write_json(self.folder.file("metrics.json"), report | {"data": "validation"} | nested)
 
     def _training_record(self) -> dict[str, Any]:
-        plan, valid = self.data.plan, self.data.valid_plan
+        plan, valid = self.data.asked.plan, self.data.asked.valid_plan
         record = {"rows": plan.rows, "plan": plan.digest, "files": _files_of(plan)}
         if valid is not None:
             record["valid_files"] = _files_of(valid)
@@ -159,3 +164,29 @@ class Decided:
 def _files_of(plan: Plan) -> list[list[Any]]:
     """Name, size and fingerprint of every file: by these `calibrate` knows rows that have been used."""
     return [[shard.source.name, shard.source.size_bytes, shard.fingerprint] for shard in plan.shards]
+
+
+def log_loss_sums(held_out: Iterable[Cells], calibrated: Callable[[Tensor], Tensor], prior: Tensor) -> Tensor:
+    """Weighted sums [3] float64: log-losses of the model and of the constant logits `prior` [K], and the weights."""
+    sums = torch.zeros(3, dtype=torch.float64)
+    for cells in held_out:
+        labels = cells.labels.double()
+        mass = torch.ones_like(labels) if cells.mask is None else cells.mask.double()
+        if cells.weights is not None:
+            mass = mass * cells.weights.double()[:, None]
+        for place, logits in enumerate((calibrated(cells.logits).double(), prior.double())):
+            sums[place] += (mass * (torch.nn.functional.softplus(logits) - labels * logits)).sum()
+        sums[2] += mass.sum()
+    return sums
+
+
+def caution(sums: Tensor) -> str | None:
+    """A line where the model is worse than the constant, from `log_loss_sums` of the last rows."""
+    model, constant, mass = sums.tolist()
+    if not mass or not model > constant:
+        return None
+    return (
+        f"hidden layers predict the last tenth of the rows worse (log-loss {model / mass:.4f}) than a constant does "
+        f"({constant / mass:.4f}): if the rows are in the order of time, what they learned does not hold later; hold "
+        "out by time with --valid-by time:COLUMN, and compare with --set 'model.hidden=[]'"
+    )

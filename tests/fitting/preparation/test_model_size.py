@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mlclf.fitting import model_size
+from mlclf.fitting.preparation import model_size
 
 ROWS = 60
 FIXED = ("--set", "optimizer.l2=0.1", "--valid-fraction", "0")

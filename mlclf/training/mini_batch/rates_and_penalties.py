@@ -1,27 +1,14 @@
-"""Optimizers of mini-batches: their rates, schedule, L1 and L2."""
+"""What goes to an optimizer at each step: the rate of the schedule, the gradients of L1 and L2."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-DEFAULT_RATES = {"adam": 0.01, "adamw": 0.01, "adagrad": 0.1, "sgd": 0.5}
 WARM_UP = 0.05
 """Share of the steps over which the default rate rises from 0; after it the rate falls to 0 in a straight line."""
-
-
-def make_optimizer(name: str, parameters: Sequence[nn.Parameter], lr: float | None) -> torch.optim.Optimizer:
-    """The optimizer of a name; L2 never goes through it (see `add_penalties`), so AdamW is Adam here."""
-    rate = DEFAULT_RATES[name] if lr is None else lr
-    if name == "sgd":
-        return torch.optim.SGD(parameters, lr=rate, momentum=0.9 if lr is None else 0.0, nesterov=lr is None)
-    if name == "adagrad":
-        return torch.optim.Adagrad(parameters, lr=rate)
-    if name == "adamw":
-        return torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
-    return torch.optim.Adam(parameters, lr=rate)
 
 
 def rate_factor(step: int, total_steps: int) -> float:
