@@ -205,7 +205,7 @@ def our_loader(folder: Path, options: Options) -> Any:
 def our_loss(options: Options) -> Step | None:
     if not options.fused:
         return None
-    from mlclf.training.mini_batch.fused import linear_bce
+    from fused import linear_bce
 
     return linear_bce
 

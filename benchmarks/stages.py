@@ -40,7 +40,7 @@ STAGES = {
     "order": "of the rows of a slab",
     "cache": "an encoded slab read from the cache",
     "gather": "a batch out of all slabs",
-    "step": "forward, backward and SGD, mlclf.training.mini_batch.fused",
+    "step": "forward, backward and SGD, benchmarks/fused.py",
     "step of autograd": "the same of PyTorch, for comparison",
 }
 MOST_OF_SUM = 1.2
@@ -186,9 +186,8 @@ def filled_pools(stream: Any, cache_folder: Path, clock: Clock) -> Iterator[list
 
 def draw_and_step(loader: Any, slabs: list[Any], clock: Clock) -> None:
     """Gather the rows of some slabs, an equal share of each in every batch, and train on the first of them."""
+    from fused import linear_bce
     from peers import BATCH_ROWS, our_batches, training_step
-
-    from mlclf.training.mini_batch.fused import linear_bce
 
     share, pool = BATCH_ROWS // len(slabs), loader._stream.source.pool(loader._stream.order)
     vocabulary = loader.features.vocabulary_size

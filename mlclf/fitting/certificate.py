@@ -67,7 +67,7 @@ def head_optimality(data: FitData, rows: FitRows, head: LinearHead, l2: float, l
     totals, vocabulary = data.totals.of(trained), head.vocabulary_size
     problems = Problems(
         labels=torch.arange(data.num_labels),
-        candidates=torch.zeros(data.num_labels, dtype=torch.int64),
+        models=torch.zeros(data.num_labels, dtype=torch.int64),
         l2=torch.full((data.num_labels,), l2, dtype=torch.float64),
         trained=trained,
         totals=totals.totals[0].clamp_min(1e-300),

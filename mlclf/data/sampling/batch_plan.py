@@ -35,7 +35,7 @@ class Round:
     draws: tuple[Draw, ...]
 
 
-class Schedule:
+class BatchDraws:
     """The batches of an epoch as rounds of loads and draws.
 
     Every slab in the pool gives an equal share of each batch, all it has left if that is less. The first slabs are

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mlclf.data.parquet.plan import Plan
 from mlclf.data.parquet.spans import Span, interleaved
-from mlclf.data.sampling.batch_plan import Draw, Load, Round, Schedule
+from mlclf.data.sampling.batch_plan import BatchDraws, Draw, Load, Round
 from mlclf.data.sampling.selection import Selection
 from mlclf.data.sampling.shuffle_order import row_order, unit_order
 from mlclf.data.streaming.memory_budget import PoolShape
@@ -75,10 +75,10 @@ class BatchOrder:
         """Spans of units in the order in which they enter the pool."""
         return interleaved(self.plan, units, self.shape.lanes if self.shuffle else 1, self.shape.rows_of)
 
-    def batches(self) -> Schedule:
+    def batches(self) -> BatchDraws:
         """What the epoch draws, batch by batch, on all ranks."""
         units = unit_order(self.plan, self.seed, self.epoch, self.shuffle)
-        return Schedule(self.spans(units), self.selection.count, self.slots, self.batch_rows)
+        return BatchDraws(self.spans(units), self.selection.count, self.slots, self.batch_rows)
 
     def owner(self, slot: int) -> int:
         """The rank whose pool a slot is in."""

@@ -160,7 +160,7 @@ class Epoch:
         return picks, used_up
 
     def _loaded(self, number: int) -> Slab:
-        """The next slab of the schedule, waited for where it is still being decoded."""
+        """The next slab in the order, waited for where it is still being decoded."""
         self._top_up()
         if number not in self._loading:  # every free slab waits for batches to be gathered
             for coming in self._coming:

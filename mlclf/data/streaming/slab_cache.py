@@ -11,6 +11,7 @@ import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -57,17 +58,16 @@ class SlabCache:
     def read(self, span: Span, slab: Slab) -> bool:
         """Fill a slab with the rows of a span; False where they are not here. What it held is lost in any case."""
         try:
-            with self._path(span).open("rb", buffering=0) as file:
+            with self._path(span).open("rb") as file:
                 header = _header_of(file.read(HEADER_BYTES))
                 if header is None or header["key"] != self._key or header["span"] != [span.first_row, span.rows]:
                     return False
-                return _read_into(file.fileno(), header, slab)
+                return _read_into(file, header, slab)
         except OSError:
             return False
 
-    # A full disk or a folder that may not be written costs the cache, never the run.
     def write(self, span: Span, slab: Slab) -> None:
-        """Keep the rows of a slab; without space left, or where it cannot be written, nothing is kept."""
+        """Keep the rows of a slab; nothing is kept without space left, or where it cannot be written."""
         arrays = {name: array[: slab.rows] for name, array in slab.arrays.items()}
         for name in ("offsets", "ids", "values"):
             array = getattr(slab, name)
@@ -92,19 +92,18 @@ class SlabCache:
             return
         temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
         try:
-            self._begin()
-            with temporary.open("wb", buffering=0) as file:
-                _write_all(file.fileno(), [head, *map(_bytes_of, arrays.values())])
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if self._origin is not None and not (self.folder / ORIGIN).exists():
+                write_json(self.folder / ORIGIN, {"format_version": ORIGIN_VERSION, **self._origin})
+            with temporary.open("wb") as file:
+                file.write(head)
+                for array in arrays.values():
+                    file.write(_bytes_of(array))
             temporary.replace(path)
             self._left = None if self._left is None else self._left - size
         except OSError:
             temporary.unlink(missing_ok=True)
             self._left = 0  # a full disk, or a folder that may not be written: the data itself is read instead
-
-    def _begin(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if self._origin is not None and not (self.folder / ORIGIN).exists():
-            write_json(self.folder / ORIGIN, {"format_version": ORIGIN_VERSION, **self._origin})
 
     def _path(self, span: Span) -> Path:
         return self.folder / f"{span.first_row:012}-{span.rows}.slab"
@@ -203,7 +202,7 @@ def _header_of(block: bytes) -> dict[str, Any] | None:
     return header
 
 
-def _read_into(file: int, header: dict[str, Any], slab: Slab) -> bool:
+def _read_into(file: BufferedReader, header: dict[str, Any], slab: Slab) -> bool:
     """Read the arrays of a file into a slab; False where they are not those that the slab holds, short or damaged."""
     rows = header["rows"]
     stored = {name: (kind, tuple(shape)) for name, kind, shape in header["arrays"]}
@@ -212,7 +211,8 @@ def _read_into(file: int, header: dict[str, Any], slab: Slab) -> bool:
         return False
     ragged = {name: np.empty(shape, kind) for name, (kind, shape) in stored.items() if name not in views}
     targets = [_bytes_of((views | ragged)[name]) for name in stored]
-    if not _read_all(file, targets) or content_digest(targets) != header["digest"]:
+    is_short = any(file.readinto(target) < len(target) for target in targets)
+    if is_short or content_digest(targets) != header["digest"]:
         return False
     slab.rows, slab.first_row = rows, header["first_row"]
     slab.complete, slab.place = header["complete"], header["place"]
@@ -222,28 +222,3 @@ def _read_into(file: int, header: dict[str, Any], slab: Slab) -> bool:
 
 def _bytes_of(array: NDArray[Any]) -> memoryview:
     return array.reshape(-1).view(np.uint8).data
-
-
-def _read_all(file: int, targets: Sequence[memoryview]) -> bool:
-    place, left = HEADER_BYTES, [target for target in targets if len(target)]
-    while left:
-        count = os.preadv(file, left[:64], place)
-        if not count:
-            return False
-        place += count
-        left = _after(left, count)
-    return True
-
-
-def _write_all(file: int, sources: Sequence[bytes | memoryview]) -> None:
-    left = [memoryview(source) for source in sources if len(source)]
-    while left:
-        left = _after(left, os.writev(file, left[:64]))
-
-
-def _after(buffers: list[memoryview], count: int) -> list[memoryview]:
-    """What is left of buffers once `count` bytes are done."""
-    while buffers and count >= len(buffers[0]):
-        count -= len(buffers[0])
-        buffers = buffers[1:]
-    return [buffers[0][count:], *buffers[1:]] if buffers and count else buffers

@@ -149,7 +149,7 @@ class Problems:
 
     Attributes:
         labels: [P] int64, the label of each.
-        candidates: [P] int64, row of `trained` that says on which parts it is trained.
+        models: [P] int64, row of `trained` that says on which parts each is trained.
         l2: [P] float64.
         trained: [R, parts] float64 of 0 and 1.
         totals: [P] float64, Σ w over the rows that it is trained on and that observe its label.
@@ -158,7 +158,7 @@ class Problems:
     """
 
     labels: Tensor
-    candidates: Tensor
+    models: Tensor
     l2: Tensor
     trained: Tensor
     totals: Tensor
@@ -172,7 +172,7 @@ class Problems:
         """Some of the problems."""
         return Problems(
             self.labels[index],
-            self.candidates[index],
+            self.models[index],
             self.l2[index],
             self.trained,
             self.totals[index],
@@ -191,7 +191,7 @@ def problem_slices(chunk: Chunk, problems: Problems) -> Iterator[slice]:
 def cell_weights(chunk: Chunk, problems: Problems, part: slice) -> Tensor:
     """Share of each row in each problem's mean: [n, P] float64, summing to 1 over all rows."""
     rows = chunk.weights[:, None] * problems.trained.T[chunk.parts]
-    cells = rows[:, problems.candidates[part]] / problems.totals[part]
+    cells = rows[:, problems.models[part]] / problems.totals[part]
     if chunk.mask is not None:
         cells *= chunk.mask[:, problems.labels[part]]
     return cells

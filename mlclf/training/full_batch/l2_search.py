@@ -179,7 +179,7 @@ class FullBatchFit:
         totals = self.totals.of(trained).totals[:, labels].reshape(-1)
         return Problems(
             labels=labels.repeat(num_models),
-            candidates=torch.arange(num_models).repeat_interleave(len(labels)),
+            models=torch.arange(num_models).repeat_interleave(len(labels)),
             l2=l2.double().repeat(num_models),
             trained=trained,
             totals=totals.clamp_min(1e-300),
@@ -189,7 +189,7 @@ class FullBatchFit:
 
     def _solve(self, problems: Problems, start: Tensor, tolerance: float) -> _Columns:
         """Solve every problem; those of labels with one class stay at the start, which is their prior."""
-        fixed = self.totals.of(problems.trained).constant()[problems.candidates, problems.labels]
+        fixed = self.totals.of(problems.trained).constant()[problems.models, problems.labels]
         index = (~fixed).nonzero()[:, 0]
         result, reached = start.clone(), torch.ones(len(problems), dtype=torch.bool)
         if len(index):

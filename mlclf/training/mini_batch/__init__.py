@@ -4,7 +4,6 @@ candidate_heads    the heads of R candidates, trained side by side on the same b
 best_weights       the weights of each candidate at the epoch where its held-out loss was least
 checkpoint         save and load of all that must survive a restart of mini-batch training
 device_pool        every encoded row in the memory of the device, where the batches of each epoch are gathered
-fused              A linear layer and its binary cross-entropy in one step
 rates_and_penalties   the rate of each step, and the gradients of L1 and L2
 transfer           batches on the device that computes, copied while the batch before is computed with
 loop               mini-batch training of R candidates side by side, one epoch after the other

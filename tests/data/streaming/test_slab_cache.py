@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections import namedtuple
@@ -13,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlclf.data.parquet.spans import Span
-from mlclf.data.streaming import slab_cache as cache_module
 from mlclf.data.streaming.pool import Pool
 from mlclf.data.streaming.slab import RowLayout, Slab
 from mlclf.data.streaming.slab_cache import HEADER_BYTES, SlabCache
@@ -157,11 +157,16 @@ def test_half_of_the_free_space_is_the_most(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_disk_that_is_full_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
+    class Full(io.BytesIO):
+        def write(self, *_: Any) -> int:
+            raise OSError(28, "No space left on device")
+
+    def opened(path: Path, mode: str) -> Full:
+        path.touch()
+        return Full()
 
     cache = SlabCache(tmp_path, "k" * 64)
-    monkeypatch.setattr(cache_module, "_write_all", refuse)
+    monkeypatch.setattr(Path, "open", opened)
     cache.write(SPAN, filled(RowLayout(2, 1), 5))
     assert not list(cache.folder.iterdir())
     monkeypatch.undo()

@@ -4,8 +4,7 @@ import math
 
 import pytest
 import torch
-
-from mlclf.training.mini_batch.fused import linear_bce
+from fused import linear_bce
 
 
 @pytest.mark.parametrize("kind", [torch.uint8, torch.bool, torch.float32])
