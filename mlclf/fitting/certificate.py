@@ -54,7 +54,7 @@ def certificate_of(optimality: Optimality, names: Sequence[str], *, penalised: b
     }
 
 
-def head_optimality(data: FitData, rows: FitRows, head: LinearHead, l2: float, l1: float) -> Optimality | None:
+def head_optimality(data: FitData, rows: FitRows, head: LinearHead, l2: float) -> Optimality | None:
     """How near the optimum a head without hidden layers is, by two passes over the rows; None where it is too large.
 
     Its weights and their gradients are held in float64, as SOLVER_BYTES allow.
@@ -72,7 +72,7 @@ def head_optimality(data: FitData, rows: FitRows, head: LinearHead, l2: float, l
         trained=trained,
         totals=totals.totals[0].clamp_min(1e-300),
         pos_weight=data.pos_weight,
-        l1=l1,
+        l1=data.asked.settings.optimizer.l1,
     )
     parts = trained[0].nonzero()[:, 0].tolist()
     found = optimality_of(

@@ -89,9 +89,15 @@ class FitJob:
             steps = train_full_batch(data, inputs, log, optimizer)
         else:
             assert isinstance(optimizer, Stepper)
-            checkpoints = folder.file("checkpoints")
             steps = train_mini_batch(
-                data, files, inputs, log, checkpoints, optimizer=optimizer, device=self.device, resume=self.resume
+                data,
+                files,
+                inputs,
+                log,
+                checkpoints=folder.file("checkpoints"),
+                optimizer=optimizer,
+                device=self.device,
+                resume=self.resume,
             )
         del inputs  # training may replace them by larger ones
         return (yield from steps)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mlclf.config.optimizers import Stepper
+from mlclf.config.settings import Settings
 from mlclf.data.batch import Batch
 from mlclf.data.streaming.batch_stream import BatchStream
 from mlclf.fitting.certificate import certificate_lines, certificate_of, head_optimality
@@ -23,6 +24,7 @@ from mlclf.fitting.trained_models import TrainedModels
 from mlclf.fitting.training_log import TrainingLog
 from mlclf.progress import Progress
 from mlclf.training.fold_levels import level_heads
+from mlclf.training.hold_out import HoldOut
 from mlclf.training.mini_batch.candidate_heads import Candidate, CandidateHeads
 from mlclf.training.mini_batch.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mlclf.training.mini_batch.device_pool import DevicePool
@@ -68,37 +70,46 @@ def train_mini_batch(
     files: RowsInFiles,
     inputs: ModelInputs,
     log: TrainingLog,
-    checkpoints: Path,
     *,
+    checkpoints: Path,
     optimizer: Stepper,
     device: torch.device,
     resume: bool,
 ) -> Generator[Progress, None, TrainedModels]:
     """Train all candidates beside each other, keep the best, and refit on all rows where folds were used."""
     pool = yield from files.on_device(device, inputs.rows)
-    fit = _MiniBatchFit(data, files, inputs, log, checkpoints, optimizer, device, pool, resume)
+    identity = identity_of(data)
+    fit = _MiniBatchFit(data, files, inputs, log, checkpoints, identity, optimizer, device, pool, resume)
     return (yield from fit.run())
 
 
+@dataclass(frozen=True)
 class _MiniBatchFit:
-    """The trainings of a fit, one after the other."""
+    """The trainings of a fit, one after the other.
 
-    def __init__(
-        self,
-        data: FitData,
-        files: RowsInFiles,
-        inputs: ModelInputs,
-        log: TrainingLog,
-        checkpoints: Path,
-        optimizer: Stepper,
-        device: torch.device,
-        pool: DevicePool | None,
-        resume: bool,
-    ) -> None:
-        self.data, self.files, self.inputs, self.log, self.checkpoints = data, files, inputs, log, checkpoints
-        self.optimizer, self.device, self.pool, self.resume = optimizer, device, pool, resume
-        self.settings, self.hold_out = data.asked.settings, data.hold_out
-        self.identity = identity_of(data)
+    Attributes:
+        identity: what tells the fit from others, in each checkpoint.
+        pool: the rows on the device; None where they are copied to it batch by batch.
+    """
+
+    data: FitData
+    files: RowsInFiles
+    inputs: ModelInputs
+    log: TrainingLog
+    checkpoints: Path
+    identity: dict[str, Any]
+    optimizer: Stepper
+    device: torch.device
+    pool: DevicePool | None
+    resume: bool
+
+    @property
+    def settings(self) -> Settings:
+        return self.data.asked.settings
+
+    @property
+    def hold_out(self) -> HoldOut:
+        return self.data.hold_out
 
     def run(self) -> Generator[Progress, None, TrainedModels]:
         """Train the candidates, then the final model where none of them is."""
@@ -129,15 +140,14 @@ class _MiniBatchFit:
         stops_early = settings.training.epochs is None and self.hold_out.chooses
         if chosen or stops_early or settings.model.hidden:
             return None
-        l1 = settings.optimizer.l1
-        found = head_optimality(self.data, self.inputs.rows, final, l2, l1)
+        found = head_optimality(self.data, self.inputs.rows, final, l2)
         if found is None:
             note = "weights are too many to measure how near the optimum they are: the run has no certificate"
             yield Progress("training", note=note)
             return None
-        penalised, everything = l2 > 0 or l1 > 0, torch.ones(self.data.num_labels, dtype=torch.bool)
-        names = self.data.statistics.label_names
-        certificate = certificate_of(found, names, penalised=penalised, reached=everything)
+        everything = torch.ones(self.data.num_labels, dtype=torch.bool)
+        penalised = l2 > 0 or settings.optimizer.l1 > 0
+        certificate = certificate_of(found, self.data.statistics.label_names, penalised=penalised, reached=everything)
         yield from certificate_lines(certificate)
         return certificate
 

@@ -18,21 +18,17 @@ LEFT_OUT_AT = 0.25
 """Share of ended problems at which the others are copied together."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Solution:
     """Where a solver stopped.
 
     Attributes:
         columns: [D + V + 1, P] float64.
-        values: [P], objective, l1 included.
-        gaps: [P], predicted decrease that was left (half the squared Newton decrement by the last metric).
         passes: passes over the rows.
         converged: [P] bool.
     """
 
     columns: Tensor
-    values: Tensor
-    gaps: Tensor
     passes: int
     converged: Tensor
 
@@ -74,8 +70,6 @@ class _Search:
         self.index = torch.arange(len(problems))
         self.columns = start.clone()
         self.passes = 0
-        self.final_values = torch.zeros(len(problems), dtype=torch.float64)
-        self.final_gaps = torch.full((len(problems),), torch.inf, dtype=torch.float64)
         self.converged = torch.zeros(len(problems), dtype=torch.bool)
         self.values, self.gradient = self._evaluate(self.columns, self.problems)
         self.preconditioner = Preconditioner.at_prior(moments, self.columns[-1], problems)
@@ -108,7 +102,7 @@ class _Search:
             slope = _dots(pseudo, direction)
         gaps = -slope / 2
         ending = ((gaps <= tolerance) | self.failed) & ~self.ended
-        self._record(ending, gaps, gaps <= max(tolerance, 1e-9))
+        self._record(ending, gaps <= max(tolerance, 1e-9))
         self.ended |= ending
         if not self.active:
             return
@@ -174,12 +168,11 @@ class _Search:
         size = _dots(self.preconditioner(change), change)
         self.scale = torch.where(usable & (size > 0), curvature / size.clamp_min(1e-300), self.scale)
 
-    def _record(self, ending: Tensor, gaps: Tensor, converged: Tensor) -> None:
+    def _record(self, ending: Tensor, converged: Tensor) -> None:
         """Write problems that have ended into the result."""
         if ending.any():
             places = self.index[ending]
             self.result[:, places] = self.columns[:, ending]
-            self.final_values[places], self.final_gaps[places] = self.values[ending], gaps[ending]
             self.converged[places] = converged[ending]
 
     def _keep(self, keep: Tensor) -> None:
@@ -191,8 +184,8 @@ class _Search:
         self.history = [(a[:, keep], b[:, keep], c[keep]) for a, b, c in self.history]
 
     def finish(self) -> Solution:
-        self._record(~self.ended, self.final_gaps[self.index], torch.zeros_like(self.ended))
-        return Solution(self.result, self.final_values, self.final_gaps, self.passes, self.converged)
+        self._record(~self.ended, torch.zeros_like(self.ended))
+        return Solution(self.result, self.passes, self.converged)
 
 
 def _dots(left: Tensor, right: Tensor) -> Tensor:

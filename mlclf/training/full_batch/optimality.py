@@ -173,7 +173,8 @@ def _dual_value(chunks: Chunks, problems: Problems, columns: Tensor, first: _Fir
     )
     shrink = torch.ones_like(both)
     if problems.l1:
-        bound = _greatest_pull(chunks, problems, columns, fewer_falls, fewer_rises)
+        pulls = _conjugates(chunks, problems, columns, fewer_falls, fewer_rises)[1]
+        bound = pulls[:-1].abs().amax(0)
         needed = torch.where(problems.l2 > 0, 1.0, problems.l1 / bound.clamp_min(problems.l1))
         shrink = torch.minimum(shrink, needed)
     conjugates, pulls = _conjugates(chunks, problems, columns, fewer_falls * shrink, fewer_rises * shrink)
@@ -182,12 +183,6 @@ def _dual_value(chunks: Chunks, problems: Problems, columns: Tensor, first: _Fir
         excess = excess.where(problems.l2 > 0, 0.0)
     dual = -conjugates - (excess.square() / (2 * problems.l2)).nan_to_num(0.0, posinf=torch.inf).sum(0)
     return dual.where((problems.l2 > 0) | (problems.l1 > 0), torch.nan)
-
-
-def _greatest_pull(
-    chunks: Chunks, problems: Problems, columns: Tensor, fewer_falls: Tensor, fewer_rises: Tensor
-) -> Tensor:
-    return _conjugates(chunks, problems, columns, fewer_falls, fewer_rises)[1][:-1].abs().amax(0)
 
 
 def _conjugates(

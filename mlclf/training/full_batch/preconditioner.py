@@ -75,6 +75,7 @@ class InputMoments:
         return len(self.kept) > 0 and 8 * cells <= HESSIAN_BYTES and self.rows * cells <= HESSIAN_PRODUCTS
 
 
+@dataclass(frozen=True)
 class Preconditioner:
     """The inverse of a Hessian, as far as it is cheap to have: diagonal but for the inputs kept by `InputMoments`.
 
@@ -85,8 +86,11 @@ class Preconditioner:
         factors: [P, A, A], Cholesky factors, in place of axes; None without.
     """
 
-    def __init__(self, inverse: Tensor, kept: Tensor, axes: Tensor, along: Tensor, factors: Tensor | None) -> None:
-        self.inverse, self.kept, self.axes, self.along, self.factors = inverse, kept, axes, along, factors
+    inverse: Tensor
+    kept: Tensor
+    axes: Tensor
+    along: Tensor
+    factors: Tensor | None
 
     @classmethod
     def at_prior(cls, moments: InputMoments, biases: Tensor, problems: Problems) -> Preconditioner:

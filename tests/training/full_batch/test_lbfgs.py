@@ -98,11 +98,10 @@ def test_the_certificate_is_tiny(l2: float) -> None:
     batch = made_batch(x, y)
     problems = problems_of(batch, l2)
     solution = solved(chunks_of(batch), problems)
-    value, gradient = smooth_objective(chunks_of(batch), problems, solution.columns)
+    _, gradient = smooth_objective(chunks_of(batch), problems, solution.columns)
     assert float(gradient.norm(dim=0).max()) < 1e-6
     assert float((gradient[:-1].square().sum(0) / (2 * l2)).max()) < 1e-8
-    torch.testing.assert_close(value, solution.values)
-    assert (solution.gaps <= TOLERANCE).all()
+    assert solution.converged.all()
 
 
 def test_problems_side_by_side_equal_those_alone() -> None:
@@ -171,10 +170,10 @@ def test_separated_classes_end_without_a_number_that_is_not_finite() -> None:
     x = np.linspace(-1, 1, 50)[:, None]
     batch = made_batch(x, (x > 0).astype(int))
     start = torch.zeros(2, 1, dtype=torch.float64)
-    chunks = chunks_of(batch)
-    solution = lbfgs(chunks, problems_of(batch, 0.0), start, InputMoments.of(chunks), tolerance=TOLERANCE)
+    chunks, problems = chunks_of(batch), problems_of(batch, 0.0)
+    solution = lbfgs(chunks, problems, start, InputMoments.of(chunks), tolerance=TOLERANCE)
     assert torch.isfinite(solution.columns).all()
-    assert float(solution.values[0]) < 1e-3
+    assert float(smooth_objective(chunks, problems, solution.columns)[0]) < 1e-3
 
 
 def test_inputs_of_very_different_scales_converge() -> None:
