@@ -1,4 +1,4 @@
-"""The certificate of a fit: how near the optimum each label is, for the run's manifest, and lines that say it."""
+"""The certificate of a fit: gradient norm and duality gap of each label, for the run's manifest and for the user."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SHOWN = 5
 
 
 def certificate_of(optimality: Optimality, names: Sequence[str], *, penalised: bool, reached: Tensor) -> dict[str, Any]:
-    """What the manifest says of the optimum, in nats a row; None where a number is not defined.
+    """The certificate as the manifest has it, in nats a row; None where a number is not defined.
 
     Args:
         optimality: of K labels.
@@ -55,7 +55,7 @@ def certificate_of(optimality: Optimality, names: Sequence[str], *, penalised: b
 
 
 def head_optimality(data: FitData, rows: FitRows, head: LinearHead, l2: float) -> Optimality | None:
-    """How near the optimum a head without hidden layers is, by two passes over the rows; None where it is too large.
+    """Measure how near the optimum a linear model is, in two passes over the rows; None where it is too large for that.
 
     Its weights and their gradients are held in float64, as SOLVER_BYTES allow.
     """
@@ -82,7 +82,7 @@ def head_optimality(data: FitData, rows: FitRows, head: LinearHead, l2: float) -
 
 
 def certificate_lines(certificate: dict[str, Any]) -> Iterator[Progress]:
-    """One line for the numbers, and warnings of labels without an optimum, and of those that stopped short of it."""
+    """A line with the certificate, and warnings of labels that have no optimum or stopped short of it."""
     norm, gap = certificate["gradient_norm"], certificate["duality_gap"]
     if norm is not None:
         bound = "" if gap is None else f", loss at most {gap:.1e} nats a row above its least (duality gap)"

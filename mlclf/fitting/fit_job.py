@@ -1,4 +1,4 @@
-"""The order of a fit's stages, and the folder that appears whole or not at all."""
+"""The stages of a fit in their order, and the run folder, which appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class FitJob:
         self.device = _device(self.settings.runtime.device)
 
     def steps(self) -> Iterator[Progress]:
-        """Do the job; yields progress, and leaves the run folder finished."""
+        """Run the fit, yielding progress; the run folder is complete at the end."""
         self._check()
         arguments = self.arguments
         out, read = Path(arguments.out or ""), [*(arguments.train or ()), *(arguments.valid or ())]
@@ -69,7 +69,7 @@ class FitJob:
             raise ConfigError("fit needs data and --labels; see 'mlclf fit --help'")
 
     def _fitted(self, data: FitData, folder: RunFolder) -> Iterator[Progress]:
-        """Write the files of the run."""
+        """Train, decide, and write the files of the run."""
         folder.write_config(self.run_file.without_secrets().to_yaml())
         aside = data.asked.plan.set_aside
         if aside:
@@ -103,7 +103,7 @@ class FitJob:
         return (yield from steps)
 
     def _cache(self, folder: RunFolder) -> Path | None:
-        """The folder for encoded rows: inside the run while it is fitted, or the one that the settings name."""
+        """Folder for the cache of encoded rows: in the run while it is fitted, or as the settings say."""
         chosen = self.settings.runtime.cache
         if chosen == "off":
             return None
@@ -111,7 +111,7 @@ class FitJob:
 
 
 def _can_go_on(folder: RunFolder, error: BaseException) -> bool:
-    """Whether a new run that ends early is worth to be resumed: one that has a checkpoint, or was stopped."""
+    """Whether a fit that ended early can be resumed: it was interrupted, or has a checkpoint."""
     is_refused = isinstance(error, MlclfError) or is_full(error)
     return not is_refused or folder.file("checkpoints").exists()
 

@@ -1,4 +1,4 @@
-"""Full-batch training: l2 chosen along a path, then the optimum in float64."""
+"""Full-batch training: search for l2 along a path of models, then the exact optimum in float64."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from mlclf.training.models import head_from_columns
 
 
 class _Solved(NamedTuple):
-    """The optimum for some inputs.
+    """The optimum for some inputs, with or without knots.
 
     Attributes:
-        losses: of parts of the held-out rows, see `FullBatchFit.held_out_parts`; None where nobody asked.
+        losses: of parts of the held-out rows, see `FullBatchFit.held_out_parts`; None where they were not asked for.
         records: lines of the log.
     """
 
@@ -44,7 +44,7 @@ class _Solved(NamedTuple):
 def train_full_batch(
     data: FitData, inputs: ModelInputs, log: TrainingLog, solver: ExactSolver
 ) -> Generator[Progress, None, TrainedModels]:
-    """Solve the convex problem, and once more with knots in numeric columns where these may pay.
+    """Solve the convex problem, and again with linear splines of the numeric columns where these may pay.
 
     The log gets a line for every amount of l2 that is solved, and one for the end.
     """
@@ -83,7 +83,7 @@ def train_full_batch(
 def _solve(
     data: FitData, inputs: ModelInputs, used: Tensor, solver: ExactSolver, log: TrainingLog | None, *, compares: bool
 ) -> Generator[Progress, None, _Solved]:
-    """Choose l2 and find the optimum."""
+    """Choose l2 by the held-out rows, and find the optimum."""
     problem = FullBatchFit(
         _chunks(inputs, used),
         data.totals,
@@ -121,7 +121,7 @@ def _prior_loss(data: FitData) -> float:
 
 
 def _used_ids(inputs: ModelInputs) -> Tensor:
-    """Ids that some row has, [U] int64: the weights of all others stay 0, and hashed text leaves most unused."""
+    """Token ids that occur in some row: [U] int64. The weights of all others stay 0; hashed text leaves most unused."""
     seen = torch.zeros(inputs.features.vocabulary_size, dtype=torch.bool)
     if len(seen):
         for batch in inputs.rows.batches():
@@ -130,7 +130,7 @@ def _used_ids(inputs: ModelInputs) -> Tensor:
 
 
 def _chunks(inputs: ModelInputs, used: Tensor) -> Callable[[], Iterable[Chunk]]:
-    """The rows in float64, with the used ids numbered anew."""
+    """The rows in float64, with the ids that occur renumbered from 0."""
     rows, numbers = inputs.rows, torch.zeros(inputs.features.vocabulary_size, dtype=torch.int64)
     numbers[used] = torch.arange(len(used))
 
@@ -144,7 +144,7 @@ def _chunks(inputs: ModelInputs, used: Tensor) -> Callable[[], Iterable[Chunk]]:
 
 
 def _l2s(data: FitData) -> float | list[float]:
-    """The amount of l2, or those to choose from."""
+    """The l2 that is set, or the grid to choose from."""
     l2, search = data.asked.settings.optimizer.l2, data.asked.settings.search
     if l2 != "auto":
         return float(l2)

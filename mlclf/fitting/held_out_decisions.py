@@ -1,4 +1,4 @@
-"""Calibrator and thresholds from held-out rows, the metrics of these rows, and the files of the run."""
+"""From held-out rows to a run: calibration, thresholds, metrics, and the files of the run folder."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ HISTOGRAM_BYTES = 64 << 20
 """Of a histogram of held-out logits, beside the rows' own budget: 65,536 bins for up to 64 labels."""
 
 LAST_SHARE = 0.1
-"""Of the rows: the last ones, in which a model may not hold any more."""
+"""Share of the rows, the last ones, on which hidden layers are checked: the data may have drifted by then."""
 
 
 @dataclass(frozen=True)
 class HeldOutDecisions:
-    """What the held-out rows decide of trained models, and the run that comes of it."""
+    """Calibrates trained models and tunes their thresholds on the held-out rows, and writes the run."""
 
     data: FitData
     trained: TrainedModels
@@ -47,7 +47,7 @@ class HeldOutDecisions:
 
     @property
     def decides(self) -> bool:
-        """Whether any rows are held out to decide by."""
+        """Whether any rows are held out for calibration and thresholds."""
         return bool((self.data.hold_out.decide >= 0).any())
 
     def steps(self) -> Iterator[Progress]:
@@ -92,9 +92,9 @@ class HeldOutDecisions:
         return fit_calibration(summed(folds.histograms), log_weights, calibrators)
 
     def _held_out(self, first_row: int = 0) -> Iterator[Cells]:
-        """Held-out rows from a number on, each with the logits of the model that has not seen it.
+        """Held-out rows, from a row number on, each with the logits of the model that was not trained on it.
 
-        Those of a group have one identity.
+        Rows of a group have one identity.
         """
         if not self.decides:
             return
@@ -116,7 +116,7 @@ class HeldOutDecisions:
             )
 
     def _last_rows(self, calibration: Calibration) -> Iterator[Progress]:
-        """Warn where hidden layers do not hold on the last of the rows."""
+        """Warn where hidden layers predict the last tenth of the rows worse than a constant."""
         asked = self.data.asked
         if asked.settings.model.hidden and asked.valid_plan is None:
             last = self._held_out(first_row=math.ceil((1 - LAST_SHARE) * asked.plan.rows))
@@ -131,7 +131,7 @@ class HeldOutDecisions:
         )
 
     def _write_metrics(self, calibration: Calibration, thresholds: Thresholds, without_folds: Tensor | None) -> None:
-        """Metrics of the held-out rows; those of each fold are decided by thresholds that other folds chose."""
+        """Write the metrics of the held-out rows; each fold is decided by thresholds tuned on the other folds."""
         bins = bins_for(self.data.num_labels, HISTOGRAM_BYTES)
 
         def decide_rows(scores: Tensor, identities: Tensor) -> Tensor:
@@ -181,7 +181,7 @@ def log_loss_sums(held_out: Iterable[Cells], calibrated: Callable[[Tensor], Tens
 
 
 def caution(sums: Tensor) -> str | None:
-    """A line where the model is worse than the constant, from `log_loss_sums` of the last rows."""
+    """A warning if the model is worse than the constant, given `log_loss_sums` of the last rows; None if it is not."""
     model, constant, mass = sums.tolist()
     if not mass or not model > constant:
         return None

@@ -1,4 +1,4 @@
-"""Knots in numeric columns: tried where they fit into memory, kept where held-out rows gain by them."""
+"""Linear splines of numeric columns: tried where they fit into memory, kept where held-out log-loss improves."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from mlclf.fitting.preparation.fit_data import FitData
 from mlclf.fitting.preparation.fit_rows import ModelInputs, RowsInMemory
 
 LEAST_GAIN = 0.005
-"""Share of the held-out log-loss that knots must save."""
+"""Share of the held-out log-loss by which knots must improve it."""
 
 LEAST_OF_PRIOR = 0.0005
-"""Share of the log-loss of a constant that they must save too."""
+"""Share of the log-loss of a constant by which they must improve it too."""
 
 
 def knots_of(data: FitData, inputs: ModelInputs) -> LinearSplines | None:
-    """Knots for the numeric columns; None where they are not to be tried, do not fit, or no column has room for one.
+    """Splines for the numeric columns; None where they are not to be tried, do not fit, or no column can have a knot.
 
     They are tried where l2 is chosen too, and at the quantiles of the rows of the final model.
     """
@@ -57,7 +57,7 @@ def knots_of(data: FitData, inputs: ModelInputs) -> LinearSplines | None:
 
 
 def with_knots(inputs: ModelInputs, splines: LinearSplines) -> ModelInputs:
-    """The same rows in memory with inputs more, one for each knot."""
+    """The same rows in memory with one more input for each knot."""
     held = []
     for batch in inputs.rows.held or ():
         dense = torch.cat([batch.dense, torch.empty(len(batch), len(splines))], dim=1)
@@ -67,14 +67,14 @@ def with_knots(inputs: ModelInputs, splines: LinearSplines) -> ModelInputs:
 
 
 def without_knots(inputs: ModelInputs) -> ModelInputs:
-    """The inverse of `with_knots`."""
+    """The same rows without the inputs that `with_knots` added."""
     features = replace(inputs.features, splines=None)
     held = [replace(batch, dense=batch.dense[:, : features.num_dense].clone()) for batch in inputs.rows.held or ()]
     return ModelInputs(features, RowsInMemory(held))
 
 
 def knots_pay(without: Tensor, bent: Tensor, prior: float) -> bool:
-    """Whether knots save enough of the held-out loss, from that of parts of the rows without and with them.
+    """Whether knots improve the held-out loss enough, given its values in parts of the rows without and with them.
 
     That is LEAST_GAIN of it, LEAST_OF_PRIOR of the loss of a constant (where next to nothing is left to save, a large
     share of that is nothing), and twice the standard error of what they save.

@@ -1,4 +1,4 @@
-"""Mini-batch training: candidates of l2 and folds beside each other, early stopping, checkpoints."""
+"""Mini-batch training: all values of l2 and all folds side by side, early stopping, checkpoints."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ MAX_EPOCHS, MAX_WHOLE_EPOCHS = 50, 500
 
 @dataclass(frozen=True)
 class Stage:
-    """One training: of the candidates, or of the final model on all rows.
+    """One training of a fit: that of the candidates, or of the final model on all rows.
 
     Attributes:
         name: the folder of its checkpoints.
@@ -76,7 +76,7 @@ def train_mini_batch(
     device: torch.device,
     resume: bool,
 ) -> Generator[Progress, None, TrainedModels]:
-    """Train all candidates beside each other, keep the best, and refit on all rows where folds were used."""
+    """Train all candidates side by side, choose the best by held-out loss, and refit on all rows after folds."""
     pool = yield from files.on_device(device, inputs.rows)
     identity = identity_of(data)
     fit = _MiniBatchFit(data, files, inputs, log, checkpoints, identity, optimizer, device, pool, resume)
@@ -112,7 +112,7 @@ class _MiniBatchFit:
         return self.data.hold_out
 
     def run(self) -> Generator[Progress, None, TrainedModels]:
-        """Train the candidates, then the final model where none of them is."""
+        """Train the candidates, then the final model unless the best candidate is it."""
         hold_out, count = self.hold_out, self.hold_out.num_models
         candidates = self._candidates()
         stage = self._stage("search" if hold_out.refit else "final", candidates, judged=hold_out.chooses)
@@ -134,7 +134,7 @@ class _MiniBatchFit:
         return TrainedModels(held_out, final, self.inputs, self.optimizer.name, l2, certificate=certificate)
 
     def _certificate(self, final: LinearHead, l2: float) -> Generator[Progress, None, dict[str, Any] | None]:
-        """How near the optimum the model is, where l2 was fixed and nothing stopped the training early."""
+        """The certificate of the model; None where l2 was chosen or training may have stopped early."""
         settings = self.settings
         chosen = settings.optimizer.l2 == "auto" and self.hold_out.chooses
         stops_early = settings.training.epochs is None and self.hold_out.chooses
@@ -152,7 +152,7 @@ class _MiniBatchFit:
         return certificate
 
     def _candidates(self) -> list[Candidate]:
-        """For each l2, the models of the hold-out: candidate = index of l2 · R + model."""
+        """One candidate for each l2 and each of the R models of the hold-out, at index l2 · R + model."""
         l2 = self.settings.optimizer.l2
         total = max(self.data.mean_total, 1e-300)
         if l2 != "auto":
@@ -215,7 +215,7 @@ class _MiniBatchFit:
         return "bf16" if self.device.type == "cuda" else "float32"
 
     def _new_training(self, plan: TrainingPlan) -> Training:
-        """At its start: the constants of the contract, and random weights of hidden layers from the seed."""
+        """A training before its first step: biases at the prior, hidden layers at random by the seed."""
         features = self.inputs.features
         torch.manual_seed(self.settings.training.seed)
         heads = CandidateHeads(
@@ -231,7 +231,7 @@ class _MiniBatchFit:
         return Training(plan, heads)
 
     def _trained(self, stage: Stage) -> Generator[Progress, None, Training]:
-        """Epochs until the schedule ends or the held-out loss has stopped falling; a checkpoint after each."""
+        """Train until the last epoch, or until the held-out loss has stopped falling; a checkpoint after each epoch."""
         training = self._new_training(stage.plan)
         if self.resume:
             yield from self._go_on(stage, training)
@@ -275,12 +275,12 @@ class _MiniBatchFit:
         return training.epoch - 1 - max(training.best.epochs) >= self.settings.training.patience
 
     def _save(self, stage: Stage, training: Training, position: dict[str, Any] | None = None) -> None:
-        """Write the checkpoint; inside an epoch with the position in its stream."""
+        """Write a checkpoint, inside an epoch with the position in the stream of batches."""
         state = training.state(position) | self.identity | {"stage": stage.name, "log": self.log.lines}
         save_checkpoint(self.checkpoints / stage.name, training.tensors(), state)
 
     def _go_on(self, stage: Stage, training: Training) -> Iterator[Progress]:
-        """Go on from the last checkpoint of this stage that is whole, and give the log the lines that it knows."""
+        """Resume from the last intact checkpoint of this stage, and rewrite the log as it was then."""
         folder, lines = self.checkpoints / stage.name, self.log.lines
         found = load_checkpoint(folder) or Checkpoint({}, {}, [])
         for problem in found.problems:

@@ -1,4 +1,4 @@
-"""Which optimizer fits, and what is said of the settings that it does not use."""
+"""The optimizer of a fit, and warnings: of settings that it ignores, of a budget that changes the model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlclf.fitting.preparation.fit_data import FitData
 
 
 def chosen_optimizer(settings: Settings, *, in_memory: bool) -> Optimizer:
-    """The one that is named; else the exact solver for data in memory, and steps for settings that ask for them."""
+    """The optimizer that is set; for `auto` the exact solver if the data is in memory and no setting asks for steps."""
     name, training = settings.optimizer.name, settings.training
     if name != AUTO:
         return OPTIMIZERS[name]
@@ -24,7 +24,7 @@ def chosen_optimizer(settings: Settings, *, in_memory: bool) -> Optimizer:
 
 
 def unused_settings(settings: Settings, optimizer: Optimizer) -> Iterator[str]:
-    """A line for each setting that was given and is not used."""
+    """One line for each setting that was given and has no effect."""
     for name in optimizer.ignores:
         given = getattr(settings.training, name)
         if given != getattr(Training(), name):
@@ -38,7 +38,7 @@ def unused_settings(settings: Settings, optimizer: Optimizer) -> Iterator[str]:
 
 
 def effects_of_the_budget(data: FitData, optimizer: Optimizer) -> Iterator[str]:
-    """A line where a larger `runtime.memory_budget` that this machine has would lead to another model."""
+    """One line if a larger `runtime.memory_budget`, which this machine could give, would lead to another model."""
     settings, budget = data.asked.settings, data.asked.budget
     columns = sum(1 for _ in data.statistics.features.spline_inputs())
     other = optimizer if data.fits_in_memory else chosen_optimizer(settings, in_memory=True)
@@ -66,7 +66,7 @@ def effects_of_the_budget(data: FitData, optimizer: Optimizer) -> Iterator[str]:
 
 
 def _memory_bytes() -> float:
-    """Of this machine; without bound where the system does not say."""
+    """Memory of this machine; infinite if the system does not say."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What made a run, for whoever reads it later: `run.json`."""
+"""`run.json`: which data, settings and choices made a run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OPTIONS = {"columns": "features"}
 
 
 def run_record(run_file: RunFile, data: FitData, trained: TrainedModels) -> dict[str, Any]:
-    """The document of `run.json`: what was fitted, by which settings, on which files, and what the fit chose."""
+    """The document of `run.json`: data, settings, and what the fit chose."""
     names = list(data.statistics.label_names)
     return {
         "format_version": FORMAT_VERSION,
@@ -49,7 +49,7 @@ def run_record(run_file: RunFile, data: FitData, trained: TrainedModels) -> dict
 
 
 def command_of(run_file: RunFile) -> str:
-    """The command line that has these arguments and settings, without defaults and without the secrets of URIs.
+    """The command line that gives these arguments and settings, without defaults and secrets of URIs.
 
     >>> from mlclf.config.settings import load_run_file
     >>> command_of(load_run_file(None, ["train=my data.parquet", "labels=y", "out=run", "optimizer.l2=0.5"]))
@@ -98,5 +98,5 @@ def _files(plan: Plan) -> list[dict[str, Any]]:
 
 
 def _one_or_each(values: list[float], names: list[str]) -> float | dict[str, float]:
-    """One number where that of all labels is the same, else one for each."""
+    """One number if it is the same for all labels, else a number for each label."""
     return values[0] if len(set(values)) == 1 else dict(zip(names, values, strict=True))

@@ -1,4 +1,4 @@
-"""What a checkpoint is of: the data with its content, the arguments and settings, the stage of the fit."""
+"""Whether a checkpoint belongs to a fit: the same data with the same content, arguments, settings and stage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlclf.fitting.preparation.fit_data import FitData
 
 
 def identity_of(data: FitData) -> dict[str, Any]:
-    """What tells a fit from others, JSON-able; validation data is read for it."""
+    """What identifies a fit in its checkpoints, JSON-able: data, content, arguments and settings."""
     elsewhere = {"out": None, "train": None, "valid": None}  # the data is known by its content, wherever it is
     arguments = data.asked.arguments.model_copy(update=elsewhere)
     run_file = RunFile(arguments, data.asked.settings)
@@ -26,7 +26,7 @@ def identity_of(data: FitData) -> dict[str, Any]:
 
 
 def check_identity(state: Mapping[str, Any], own: Mapping[str, Any], plans: Sequence[Plan], place: str) -> None:
-    """Refuse the state of a checkpoint in which other things stand than in `own`: it is of another fit, or stage.
+    """Refuse the state of a checkpoint that differs from `own`, the identity and stage of this fit.
 
     Raises:
         ConfigError: the data has changed since.

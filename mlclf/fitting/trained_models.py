@@ -1,4 +1,4 @@
-"""What training leaves: the models that score held-out rows, the model of the run, and how they were found."""
+"""TrainedModels: the result of training, for calibration and the run folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlclf.training.models import LinearHead
 
 @dataclass(frozen=True)
 class KnotsTrial:
-    """How the trial of knots went: how many were tried, and whether they were kept."""
+    """How many knots were tried, and whether they were kept."""
 
     tried: int = 0
     kept: bool = False
@@ -22,7 +22,7 @@ class KnotsTrial:
 
 @dataclass(frozen=True)
 class TrainedModels:
-    """What training leaves.
+    """The result of training.
 
     Attributes:
         held_out: the R models that saw only some parts; they score the held-out rows.

@@ -1,4 +1,4 @@
-"""The logs of training in the run folder: a line an epoch in `log.jsonl`, a line for some steps in `steps.jsonl`."""
+"""Logs in the run folder: one line an epoch in `log.jsonl`, one line for every 50th step in `steps.jsonl`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlclf.training.mini_batch.loop import StepRecord
 
 
 class TrainingLog:
-    """Both logs, as trainings that follow each other write them.
+    """Appends to both logs, through all trainings of a fit.
 
     Attributes:
         lines: those of `log.jsonl` so far.
@@ -31,12 +31,12 @@ class TrainingLog:
         append_line(self.steps, log_line(line))
 
     def rewrite(self, lines: list[str]) -> None:
-        """Have these lines for epochs, whatever the file holds."""
+        """Replace `log.jsonl` by these lines."""
         self.lines = lines
         write_text(self.epochs, "".join(f"{line}\n" for line in lines))
 
     def cut_steps(self, epoch: int, step: int) -> None:
-        """Leave the steps of the epochs before `epoch`, and of this one up to a step: the others come again."""
+        """Remove the steps after one of an epoch: a resumed training takes them again."""
         if not self.steps.exists():
             return
         kept: dict[tuple[int, int], bytes] = {}

@@ -1,4 +1,4 @@
-"""Levels: models of different folds made comparable, so that rows that each of them scores can be ranked together.
+"""Models of different folds are moved to one mean logit, so that their held-out scores can be ranked together.
 
 A model that was trained without some positives predicts less for all rows, and it scores just the rows with those
 positives. Such differences between folds come from the rows held out, not from the row that is scored; in scores that
@@ -18,7 +18,7 @@ from mlclf.training.models import LinearHead
 
 
 def level_shifts(levels: Tensor, totals: Tensor) -> Tensor:
-    """What to add to each model's bias, so that all have the same mean logit: [R, K] float64.
+    """What to add to the bias of each model, so that all have the same mean logit: [R, K] float64.
 
     >>> level_shifts(torch.tensor([[-1.0], [-3.0]]), torch.ones(2, 1)).tolist()
     [[-1.0], [1.0]]

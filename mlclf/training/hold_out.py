@@ -1,4 +1,4 @@
-"""Which rows train, choose and decide, and what a model scores on those that were held out."""
+"""Which parts of the rows train models, choose l2 and stopping points, and tune thresholds."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class HeldOutCells:
     cells: Tensor
 
     def chosen(self, rows: Tensor) -> HeldOutCells:
-        """Some of the rows."""
+        """The cells of some of the rows."""
         return HeldOutCells(self.logits[rows], self.labels[rows], self.cells[rows])
 
 
 class HeldOutRows(NamedTuple):
-    """Held-out rows.
+    """Held-out rows in chunks, scored by models that were not trained on them.
 
     Attributes:
         pieces: for each chunk its rows and their parts [m].
@@ -44,7 +44,7 @@ HeldOutLoss = Callable[[Sequence[HeldOutCells], Tensor], Tensor]
 
 @dataclass(frozen=True)
 class HoldOut:
-    """What each part of a split is used for, by R models trained beside each other.
+    """What each part of a split is used for, by R models that are trained side by side.
 
     Attributes:
         trained: [R, parts] float64, 1 where model r is trained on the part.

@@ -1,4 +1,4 @@
-"""Which part each group of rows goes to, so that the parts have the rows asked for, as far as groups allow."""
+"""Which part of the split each group goes to, so that parts have about the rows asked for."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FAR = 0.5
 
 @dataclass(frozen=True)
 class GroupSizes:
-    """The groups of a column.
+    """The groups of a column and their rows.
 
     Attributes:
         hashes: [G] uint64, rising.
@@ -86,7 +86,7 @@ def even_folds(sizes: GroupSizes, num_folds: int) -> GroupParts:
 
 
 def dealt(sizes: GroupSizes, fractions: NDArray[np.float64]) -> NDArray[np.int8]:
-    """Part of each group, the largest first, each to the part that lacks most rows; none stays empty if it need not.
+    """Part of each group, the largest first, each to the part that lacks most rows; no part stays empty if it can be.
 
     Args:
         fractions: [P], positive, of sum 1.
@@ -111,7 +111,7 @@ def dealt(sizes: GroupSizes, fractions: NDArray[np.float64]) -> NDArray[np.int8]
 
 
 def held_out(sizes: GroupSizes, fraction: float, by_hash: NDArray[np.int8]) -> GroupParts | None:
-    """Parts of groups of which about a fraction of the rows is held out; None where those by hash are near it.
+    """Parts of groups that hold out about a fraction of the rows; None if the parts by hash come near it.
 
     Groups are taken in the order of their hashes while that brings the rows nearer; the smallest one if none does. One
     group alone is HALVES: its rows choose and decide by turns.
@@ -143,7 +143,7 @@ def held_out(sizes: GroupSizes, fraction: float, by_hash: NDArray[np.int8]) -> G
 
 
 def is_far(rows: Sequence[float], fractions: Sequence[float]) -> bool:
-    """Whether parts have other shares of the rows than was asked for, by more than chance would make them."""
+    """Whether the shares of the parts differ from those asked for by more than chance explains."""
     total = sum(rows)
     for count, fraction in zip(rows, fractions, strict=True):
         difference = abs(count - fraction * total)

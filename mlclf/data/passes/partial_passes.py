@@ -1,4 +1,4 @@
-"""Passes over some columns: rows counted, damaged units found, the time from which rows are held out."""
+"""Passes over few columns: counts of rows, damaged units, the time that splits the rows."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def corrupt_units(plan: Plan, columns: Sequence[str], threads: int) -> dict[int,
 
 
 def count_rows(plan: Plan, split: Split, where: Where | None, threads: int) -> Census:
-    """How many rows of each part `where` keeps, from the columns that decide it alone."""
+    """Count the rows of each part that `where` keeps, reading only the columns that decide it."""
     census, selection = Census(plan, split.num_parts), Selection(split, where=where)
     columns = [name for name in (split.group, split.time, *selection.columns) if name]
 
@@ -66,7 +66,7 @@ def count_rows(plan: Plan, split: Split, where: Where | None, threads: int) -> C
 
 
 def matching_units(plan: Plan, where: Where | None) -> list[int]:
-    """The units that may hold a row that `where` keeps: by the footers, or all where there is little to read."""
+    """The units that may hold a row that `where` keeps, by their footers; all units if the data is small."""
     if where is None or plan.decoded_bytes < CHILD_BYTES:
         return list(range(len(plan.units)))
     groups = matching_groups(plan.shards, where)

@@ -1,4 +1,4 @@
-"""Repeated rows: how many are equal to another in all inputs, in one pass and in memory of a fixed size.
+"""How many rows equal another in all inputs, counted in one pass and a fixed amount of memory.
 
 Copies of a row that are on both sides of a split let a model recognise what it was trained on: the held-out rows then
 say nothing of new rows, and what is chosen by them is wrong.

@@ -1,4 +1,4 @@
-"""The fold of each row: every label has its share of its rarer class in each fold, by one pass over the labels.
+"""Stratified folds: each has its share of the rarer class of every label, by one pass over the labels.
 
 Folds by chance would give one of them more positives of a rare label than another; its rows are then scored by a model
 that saw fewer, and the other way round, so that scores of different folds are in the wrong order (Forman and Scholz,
@@ -69,7 +69,7 @@ def row_folds(
 def dealt_out(
     numbers: NDArray[np.int64], rows: NDArray[np.int64], labels: NDArray[np.int64], split: Split
 ) -> NDArray[np.int8]:
-    """Fold of each row by its number [n], with the cells that each fold is to have its share of: [n] int8.
+    """Fold of each row, so that each has its share of some cells: [n] int8.
 
     Args:
         numbers: [n], the rows' numbers in the plan; rows are dealt out in the order of hash(seed, number).
@@ -126,7 +126,7 @@ class _LabelledRows:
     def _add_tags(
         self, labels: TagList, numbers: NDArray[np.int64], table: pa.Table, place: str, counted: NDArray[np.bool_]
     ) -> None:
-        """A label that rows have by default, and lack seldom, is shared as by chance."""
+        """Add the positives of tags; the negatives of a tag that most rows have are not counted."""
         rows, tags, _ = labels.pairs(table, place)
         encoded = tags.dictionary_encode()
         known = [self._ids.setdefault(tag, len(self._ids)) for tag in encoded.dictionary.to_pylist()]
@@ -202,7 +202,7 @@ class RareCells:
 
 
 def _blocks(numbers: NDArray[np.int64], num_rows: int) -> Iterator[slice]:
-    """Rows of a table that lie between two multiples of `num_rows`, whatever table they come in."""
+    """Rows of a table cut at the multiples of `num_rows` of their numbers, however the data comes in tables."""
     edges = np.flatnonzero(np.diff(numbers // num_rows)) + 1
     bounds = [0, *edges.tolist(), len(numbers)] if len(numbers) else []
     for start, end in pairwise(bounds):

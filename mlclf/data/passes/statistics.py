@@ -1,4 +1,4 @@
-"""The one pass of statistics: features, labels, weights, and the sizes that the pool is planned from."""
+"""The pass of statistics: features and labels fitted, weights and rows counted, sizes of rows measured."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SAMPLE_ROWS = 4096
 
 @dataclass(frozen=True)
 class Statistics:
-    """What one pass over the data finds.
+    """What the pass of statistics found.
 
     Attributes:
         plan: what was read: without what was set aside as damaged.

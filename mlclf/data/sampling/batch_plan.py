@@ -10,7 +10,7 @@ from mlclf.data.parquet.spans import Span, share_evenly
 
 
 class Load(NamedTuple):
-    """A slab enters a slot of the pool."""
+    """A slab is loaded into a slot of the pool."""
 
     slot: int
     slab: int

@@ -12,7 +12,7 @@ from mlclf.data.parquet.spans import SPAN_ROWS, Span
 
 
 class Census:
-    """How many rows of each part of the split every block of a plan holds, as one pass over the data found.
+    """Counts of rows by part of the split, for every block of a plan.
 
     A block is SPAN_ROWS consecutive rows of a unit, so it costs a byte for each part and 64 rows.
     """

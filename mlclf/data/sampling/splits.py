@@ -55,7 +55,7 @@ class RowFolds:
 
 @dataclass(frozen=True)
 class Split:
-    """Assigns every row to a part.
+    """Which part of the split every row belongs to.
 
     Attributes:
         kind: `none` (all rows in part `part`), `folds` (part = fold), or `held_out` (TRAIN, CHOICE, DECISION).
@@ -127,7 +127,7 @@ class Split:
 
 
 def held_out_parts(hashes: NDArray[np.uint64], fraction: float) -> NDArray[np.int8]:
-    """TRAIN, CHOICE or DECISION by hash, a fraction held out: [n] int8."""
+    """TRAIN, CHOICE or DECISION by hash, so that a fraction is held out: [n] int8."""
     held = hashes < np.uint64(min(fraction, 1.0) * 2**64 * (1 - 2**-53))
     return np.where(held, _halves(hashes), TRAIN).astype(np.int8)
 

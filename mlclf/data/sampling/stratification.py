@@ -1,4 +1,4 @@
-"""Rows → parts so that each label has its share in each part: iterative stratification, a window of rows at a time.
+"""Iterative stratification: rows → parts in which each label has its share, a window of rows at a time.
 
 Sechidis, Tsoumakas and Vlahavas, On the Stratification of Multi-Label Data, ECML PKDD 2011: the rarest label first,
 its rows to the parts that still want most of it. Here the rarest is that of the window, and what a part wants is its
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 
 class Stratifier:
-    """Gives parts to windows of rows, in their order; what it keeps is two numbers a part and label.
+    """Assigns windows of rows to parts, one after the other; it keeps one number for each part and label.
 
     Args:
         fractions: [P], positive, of sum 1.

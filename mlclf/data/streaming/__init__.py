@@ -1,6 +1,6 @@
 """Decoded rows → slabs in a pool of bounded memory → batches.
 
-memory_budget    the memory budget → slabs, their rows, and readers
+memory_budget    the memory budget → number and size of the slabs, and of readers
 slab             encoded rows in row-major arrays, and the layout of a row
 pool             slabs of encoded rows in row-major memory that is allocated once, bounded and used again
 row_encoder      an Arrow table → the rows of a slab, with everything that a row carries

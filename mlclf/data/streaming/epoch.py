@@ -86,7 +86,7 @@ class Epoch:
         self._gathering = ThreadPoolExecutor(1, thread_name_prefix="gather")
 
     def _skip(self, batches: int) -> list[Load]:
-        """Pass over batches; returns what is loaded again: of what they loaded, slabs with rows left."""
+        """Pass over batches; returns the loads of slabs that have rows left, which are read again."""
         live: dict[int, Load] = {}
         for _ in range(batches):
             rounds: list[Round] = next(self._drawn, [])
@@ -188,7 +188,7 @@ class Epoch:
             return loading.slab
 
     def _top_up(self) -> None:
-        """Keep every lane busy, as far as there are free slabs."""
+        """Decode as many units as there are lanes and free slabs."""
         while len(self._loading) < self._order.shape.lanes:
             while not self._loads:
                 if not self._look_ahead():

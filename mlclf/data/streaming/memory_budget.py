@@ -1,4 +1,4 @@
-"""The memory budget → slabs, their rows, and readers."""
+"""The memory budget → number and size of the slabs, and how many units are decoded side by side."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ READER_BYTES = 5 << 19
 
 @dataclass(frozen=True)
 class PoolShape:
-    """How much is held at once. It fixes the order of an epoch, whatever the number of threads.
+    """Number and size of the slabs of a pool; it fixes the order of an epoch, whatever the number of threads.
 
     Attributes:
         slabs: slabs that a batch is gathered from.
@@ -55,7 +55,7 @@ class PoolShape:
 
 
 class ReaderBytes(NamedTuple):
-    """The most that an open reader of a plan's largest row group holds.
+    """Bytes that an open reader of the largest row group of a plan holds at most.
 
     Attributes:
         in_pieces: where row groups are read piece by piece.
@@ -70,7 +70,7 @@ NO_READER = ReaderBytes(0.0, 0.0)
 
 
 def reader_bytes(plan: Plan, num_columns: int) -> ReaderBytes:
-    """What readers of some columns of a plan hold; of a remote file they hold what was fetched as well."""
+    """Bytes that a reader of so many columns holds; with what was fetched, for a remote file."""
     largest = max((max(shard.group_rows, default=0) * shard.row_bytes for shard in plan.shards), default=0.0)
     is_remote = any(shard.source.is_remote for shard in plan.shards)
     fetched = min(largest, READ_AHEAD_BYTES) if is_remote else 0.0
@@ -79,7 +79,7 @@ def reader_bytes(plan: Plan, num_columns: int) -> ReaderBytes:
 
 
 def lanes_for(budget_bytes: int, reader: ReaderBytes) -> int:
-    """Lanes of a pass without a pool: one where two readers would take more than a third of the budget."""
+    """Units decoded side by side in a pass without a pool: 2, or 1 if two readers take over a third of the budget."""
     return 2 if 2 * reader.in_pieces <= budget_bytes / 3 else 1
 
 
@@ -90,7 +90,7 @@ def pool_shape(
     reader: ReaderBytes = NO_READER,
     unit_rows: int = MAX_SLAB_ROWS,
 ) -> PoolShape:
-    """The largest pool that the budget holds.
+    """The largest pool that fits the budget.
 
     A slab in flight costs its decoded columns beside its own memory; and the allocator keeps memory of columns decoded
     before.

@@ -1,4 +1,4 @@
-"""The pool: slabs of encoded rows in row-major memory that is allocated once, bounded and used again."""
+"""The pool: memory for slabs of encoded rows, allocated once, bounded and reused."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Pick = tuple[Slab, NDArray[np.int64]]
 
 
 class Pool:
-    """Memory of slabs. Each is touched when it is first handed out, so that small data takes little."""
+    """Hands out slabs of its memory, which is touched only when first used, so that small data takes little."""
 
     def __init__(self, slabs: int, slab_rows: int, layout: RowLayout) -> None:
         self.layout, self.slab_rows, self.num_slabs = layout, slab_rows, slabs

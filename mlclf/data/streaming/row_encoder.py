@@ -1,4 +1,4 @@
-"""RowEncoder: an Arrow table → the rows of a slab, with everything that a row carries."""
+"""RowEncoder: an Arrow table → the rows of a slab: inputs, labels, weights, groups, keys."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ class Slab:
         return pick + (self.first_row - self.base)
 
     def fill_with_nothing(self, rows: int, first_row: int, place: str) -> None:
-        """Take on rows of weight 0 in place of some that cannot be read; all are drawn, as they stand."""
+        """Fill with rows of weight 0 in place of some that cannot be read; all are drawn in order."""
         self.clear()
         for array in self.arrays.values():
             array[:rows] = 0

@@ -39,7 +39,7 @@ SLAB_NAME = re.compile(r"\d+-\d+\.slab|\.\d+-\d+\.slab\.\d+-[0-9a-f]+|data\.json
 
 
 class SlabCache:
-    """Slabs by the rows that they hold, each in a file of its own, for one plan and one way of encoding it.
+    """A file for each slab of one plan, encoded in one way.
 
     Several processes may share a folder: a file is written under another name and renamed. One that is missing, short,
     damaged, or of other rows (it may not have reached the disk before the machine went down) is read as absent.
@@ -56,7 +56,7 @@ class SlabCache:
         return self._path(span).exists()
 
     def read(self, span: Span, slab: Slab) -> bool:
-        """Fill a slab with the rows of a span; False where they are not here. What it held is lost in any case."""
+        """Fill a slab with the rows of a span; False if they are not in the cache. The slab loses what it held."""
         try:
             with self._path(span).open("rb") as file:
                 header = _header_of(file.read(HEADER_BYTES))
@@ -138,13 +138,13 @@ def remove_cache(folder: Path) -> bool:
 
 
 def origin_of(plan: Plan, contents: Sequence[str], encoder: RowEncoder, where: object) -> dict[str, Any]:
-    """What tells whether two caches are of the same files and columns, and of the same content."""
+    """Which files and columns a cache is of, and digests of their content."""
     columns = sorted(encoder.columns)
     return {"plan": plan.digest, "columns": columns, "where": str(where), "contents": list(contents)}
 
 
 def check_origin(folder: Path, plan: Plan, origin: Mapping[str, Any]) -> None:
-    """Refuse data that has the sizes and the footers of what a cache is of, and other content.
+    """Refuse data whose files have the sizes and footers of those that a cache is of, but other content.
 
     A file that is written anew has another footer but by chance: whoever sees the same one with other bytes has changed
     it in place, or has a damaged disk, and should know before a model is made of it.

@@ -1,8 +1,8 @@
-"""What a fit knows before it trains: what was asked, what one pass over the rows found, where the rows are.
+"""Before training: what was asked, what one pass over the rows found, and where the rows are.
 
-split_choice    which rows are held out: as asked, or by the number of rows; groups stay together
-fit_plan        what was asked, and what footers, schema and the columns of the split tell
-model_size      how much memory a model takes, before any of it is taken
-fit_data        the rows with all that one pass over them found
-fit_rows        where rows come from: files that are read for each pass, memory, or a device
+split_choice    which rows are held out: as the arguments say, or by default; groups stay together
+fit_plan        what was asked, and what is known of the data before all of it is read
+model_size      refuses models that do not fit into memory, before any memory is taken
+fit_data        the rows of a fit and the statistics of them, found in one pass
+fit_rows        rows read from files for each pass, held in memory, or copied to a GPU
 """

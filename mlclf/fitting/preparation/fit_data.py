@@ -1,4 +1,4 @@
-"""The rows of a fit with all that one pass over them found."""
+"""FitData: the rows of a fit and the statistics of them, found in one pass."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CHUNK_ROWS = 65_536
 
 @dataclass(frozen=True)
 class FitData:
-    """The rows of a fit, and what one pass over them tells.
+    """What is fitted, with the statistics of its rows and what follows from them.
 
     Attributes:
         asked: the plan of the fit; its files are without what the pass set aside.
@@ -69,7 +69,7 @@ class FitData:
 
     @property
     def chunk_rows(self) -> int:
-        """Rows of a batch where batches do not matter."""
+        """Rows of a batch where the batch size does not change results."""
         return min(CHUNK_ROWS, max(256, (1 << 25) // self.num_labels))
 
     @property
@@ -79,7 +79,7 @@ class FitData:
 
     @property
     def fits_in_memory(self) -> bool:
-        """Whether the rows take so little of the budget that all are held in memory."""
+        """Whether all rows are held in memory, because they take little of the budget."""
         return self.may_hold(self.num_rows, self.statistics.row_bytes)
 
     def may_hold(self, rows: int, row_bytes: float) -> bool:
@@ -91,7 +91,7 @@ class FitData:
         return sum(count for part, count in self.statistics.rows.items() if parts is None or part in parts)
 
     def contents(self) -> list[list[str]]:
-        """Digests of what is read of each file, of training and of validation data; the latter is read for it."""
+        """Digests of the content of each training and validation file; reads the validation data for it."""
         found: list[str] = []
         if self.asked.valid_plan is not None:
             contents = Contents(self.asked.valid_plan, self.encoder.columns)
@@ -110,7 +110,7 @@ class FitData:
 
 
 def read_statistics(asked: FitPlan) -> Generator[Progress, None, FitData]:
-    """Read every row once, and plan by what was found; warns of what is set aside, missing or of one class."""
+    """Read every row once; warns of what was set aside, of empty held-out parts and of labels with one class."""
     split, schema = asked.split, asked.schema
     check_buckets(schema, asked.settings)
     num_columns = len(schema.feature_columns) + len(schema.labels)
@@ -166,7 +166,7 @@ def _encoder(asked: FitPlan, statistics: Statistics, split: Split) -> RowEncoder
 
 
 def _totals(statistics: Statistics, hold_out: HoldOut) -> LabelTotals:
-    """Row weights by part; of validation data, which was not counted, they are 0."""
+    """Row weights by part of the split; 0 for validation data, which the pass does not read."""
     positives, totals = torch.from_numpy(statistics.counts.positives), torch.from_numpy(statistics.counts.totals)
     if hold_out.trained.shape[1] > len(positives):
         nothing = torch.zeros_like(positives)
@@ -177,7 +177,7 @@ def _totals(statistics: Statistics, hold_out: HoldOut) -> LabelTotals:
 def _without_empty_parts(
     hold_out: HoldOut, counted: LabelTotals, statistics: Statistics
 ) -> Generator[Progress, None, HoldOut]:
-    """Let a held-out part without rows choose or decide nothing, and say so."""
+    """Let held-out parts that are empty choose or decide nothing, and warn of it."""
     positives, totals = counted.positives, counted.totals
     remedy = "hold out more rows (--valid-fraction), or use --folds"
     if not bool(((positives[CHOICE] > 0) & (positives[CHOICE] < totals[CHOICE])).any()):

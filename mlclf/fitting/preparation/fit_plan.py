@@ -1,4 +1,4 @@
-"""The plan of a fit: what was asked, and what footers, schema and the columns of the split tell before the rest."""
+"""FitPlan: what was asked, and what is known of the data before all of it is read."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 
 from mlclf.config.settings import Arguments, Settings
+from mlclf.data.parquet.columns_for_polars import with_columns_for_polars
 from mlclf.data.parquet.plan import Plan
 from mlclf.data.parquet.planning import make_plan
-from mlclf.data.parquet.polars_columns import with_columns_for_polars
 from mlclf.data.passes.partial_passes import count_rows, time_cut, without_corrupt
 from mlclf.data.passes.row_folds import row_folds
 from mlclf.data.sampling.census import Census
@@ -74,7 +74,7 @@ class FitPlan:
 
 
 def plan_fit(arguments: Arguments, settings: Settings) -> Generator[Progress, None, FitPlan]:
-    """Read footers, find the schema, and decide which rows are held out; warns of what is unlike what was asked."""
+    """Read footers, find the schema, and split the rows; warns where the data differs from what was asked."""
     where = None if settings.data.where is None else parse_where(settings.data.where)
     plan = make_plan(list(arguments.train or ()), skip_corrupt=settings.data.on_corrupt == "skip")
     valid_plan = None
@@ -91,7 +91,7 @@ def plan_fit(arguments: Arguments, settings: Settings) -> Generator[Progress, No
     schema = schema.without({split.group})
     if valid_plan is not None:
         check_shards(valid_plan, schema, filter(None, [schema.group]))
-    yield from _unlike_their_names(arguments, settings, plan, schema)
+    yield from _column_warnings(arguments, settings, plan, schema)
     unused = tuple((name, "excluded, or not among the features") for name in drift(plan, schema))
     schema = replace(schema, ignored=schema.ignored + unused)
     asked = FitPlan(arguments, settings, where, plan, valid_plan, schema, split)
@@ -121,8 +121,8 @@ def _schema(arguments: Arguments, settings: Settings, plan: Plan, split: Split) 
     )
 
 
-def _unlike_their_names(arguments: Arguments, settings: Settings, plan: Plan, schema: Schema) -> Iterator[Progress]:
-    """Warn of names that may have been meant as globs, and of columns that are left out."""
+def _column_warnings(arguments: Arguments, settings: Settings, plan: Plan, schema: Schema) -> Iterator[Progress]:
+    """Warn of names that look like globs, and of columns that are left out."""
     given = {
         "--labels": arguments.labels,
         "--features": arguments.columns,
@@ -137,7 +137,7 @@ def _unlike_their_names(arguments: Arguments, settings: Settings, plan: Plan, sc
 
 
 def _with_row_folds(asked: FitPlan) -> FitPlan:
-    """The same with the fold of each row, where labels decide it; without what is damaged, where that is skipped."""
+    """The same with stratified folds where the split has them; leaves out damaged units if these are skipped."""
 
     def with_folds_of(plan: Plan) -> FitPlan:
         folds = row_folds(plan, asked.schema, asked.split, asked.settings.data.label_values, asked.where)

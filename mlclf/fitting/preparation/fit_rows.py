@@ -1,4 +1,4 @@
-"""Where the rows of a fit come from: files that are read for each pass, memory, or a device."""
+"""FitRows: the rows of a fit, read from files for each pass or held in memory; and copied to a GPU."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class FitRows(Protocol):
         """All batches, where they are in memory; None where they are read for each pass."""
 
     def batches(self, parts: Sequence[int] | None = None) -> Iterable[Batch]:
-        """In the order of the plan, validation data last: what has the rows of some parts, or of all."""
+        """Batches in the order of the plan, validation data last, that have all rows of some parts, or of all."""
 
 
 @dataclass(frozen=True)
 class ModelInputs:
-    """The rows of a fit, and the features that encoded them, with which the model will encode others."""
+    """The encoded rows that models are trained on, and the encoder that made them."""
 
     features: FeatureEncoder
     rows: FitRows
@@ -47,12 +47,12 @@ class ModelInputs:
 
 @dataclass(frozen=True)
 class RowsInMemory:
-    """Rows that were read once."""
+    """Rows that were read once and are held."""
 
     held: Sequence[Batch]
 
     def batches(self, parts: Sequence[int] | None = None) -> Iterable[Batch]:
-        """All of them, whatever the parts."""
+        """All batches, whatever the parts."""
         return self.held
 
 
@@ -67,7 +67,7 @@ class RowsInFiles:
         self._in_order: dict[tuple[int, ...] | None, BatchStream] = {}
 
     def stream(self, batch_rows: int, *, shuffle: bool = False, parts: Sequence[int] | None = None) -> BatchStream:
-        """Epochs of the training data: the rows of some parts, or of all."""
+        """Epochs over the training data: the rows of some parts of the split, or all."""
         data, asked = self._data, self._data.asked
         chosen = None if parts is None else tuple(sorted(parts))
         selection = Selection(asked.split, chosen, data.statistics.census, asked.where)
@@ -79,7 +79,7 @@ class RowsInFiles:
         return BatchStream(order, rows, data.drawn_rows(parts))
 
     def batches(self, parts: Sequence[int] | None = None) -> Iterator[Batch]:
-        """In the order of the plan, those of given validation data last, as part CHOICE."""
+        """Batches in the order of the plan, then those of given validation data, as part CHOICE."""
         for stream in self._streams(PASSING_ROWS, parts):
             yield from stream
 
@@ -98,13 +98,13 @@ class RowsInFiles:
             yield BatchStream(order, FileRows(Reading(encoder)))
 
     def in_memory(self) -> RowsInMemory:
-        """Read all rows, and hold them."""
+        """Read all rows and hold them in memory."""
         held = [batch for stream in self._streams(self._data.chunk_rows) for batch in stream]
         self._in_order.clear()
         return RowsInMemory(held)
 
     def on_device(self, device: torch.device, rows: FitRows) -> Generator[Progress, None, DevicePool | None]:
-        """Copy all `rows` to the memory of a GPU, where they fit, and say whether they do; None where not."""
+        """Copy all `rows` to a GPU if they fit there, and tell the user; None if they do not, and for the CPU."""
         room, host_room = room_on(device), self._data.asked.budget // RESIDENT_SHARE
         if room is None:
             return None

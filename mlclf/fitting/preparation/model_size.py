@@ -1,4 +1,4 @@
-"""How much memory a model takes, before any of it is taken."""
+"""Refuse models that do not fit into memory, before any memory is taken."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def check_model_size(features: FeatureEncoder, num_labels: int, settings: Settin
 
 
 def _remedies(features: FeatureEncoder, settings: Settings) -> Iterable[str]:
-    """What to do, by what takes the most."""
+    """What the user can do, by what takes most of the memory."""
     largest = max(features.columns, key=lambda column: column.vocabulary_size, default=None)
     if settings.model.hidden:
         yield "choose smaller widths in model.hidden"
@@ -68,7 +68,7 @@ def _remedies(features: FeatureEncoder, settings: Settings) -> Iterable[str]:
 
 
 def check_buckets(schema: Schema, settings: Settings) -> None:
-    """Refuse more buckets for text than fit into memory, before they are counted.
+    """Refuse hash buckets that do not fit into memory while their counts are taken.
 
     Raises:
         ConfigError: they take more than the budget and a quarter of the free memory.

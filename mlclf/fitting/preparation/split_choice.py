@@ -1,4 +1,4 @@
-"""Which rows are held out: as the arguments say, or by the number of rows; groups of rows stay together."""
+"""Which rows are held out: as the arguments say, or by default; groups of rows stay together."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def resolve_split(arguments: Arguments, settings: Settings, plan: Plan, has_vali
 
 
 def with_group_parts(split: Split, plan: Plan, where: Where | None) -> Generator[Progress, None, Split]:
-    """Give whole groups to the parts of a split, evenly by rows; warns where they are too few or too large for that.
+    """Assign whole groups to the parts of a split, evenly by rows; warns where groups are too few or too large.
 
     Raises:
         DataError: all rows are of one group.

@@ -1,4 +1,4 @@
-"""Rows in float64 as solvers take them, and the problems that are solved over them."""
+"""Rows in float64 as the solvers take them, and the problems that are solved over them."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class Chunk:
 
 
 def _add_rows(sparse: Tensor, start: int, end: int, places: Tensor, out: Tensor) -> None:
-    """Add rows of a matrix in CSR to `out`, each column at its place; those without one are left out."""
+    """Add rows of a CSR matrix to `out`, each column at its place; columns without a place are left out."""
     offsets = sparse.crow_indices()[start : end + 1]
     inside = slice(int(offsets[0]), int(offsets[-1]))
     rows = torch.repeat_interleave(torch.arange(end - start), offsets.diff())
@@ -182,14 +182,14 @@ class Problems:
 
 
 def problem_slices(chunk: Chunk, problems: Problems) -> Iterator[slice]:
-    """The problems in parts of as many as CELLS allows for the rows of a chunk."""
+    """The problems in slices so small that rows × problems stay within CELLS."""
     step = max(1, CELLS // max(1, len(chunk)))
     for start in range(0, len(problems), step):
         yield slice(start, start + step)
 
 
 def cell_weights(chunk: Chunk, problems: Problems, part: slice) -> Tensor:
-    """Share of each row in each problem's mean: [n, P] float64, summing to 1 over all rows."""
+    """Weight of each row in the mean of each problem: [n, P] float64, summing to 1 over all rows."""
     rows = chunk.weights[:, None] * problems.trained.T[chunk.parts]
     cells = rows[:, problems.models[part]] / problems.totals[part]
     if chunk.mask is not None:

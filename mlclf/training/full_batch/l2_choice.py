@@ -1,4 +1,4 @@
-"""The amount of L2 for each label, from its curve of held-out loss, shrunk toward the curve of all labels."""
+"""The L2 of each label, chosen by its held-out loss shrunk toward that of all labels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def l2_grid(total: float, c_low: float, c_high: float, steps_per_decade: int) ->
 
 
 def choose_by_label(curves: Tensor, positives: Tensor) -> Tensor:
-    """Index of the best candidate for each label, rare labels drawn to the curve of all: [K] int64.
+    """Index of the best L2 of each label, rare labels shrunk toward the loss of all labels: [K] int64.
 
     The criterion is a·own + (1 − a)·pooled, both relative to the pooled best, with a = P ÷ (P + 100).
 
@@ -39,7 +39,7 @@ def choose_by_label(curves: Tensor, positives: Tensor) -> Tensor:
 
 
 def has_passed_its_least(losses: Sequence[float]) -> bool:
-    """Whether losses of weaker and weaker L2 have risen for good: steeply once, or twice since their least.
+    """Whether the losses of a path of falling L2 have risen for good: steeply once, or twice since their least.
 
     Where L2 is so strong that the models are hardly more than the prior, the losses are level, and which of them is the
     least means nothing: those that differ from the first by no more than LEVEL of it are no rise.
@@ -54,7 +54,7 @@ def has_passed_its_least(losses: Sequence[float]) -> bool:
 
 
 def joined_curves(curves: Sequence[Tensor]) -> Tensor:
-    """Curves [G, K] of all labels from those of groups [g, k]; one that stopped, for it rose, goes on level.
+    """Loss curves [G, K] of all labels from those of groups [g, k]; curves that ended early are extended by their end.
 
     So which labels are in a group, and in which order they come, hardly matters for what all have in common.
     """

@@ -26,7 +26,7 @@ SOLVER_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class FullBatchSolution:
-    """What a full-batch fit ends with.
+    """The models of a full-batch fit and how they were found.
 
     Attributes:
         models: [R, D + V + 1, K], the held-out models at the chosen l2, brought to one level.
@@ -68,7 +68,7 @@ class _Columns(NamedTuple):
 
 
 class FullBatchFit:
-    """Finds l2 and the optimum for all labels, group by group so that solver state stays in bounds.
+    """Chooses l2 and finds the optimum for all labels, in groups of labels so that memory stays bounded.
 
     With `newton` every solve begins with the Hessian of its start, and not only those at the chosen l2.
     """
@@ -115,7 +115,7 @@ class FullBatchFit:
     def _search(
         self, groups: Sequence[Sequence[int]], grid: Sequence[float]
     ) -> Generator[SolvedL2, None, tuple[Tensor, list[Tensor | None]]]:
-        """Choose l2 [K] by the curves of all labels; returns with it where each group may start, or None."""
+        """Choose l2 [K] by the loss curves of all labels; with it, where each group starts from, or None."""
         curves, starts, kept_bytes = [], [], 0
         for group in groups:
             found, columns = yield from self._walk(torch.tensor(group), grid)
@@ -238,7 +238,7 @@ class FullBatchFit:
         return torch.stack([torch.cat(found).nanmean() for found in losses])
 
     def _held_out(self, labels: Tensor, columns: Tensor) -> HeldOutRows:
-        """The held-out rows, scored by the models that have not seen them, when these are brought to one level."""
+        """Held-out rows, scored by the models that were not trained on them, moved to one mean logit."""
         count = self.hold_out.num_models
         levels = torch.zeros(count, len(labels), dtype=torch.float64)
         weights = torch.zeros(len(labels), dtype=torch.float64)
@@ -272,7 +272,7 @@ class FullBatchFit:
 
 
 def _joined(fits: Sequence[tuple[int, FullBatchSolution]]) -> FullBatchSolution:
-    """One fit of all labels from the fits of groups."""
+    """The solution for all labels from those of groups of labels."""
     sizes = torch.tensor([size for size, _ in fits], dtype=torch.float64)
     parts = [fit for _, fit in fits]
     losses = torch.tensor([fit.valid_loss for fit in parts], dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Full-batch solvers of the convex problem in float64: many problems side by side over one stream of rows."""
+"""L-BFGS and its orthant-wise variant in float64, for many problems side by side over one stream of rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Preconditioner: an inverse Hessian as far as it is cheap to have, which gives a solver its first steps."""
+"""An approximate inverse Hessian, for the first steps of a solver."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class InputMoments:
 
 @dataclass(frozen=True)
 class Preconditioner:
-    """The inverse of a Hessian, as far as it is cheap to have: diagonal but for the inputs kept by `InputMoments`.
+    """An approximate inverse Hessian: diagonal, but dense over the inputs that `InputMoments` keeps.
 
     Attributes:
         inverse: [D + V + 1, P], of the diagonal.

@@ -78,7 +78,7 @@ class CandidateHeads(nn.Module):
         return head
 
     def copy_candidate(self, index: int, state: dict[str, Tensor], out: dict[str, Tensor]) -> None:
-        """Write what is candidate `index`'s in one state of all heads into another one."""
+        """Copy the weights of candidate `index` from one state of all heads into another."""
         part = slice(index * self.num_labels, (index + 1) * self.num_labels)
         for name, value in state.items():
             if not self.wide:

@@ -1,4 +1,4 @@
-"""Save and load of all that must survive a restart of mini-batch training: one safetensors file an epoch.
+"""Checkpoints of mini-batch training: all that must survive a restart, in one safetensors file.
 
 The file before the last is kept beside it, so that one which is damaged gives way to it. What cannot be told by reading
 is told by a hash of everything in the file.
@@ -27,7 +27,7 @@ BEFORE = "previous.safetensors"
 
 
 class Checkpoint(NamedTuple):
-    """What was saved.
+    """A checkpoint that was loaded.
 
     Attributes:
         tensors, state: as they were given to `save_checkpoint`.
@@ -55,7 +55,7 @@ def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:
-    """The last checkpoint that is whole, or None where there is none at all.
+    """The last checkpoint that is intact, or None if there is none at all.
 
     A state without tensors means that all of them are damaged.
 
@@ -84,7 +84,7 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The content of a file, which is read once."""
+    """Tensors and state of a file; the state alone if it is of another format."""
     content = path.read_bytes()
     size = int.from_bytes(content[:8], "little")
     described = parsed_json(content[8 : 8 + size])["__metadata__"]

@@ -31,7 +31,7 @@ NOTHING = np.zeros(0, np.int64)
 
 
 class Placed(NamedTuple):
-    """A batch before its rows are gathered.
+    """The rows of a batch, before they are gathered.
 
     Attributes:
         places: [n] int64, where its rows are in the pool.
@@ -54,7 +54,7 @@ class DevicePool:
     """
 
     def __init__(self, layout: RowLayout, num_rows: int, device: torch.device, *, plan_rows: int | None = None) -> None:
-        """Take the memory of all that has a fixed size.
+        """Allocate what has a fixed size for a row.
 
         Args:
             plan_rows: the first so many rows are those that streams draw from; None for all.
@@ -87,11 +87,11 @@ class DevicePool:
 
     @property
     def peak_bytes(self) -> int:
-        """What is taken while the ids of the batches that were added are put into one piece."""
+        """Bytes taken while `close` joins the ids, which then exist twice."""
         return self.num_bytes + sum(tensor.nbytes for tensor in (*self._ids, *self._values))
 
     def add(self, batch: Batch) -> None:
-        """Take on the rows of a batch that is on the host, after those before."""
+        """Append the rows of a batch that is on the host."""
         place = slice(self.num_rows, self.num_rows + len(batch))
         self.numbers[place], self.parts[place] = batch.rows.numpy(), batch.parts.numpy()
         if batch.groups is not None:
@@ -117,7 +117,7 @@ class DevicePool:
         self.num_rows += len(batch)
 
     def close(self) -> None:
-        """Put the ids into one piece, once every row is there."""
+        """Join the ids of all batches, once every row was added."""
         for tensors in filter(None, (self._ids, self._values)):
             tensors[:] = [torch.cat(tensors)]
 

@@ -26,7 +26,7 @@ MIN_SCALE = 2.0**-10
 
 
 class StepRecord(NamedTuple):
-    """Sent after a step at log time: its number, rows so far in the epoch, and the loss (mean over candidates)."""
+    """A step for the log: its number, the rows so far in the epoch, and the loss (mean over candidates)."""
 
     epoch: int
     step: int
@@ -36,7 +36,7 @@ class StepRecord(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What is minimized, by which steps.
+    """What mini-batch training minimizes, and by which steps.
 
     Attributes:
         pos_weight: [K] float64.

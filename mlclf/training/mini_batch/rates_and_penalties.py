@@ -1,4 +1,4 @@
-"""What goes to an optimizer at each step: the rate of the schedule, the gradients of L1 and L2."""
+"""The learning rate of each step, and the gradients of L1 and L2."""
 
 from __future__ import annotations
 

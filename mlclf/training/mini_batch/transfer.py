@@ -1,4 +1,4 @@
-"""Batches on the device that computes, copied while the batch before is computed with."""
+"""Copies batches to a GPU, each while it computes with the one before."""
 
 from __future__ import annotations
 
