@@ -46,7 +46,8 @@ def find_sources(arguments: Sequence[str]) -> tuple[list[Source], list[str]]:
             problems.append(error)
             continue
         for source in sorted(resolved, key=lambda source: os.fsencode(source.path)):
-            identity = (source.filesystem.type_name, _identity(source))
+            path = source.path if source.is_remote else os.path.realpath(source.path)
+            identity = source.filesystem.type_name, path
             if identity in seen:
                 warnings.append(f"{source.name} was given more than once; it is read once")
             else:
@@ -57,11 +58,6 @@ def find_sources(arguments: Sequence[str]) -> tuple[list[Source], list[str]]:
     if problems:
         raise DataError("\n".join(map(str, problems)))
     return _with_own_outputs(sources), warnings
-
-
-def _identity(source: Source) -> str:
-    local = isinstance(source.filesystem, pafs.LocalFileSystem)
-    return os.path.realpath(source.path) if local else source.path
 
 
 def _with_own_outputs(sources: Sequence[Source]) -> list[Source]:
@@ -161,8 +157,7 @@ def _without_magic(pattern: str) -> str:
 
 def _local_file(path: str) -> Source:
     status = Path(path).stat()
-    partition, version = _partition_of(path), str(status.st_mtime_ns)
-    return Source(path, path, Path(path).name, pafs.LocalFileSystem(), status.st_size, partition, version)
+    return _source(path, path, Path(path).name, pafs.LocalFileSystem(), status.st_size, status.st_mtime_ns)
 
 
 def _at_uri(uri: str, warnings: list[str]) -> list[Source]:
@@ -176,9 +171,8 @@ def _at_uri(uri: str, warnings: list[str]) -> list[Source]:
         chosen = ChosenFiles(name)
         return _some(_below_uri(path, filesystem, chosen), chosen, warnings)
     if info.type == pafs.FileType.File:
-        inside = name if "://" in path else path  # the paths of HTTP are URIs, with their query
-        size, partition = info.size or 0, _partition_of(inside)
-        return [Source(name, path, Path(inside).name, filesystem, size, partition, _version(info))]
+        relative = Path(name if "://" in path else path).name
+        return [_source(name, path, relative, filesystem, info.size, info.mtime_ns)]
     hint = "; patterns are for local files: name the folder instead" if has_magic(path) else "; check the path"
     raise DataError(f"{name}: no such file{hint}")
 
@@ -200,8 +194,7 @@ def _below(folder: str, chosen: ChosenFiles, warnings: list[str]) -> list[Source
             elif entry.problem is not None and os.path.islink(entry.path) and not is_hidden(entry.relative):  # noqa: PTH114
                 warnings.append(f"{entry.path} is passed over: {entry.problem}")
             elif is_parquet is not False and entry.problem is None:
-                version, partition = str(entry.mtime_ns), _partition_of(entry.path, entry.relative.count("/"))
-                source = Source(entry.path, entry.path, entry.relative, local, entry.size_bytes, partition, version)
+                source = _source(entry.path, entry.path, entry.relative, local, entry.size_bytes, entry.mtime_ns)
                 _take(source, is_parquet, chosen, sources)
     except OSError as error:
         raise DataError(
@@ -226,10 +219,8 @@ def _below_uri(path: str, filesystem: Any, chosen: ChosenFiles) -> list[Source]:
         relative = info.path[len(root) :].lstrip("/") if info.path.startswith(root) else info.base_name
         is_parquet = info.type == pafs.FileType.File and chosen.takes(relative)
         if is_parquet is not False:
-            size, partition = info.size or 0, _partition_of(info.path, relative.count("/"))
-            source = Source(
-                filesystem.handler.name_of(info.path), info.path, relative, filesystem, size, partition, _version(info)
-            )
+            name = filesystem.handler.name_of(info.path)
+            source = _source(name, info.path, relative, filesystem, info.size, info.mtime_ns)
             _take(source, is_parquet, chosen, sources)
     return sources
 
@@ -242,8 +233,14 @@ def _take(source: Source, is_parquet: bool | None, chosen: ChosenFiles, sources:
         chosen.passes_over(source.relative)
 
 
-def _version(info: pafs.FileInfo) -> str:
-    return "" if info.mtime_ns is None else str(info.mtime_ns)
+def _source(
+    name: str, path: str, relative: str, filesystem: Any, size_bytes: int | None, mtime_ns: int | None
+) -> Source:
+    inside = name if "://" in path else path  # the paths of HTTP are URIs, with their query
+    version = "" if mtime_ns is None else str(mtime_ns)
+    return Source(
+        name, path, relative, filesystem, size_bytes or 0, _partition_of(inside, relative.count("/")), version
+    )
 
 
 def _partition_of(path: str, num_below: int = 0) -> tuple[tuple[str, str | None], ...]:
