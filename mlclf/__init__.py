@@ -21,6 +21,11 @@ The map, in the order in which a row travels; imports only point up it:
     demo           the data set with a known answer
     cli            argv and printing
 
+A row goes data.storage (files) → data.parquet (plan) → data.schema (roles) → data.sampling (held-out parts) →
+data.features (inputs) → data.streaming (batches) → training (weights). A score goes decisions.scorer (logits) →
+decisions.histograms → decisions.calibration → decisions.tuning (thresholds) → decisions.evaluation (metrics) →
+run_folder. docs/architecture.md says what happens in each.
+
 The public names below are imported when they are first used, so that `import mlclf` costs nothing. What the command
 line says on stderr goes to the logger "mlclf" in Python: warnings at level WARNING, which Python shows unless told
 otherwise, the rest at INFO.

@@ -1,6 +1,6 @@
 """Thresholds of labels, and the cuts of the labels that they are chosen from.
 
-thresholds    per-label thresholds: what they decide, how they did on the rows that they were chosen from,
-top_k         the labels of a row with the largest scores, and thresholds that flag those and no others
-cutoffs       the cut-offs that a histogram offers for each label, and what they decide
+thresholds    thresholds of K labels, with their statuses and their metrics on the rows they were tuned on
+top_k         the k labels with the largest scores of each row
+cutoffs       the cuts of a histogram, and what is flagged at each
 """
