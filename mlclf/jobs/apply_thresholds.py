@@ -91,33 +91,17 @@ def apply_thresholds_steps(
         parts = Parts(output, plan, resume=resume, bound=bound)
         for note in [*output.said(), *parts.notes]:
             yield Progress.warning("out", note)
-        with parts.opened() as missing:
-            for index, done in missing:
-                yield from _decided_part(parts, index, decided, done)
-                yield Progress("apply", done + plan.shards[index].rows, plan.rows)  # the part has its name now
+        yield from parts.write("apply", decided.tables, decided.no_rows)
         for note in [*output.said(), *plan.warnings]:
             yield Progress.warning("rows", note)
     return Path(out)
 
 
-def _decided_part(parts: Parts, index: int, decided: _Decisions, done: int) -> Iterator[Progress]:
-    """Write the decisions of one file."""
-    plan = parts.plan
-    with parts.written(index) as writer:
-        units = [number for number, unit in enumerate(plan.units) if unit.shard == index]
-        for table in decided.tables(units):
-            writer.write(table)
-            done += table.num_rows
-            yield Progress("apply", done, plan.rows)
-        if writer.is_empty:
-            writer.write(decided.no_rows(index))
-
-
 class _Decisions(Protocol):
     """Decides on the rows of score files."""
 
-    def tables(self, units: Sequence[int]) -> Iterator[pa.Table]:
-        """The columns carried along and the decisions of the rows of some units, in order."""
+    def tables(self, shard: int) -> Iterator[pa.Table]:
+        """The columns carried along and the decisions of the rows of a file, in order."""
 
     def no_rows(self, shard: int) -> pa.Table:
         """The same columns without a row, of the types that a file has."""
@@ -131,8 +115,8 @@ class _OfScores:
     thresholds: FileThresholds
     carried: list[str]
 
-    def tables(self, units: Sequence[int]) -> Iterator[pa.Table]:
-        for table, values in self.scored.pieces(units, self.carried):
+    def tables(self, shard: int) -> Iterator[pa.Table]:
+        for table, values in self.scored.pieces(_units_of(self.scored.plan, shard), self.carried):
             yield _with_decisions(table, values, self.thresholds.decide(values), self.scored)
 
     def no_rows(self, shard: int) -> pa.Table:
@@ -150,7 +134,7 @@ class _OfBestLabels:
     thresholds: FileThresholds
     carried: list[str]
 
-    def tables(self, units: Sequence[int]) -> Iterator[pa.Table]:
+    def tables(self, shard: int) -> Iterator[pa.Table]:
         cuts, per_row = self.thresholds.cuts, self.thresholds.per_row
 
         def work(table: pa.Table, place: Place, first_row: int) -> pa.Table:
@@ -158,11 +142,17 @@ class _OfBestLabels:
             return table.select(self.carried).append_column(DECIDED, decided)
 
         names = [TOP_LABELS, TOP_SCORES, *self.carried]
-        yield from decoded_pieces(self.plan, units, names, BEST_ROWS, placed(self.plan, work), lanes=1)
+        yield from decoded_pieces(
+            self.plan, _units_of(self.plan, shard), names, BEST_ROWS, placed(self.plan, work), lanes=1
+        )
 
     def no_rows(self, shard: int) -> pa.Table:
         empty = {name: empty_keys(self.plan.shards[shard], name)[name] for name in self.carried}
         return pa.table(empty | {DECIDED: pa.array([], pa.list_(pa.string()))})
+
+
+def _units_of(plan: Plan, shard: int) -> list[int]:
+    return [number for number, unit in enumerate(plan.units) if unit.shard == shard]
 
 
 def _decisions(plan: Plan, thresholds: Path, scores: Sequence[str], kind: str | None, key: str | None) -> _Decisions:

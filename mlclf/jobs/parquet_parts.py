@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,6 +19,7 @@ from mlclf.errors import ConfigError
 from mlclf.outputs.building import SUCCESS
 from mlclf.outputs.listing import Inventory
 from mlclf.outputs.output import Output
+from mlclf.progress import Progress
 
 WHAT = {"run": "the run", "thresholds": "the thresholds", "arguments": "the arguments"}
 """What parts are made of, beside the input, as people are told of it."""
@@ -78,50 +78,36 @@ class Parts:
             more = f" and {len(anew) - 1:,} more" if len(anew) > 1 else ""
             self.notes.append(f"{anew[0]!r}{more}: made anew, as the input has been written since")
 
-    @contextmanager
-    def opened(self) -> Iterator[Iterator[tuple[int, int]]]:
-        """Yield (index of a file, rows of the files before it) of the parts to write; in the end comes `_SUCCESS`."""
+    def write(
+        self, job: str, tables: Callable[[int], Iterator[pa.Table]], no_rows: Callable[[int], pa.Table]
+    ) -> Iterator[Progress]:
+        """Write the parts that are missing, yielding progress; in the end comes `_SUCCESS`.
+
+        Args:
+            job: the stage of the progress.
+            tables: number of a file to the rows of its part, a table for some of its rows at a time.
+            no_rows: number of a file to the same columns without a row.
+        """
+        done, total = 0, self.plan.rows
         with self.output.opened(grows=True, bound=self.bound) as folder:
             (folder / SUCCESS).unlink(missing_ok=True)
-            yield self._missing()
-
-    def _missing(self) -> Iterator[tuple[int, int]]:
-        done = 0
-        for index, name in enumerate(self.names):
-            if name not in self._kept:
-                yield index, done
-            done += self.plan.shards[index].rows
-
-    @contextmanager
-    def written(self, index: int) -> Iterator[PartWriter]:
-        """A writer of the part of a file, which is there once the block has ended well."""
-        with self.output.part(self.names[index], digest_of(self.plan.shards[index])) as temporary:
-            writer = PartWriter(temporary)
-            try:
-                yield writer
-            finally:
-                writer.close()
+            for index, (name, shard) in enumerate(zip(self.names, self.plan.shards, strict=True)):
+                if name not in self._kept:
+                    with self.output.part(name, digest_of(shard)) as temporary:
+                        for rows in _written(temporary, tables(index), no_rows(index)):
+                            yield Progress(job, done + rows, total)
+                    yield Progress(job, done + shard.rows, total)  # the part has its name now
+                done += shard.rows
 
 
-class PartWriter:
-    """Writes the tables of one part; the first fixes the schema."""
-
-    def __init__(self, temporary: Path) -> None:
-        self._path = temporary
-        self._writer: pq.ParquetWriter | None = None
-
-    @property
-    def is_empty(self) -> bool:
-        return self._writer is None
-
-    def write(self, table: pa.Table) -> None:
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self._path, table.schema, write_page_checksum=True)
-        self._writer.write_table(table)
-
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+def _written(path: Path, tables: Iterator[pa.Table], no_rows: pa.Table) -> Iterator[int]:
+    """Write tables, the first of which fixes the schema, or else `no_rows`; yields how many rows are written."""
+    first, done = next(tables, no_rows), 0
+    with pq.ParquetWriter(path, first.schema, write_page_checksum=True) as writer:
+        for table in chain([first], tables):
+            writer.write_table(table)
+            done += table.num_rows
+            yield done
 
 
 def empty_keys(shard: Shard, key: str | None) -> dict[str, pa.ChunkedArray]:

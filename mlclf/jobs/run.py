@@ -164,10 +164,11 @@ class Run:
             for note in [*output.said(), *parts.notes]:
                 yield Progress.warning("out", note)
             output.needs_bytes = 5 * plan.rows * min(len(self.label_names), top or WIDE_LABELS)
-            with parts.opened() as missing:
-                for index, done in missing:
-                    yield from self._predict_shard(rows, parts, index, top, done)
-                    yield Progress("predict", done + plan.shards[index].rows, plan.rows)  # the part has its name now
+            yield from parts.write(
+                "predict",
+                lambda index: self._score_tables(rows, index, top),
+                lambda index: self._no_scores(rows, index, top),
+            )
             for note in output.said():
                 yield Progress.warning("out", note)
         yield from rows.notes()
@@ -182,19 +183,17 @@ class Run:
             "arguments": dict(arguments),
         }
 
-    def _predict_shard(self, rows: RunData, parts: Parts, index: int, top: int | None, done: int) -> Iterator[Progress]:
-        plan = parts.plan
-        part = Plan(plan.shards, tuple(unit for unit in plan.units if unit.shard == index))
-        with parts.written(index) as writer:
-            for batch in rows.batches(labelled=False, plan=part):
-                scores = scores_of(self.scorer.logits(batch))
-                keys = {} if batch.keys is None else {name: batch.keys.column(name) for name in batch.keys.column_names}
-                writer.write(score_table(keys, self._score_columns(scores, top)))
-                done += len(batch)
-                yield Progress("predict", done, plan.rows)
-            if writer.is_empty:
-                nothing = self._score_columns(torch.zeros(0, len(self.label_names)), top)
-                writer.write(score_table(empty_keys(plan.shards[index], self.schema.key), nothing))
+    def _score_tables(self, rows: RunData, index: int, top: int | None) -> Iterator[pa.Table]:
+        """Keys, scores and decisions of the rows of a file."""
+        part = Plan(rows.plan.shards, tuple(unit for unit in rows.plan.units if unit.shard == index))
+        for batch in rows.batches(labelled=False, plan=part):
+            keys = {} if batch.keys is None else {name: batch.keys.column(name) for name in batch.keys.column_names}
+            yield score_table(keys, self._score_columns(scores_of(self.scorer.logits(batch)), top))
+
+    def _no_scores(self, rows: RunData, index: int, top: int | None) -> pa.Table:
+        """The same columns without a row."""
+        keys = empty_keys(rows.plan.shards[index], self.schema.key)
+        return score_table(keys, self._score_columns(torch.zeros(0, len(self.label_names)), top))
 
     def _score_columns(self, scores: Tensor, top: int | None) -> dict[str, pa.Array]:
         decisions = self.thresholds.decide(scores)

@@ -73,21 +73,26 @@ def tune_thresholds(
     if label_weights is not None:
         label_weights = in_order(columns_of(label_weights, "label_weights"), names, "label_weights")
     num_rows, num_labels = columns.shape
+    of_rows = None if weights is None else _numbers(weights, "weights")
+    of_cells = None if label_weights is None else _numbers(label_weights, "label_weights")
+    earlier = None if prior is None else _numbers(prior, "prior")
     for what, found, wanted in (
         ("labels", truth, columns.shape),
-        ("weights", _numbers(weights, "weights"), (num_rows,)),
-        ("label_weights", _numbers(label_weights, "label_weights"), columns.shape),
+        ("weights", of_rows, (num_rows,)),
+        ("label_weights", of_cells, columns.shape),
         ("groups", None if groups is None else np.empty(len(groups)), (num_rows,)),
-        ("prior", _numbers(prior, "prior"), (num_labels,)),
+        ("prior", earlier, (num_labels,)),
     ):
         if found is not None and found.shape != wanted and not (found.ndim == 2 and found.shape == (*wanted, 1)):
             raise DataError(
                 f"{what} must have the shape {list(wanted)} that goes with the scores, got {list(found.shape)}"
             )
-    mass = _cell_weights(_numbers(weights, "weights"), _numbers(label_weights, "label_weights"), num_rows)
+    mass = None if of_rows is None else of_rows.reshape(-1)
+    if of_cells is not None:
+        mass = of_cells.reshape(columns.shape) * (1 if mass is None else mass[:, None])
     tuner = CalibrateOptions(objective, confidence, across_labels).tuner(
         num_labels,
-        prior=None if prior is None else _as_probabilities(_numbers(prior, "prior"), score_kind),
+        prior=None if earlier is None else _as_probabilities(earlier, score_kind),
         method=method,
         clustered=groups is not None,
         greatest_weight=None if mass is None else float(mass.max(initial=0.0)),
@@ -111,9 +116,7 @@ def tune_thresholds(
     return replace(in_file_scale(tuner.thresholds(), score_kind), label_names=names)
 
 
-def _numbers(values: Any, what: str) -> NDArray[np.float64] | None:
-    if values is None:
-        return None
+def _numbers(values: Any, what: str) -> NDArray[np.float64]:
     try:
         return np.asarray(columns_of(values, what).numbers, np.float64)
     except (TypeError, ValueError) as error:
@@ -123,7 +126,6 @@ def _numbers(values: Any, what: str) -> NDArray[np.float64] | None:
 def _scores(values: Any, kind: str) -> NDArray[np.float32]:
     """[n, K] float32."""
     numbers = _numbers(values, "scores")
-    assert numbers is not None
     scores = (numbers[:, None] if numbers.ndim == 1 else numbers).astype(np.float32)
     bad = np.isnan(scores)
     if bad.any():
@@ -142,7 +144,6 @@ def _scores(values: Any, kind: str) -> NDArray[np.float32]:
 def _labels(values: Any) -> NDArray[np.float64]:
     """[n, K] float64 of 0, 1 and NaN."""
     numbers = _numbers(values, "labels")
-    assert numbers is not None
     numbers = numbers[:, None] if numbers.ndim == 1 else numbers
     wrong = ~(np.isnan(numbers) | (numbers == 0) | (numbers == 1))
     if wrong.any():
@@ -153,18 +154,7 @@ def _labels(values: Any) -> NDArray[np.float64]:
     return numbers
 
 
-def _cell_weights(
-    rows: NDArray[np.float64] | None, cells: NDArray[np.float64] | None, num_rows: int
-) -> NDArray[np.float64] | None:
-    """[n] or [n, K] float64, or None."""
-    if cells is None:
-        return rows
-    cells = cells.reshape(num_rows, -1)
-    return cells if rows is None else cells * rows[:, None]
-
-
-def _as_probabilities(prior: NDArray[np.float64] | None, kind: str) -> torch.Tensor:
-    assert prior is not None
+def _as_probabilities(prior: NDArray[np.float64], kind: str) -> torch.Tensor:
     logits = file_logits(prior.astype(np.float32), kind)
     return torch.sigmoid(torch.from_numpy(logits).double()).float()
 

@@ -116,7 +116,7 @@ def test_claims_say_up_to_which_weight_or_cluster_they_hold() -> None:
         assert document["holds_up_to"] == {kind: min(limits)} == dict(found.holds_up_to)
         assert 2 <= min(limits) <= max(limits) <= most
         shown = f"the claim holds where {line.format(min(limits))}, the most that was seen"
-        assert thresholds_lines(document)[1] == shown
+        assert list(thresholds_lines(document))[1] == shown
         assert mlclf.Thresholds.from_json(document, names).holds_up_to == {kind: min(limits)}
     plain = mlclf.tune_thresholds(scores, labels, objective="precision:0.7").to_json(names)
     assert "holds_up_to" not in plain
@@ -172,7 +172,7 @@ def test_what_is_not_right_is_refused(options: dict[str, Any], error: type[Excep
 def test_what_an_unattainable_label_can_hold_is_shown() -> None:
     scores, labels = made(400)
     document = mlclf.tune_thresholds(scores, labels, objective="precision:0.99").to_json(["a", "b", "c"])
-    lines = thresholds_lines(document)
+    lines = list(thresholds_lines(document))
     assert lines[0] == "objective precision:0.99, method binomial, confidence 0.95"
     best = document["labels"]["a"]["best"]
     assert lines[2].endswith(f"can hold precision {best['precision']:.4f} at {best['threshold']:.4f}")
