@@ -19,7 +19,7 @@ from pathlib import Path, PurePath
 from typing import Any, NoReturn
 
 from mlclf.errors import ConfigError, FullDiskError, RunError
-from mlclf.given_files import read_given, reason_of
+from mlclf.given_files import found_at, read_given, reason_of
 
 _TEMPORARY = re.compile(r"\..*\.tmp-\d+-[0-9a-f]{8}", re.DOTALL)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -38,11 +38,12 @@ def committed(path: Path) -> Iterator[Path]:
         ConfigError: `path` is a folder or a device.
         FullDiskError: there is no room for it.
     """
-    path = _real(path)
+    path = real_path(path) if path.is_symlink() else path
     if path.exists() and not path.is_file():
-        raise ConfigError(f"{str(path)!r} must be a regular file, found {kind_of(path)}; name a file to write to")
+        raise ConfigError(f"{str(path)!r} must be a regular file, found {found_at(path)}; name a file to write to")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
+    name = os.fsdecode(os.fsencode(path.name)[:_LONGEST_NAME_BYTES])
+    temporary = path.with_name(f".{name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
     try:
         yield temporary
         fsync_path(temporary)
@@ -221,27 +222,9 @@ def full_disk(path: Path, error: BaseException, written: int, needed: int = 0) -
     return f"{path}: {reason}: it takes {needs} bytes, {written:,} were written, and {free:,} are free now"
 
 
-def _temporary(path: Path) -> Path:
-    name = os.fsdecode(os.fsencode(path.name)[:_LONGEST_NAME_BYTES])
-    return path.with_name(f".{name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
-
-
-def _real(path: Path) -> Path:
-    return real_path(path) if path.is_symlink() else path
-
-
 def real_path(path: str | Path) -> Path:
     """Where a path leads through links; as it is where these lead in a circle, which whoever opens it is told."""
     return Path(os.path.realpath(path))
-
-
-def kind_of(path: Path) -> str:
-    """What is at a path, in words."""
-    if path.is_dir():
-        return "a folder"
-    if path.is_file():
-        return "a file"
-    return "a device" if path.exists() else "nothing"
 
 
 def fsync_path(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -179,27 +180,10 @@ def spread_arguments(arguments: list[str]) -> list[str]:
     return result
 
 
-def as_sets(given: dict[str, Any], config: Path | None) -> list[str]:
-    """The arguments that were given, in the form of --set; a split given here replaces the one of the file."""
-    sets = []
+def given_values(arguments: Mapping[str, Any], config: Path | None) -> dict[str, Any]:
+    """The arguments that were given; a way to hold out rows that is given here replaces the one of the file."""
+    given = {name: value for name, value in arguments.items() if value is not None and value != []}
     ways = ("valid", "valid_fraction", "valid_by", "folds")
-    if config is not None and any(given[way] is not None for way in ways):
-        sets += [f"{way}=" for way in ways if given[way] is None]
-    for name, value in given.items():
-        if value is not None and value != []:
-            sets.append(f"{name}={_as_yaml(value)}")
-    return sets
-
-
-def _as_yaml(value: Any) -> str:
-    """A number, a text or a list of them as YAML that is read back as it stands.
-
-    >>> print(_as_yaml(["a b", '"c"', 0.5]))
-    ["a b", "\\"c\\"", 0.5]
-    """
-    if isinstance(value, list):
-        return f"[{', '.join(map(_as_yaml, value))}]"
-    if not isinstance(value, str):
-        return str(value)
-    escaped = {'"': '\\"', "\\": "\\\\"}
-    return '"' + "".join(escaped.get(c, c if c.isprintable() else f"\\U{ord(c):08x}") for c in value) + '"'
+    if config is not None and any(way in given for way in ways):
+        given = dict.fromkeys(ways) | given
+    return given

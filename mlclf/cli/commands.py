@@ -18,9 +18,9 @@ from mlclf.cli.arguments import (
     Labels,
     Many,
     RowGroupBudget,
-    as_sets,
     budget_bytes,
     fractions_of,
+    given_values,
     is_run,
     types_of,
 )
@@ -68,7 +68,7 @@ def fit(
         "out": out,
         "runtime.device": device,
     }
-    run_file = load_run_file(config, [*as_sets(given, config), *(sets or [])])
+    run_file = load_run_file(config, sets or [], given=given_values(given, config))
     from mlclf.jobs.fit import fit_steps  # loads torch, which refusing a setting does not need
 
     run = shown_job(fit_steps(run_file, resume=resume, overwrite=overwrite))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,14 @@ from mlclf.given_files import read_given, reason_of
 from mlclf.messages import quoted
 
 
-def load_run_file(path: Path | None, sets: Sequence[str] = (), *, content: bytes | None = None) -> RunFile:
-    """Return the defaults, overridden by the YAML file, overridden by each ``key=value`` in turn.
+def load_run_file(
+    path: Path | None,
+    sets: Sequence[str] = (),
+    *,
+    given: Mapping[str, object] | None = None,
+    content: bytes | None = None,
+) -> RunFile:
+    """Return the defaults, overridden by the YAML file, by the values that are `given`, and by each ``key=value``.
 
     `content` are the bytes of the file, where they have been read.
 
@@ -49,9 +55,27 @@ def load_run_file(path: Path | None, sets: Sequence[str] = (), *, content: bytes
     tree = _Tree()
     if path is not None:
         tree.read(path, content)
+    for key, value in (given or {}).items():
+        if tree.is_new(key):
+            tree.store(setting_path(key), _as_written(value))
     for text in sets:
         tree.set(text)
     return tree.run_file()
+
+
+def _as_written(value: object) -> Any:
+    """A value of Python as YAML is read: lists and mappings of texts and None.
+
+    >>> _as_written({"a": (1, 2.5), "b": True, "c": None})
+    {'a': ['1', '2.5'], 'b': 'true', 'c': None}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): _as_written(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_written(each) for each in value]
+    if isinstance(value, bool):
+        return str(value).lower()
+    return None if value is None else str(value)
 
 
 def _begins_with_a_term(condition: str) -> bool:
@@ -102,22 +126,26 @@ class _Tree:
     def set(self, text: str) -> None:
         """Take one ``key=value``."""
         key, equals, value = (part.strip() for part in text.partition("="))
-        path, source = setting_path(key), _source_of(key)
         if not (key and equals):
             self.problems.append(f"--set {quoted(text)} must have the form key=value, such as optimizer.l2=0.1")
-        elif key in Settings.model_fields:
-            self.problems.append(
-                f"{source}: names a section; set one of its keys: {', '.join(sibling_keys((key, '')))}"
-            )
-        else:
-            self.sources = {known: place for known, place in self.sources.items() if known[: len(path)] != path}
-            self.sources[path] = source
-            before = len(self.problems)
+        elif self.is_new(key):
+            path, before = setting_path(key), len(self.problems)
             is_yaml = value[:1] in ("[", "{", '"', "'") and not (path == WHERE and _begins_with_a_term(value))
             plain = None if value in ("", "~", "null") else value
-            parsed = self._parse(value, path, lambda mark: source) if is_yaml else plain
+            parsed = self._parse(value, path, lambda mark: _source_of(key)) if is_yaml else plain
             if len(self.problems) == before:
-                self._store(path, parsed)
+                self.store(path, parsed)
+
+    def is_new(self, key: str) -> bool:
+        """Make room for a value, whose source is the option of the key; False for a section, which is refused."""
+        path, source = setting_path(key), _source_of(key)
+        if key in Settings.model_fields:
+            keys = ", ".join(sibling_keys((key, "")))
+            self.problems.append(f"{source}: names a section; set one of its keys: {keys}")
+            return False
+        self.sources = {known: place for known, place in self.sources.items() if known[: len(path)] != path}
+        self.sources[path] = source
+        return True
 
     def run_file(self) -> RunFile:
         """Return the validated values, or raise all problems."""
@@ -130,7 +158,7 @@ class _Tree:
             raise ConfigError("\n".join(self.problems))
         return RunFile(arguments, settings)
 
-    def _store(self, path: SettingPath, value: object) -> None:
+    def store(self, path: SettingPath, value: object) -> None:
         place = self.values
         for depth, part in enumerate(path[:-1]):
             inner = place.get(part)

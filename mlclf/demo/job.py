@@ -16,7 +16,7 @@ from mlclf.files import write_json
 from mlclf.jobs.fit import fit
 from mlclf.outputs.claims import is_empty
 from mlclf.outputs.output import claimed
-from mlclf.progress import Progress, drain
+from mlclf.progress import Progress
 
 MARK = "demo.json"
 """File that says that a folder was made here, so that another demo may replace what is in it."""
@@ -37,11 +37,6 @@ class DemoResult:
     metrics_file: Path
     scores: Path
     metrics: dict[str, Any]
-
-
-def run_demo(out: Path, seed: int = 0, rows: int = ROWS) -> DemoResult:
-    """Do all of `demo_steps` and return what they left."""
-    return drain(demo_steps(out, seed, rows))
 
 
 def demo_steps(out: Path, seed: int = 0, rows: int = ROWS) -> Generator[Progress, None, DemoResult]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -80,9 +79,8 @@ def fit(
         "group": group,
         "out": None if out is None else str(out),
     }
-    given = {name: value for name, value in arguments.items() if value is not None}
-    sets = [f"{name}={_as_text(value)}" for name, value in (given | dict(settings or {})).items()]
-    run_file = load_run_file(None if config is None else Path(config), sets)
+    given = {name: value for name, value in arguments.items() if value is not None} | dict(settings or {})
+    run_file = load_run_file(None if config is None else Path(config), given=given)
     return drain(fit_steps(run_file, resume=resume, overwrite=overwrite))
 
 
@@ -161,12 +159,3 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             result[prefix + name] = value
     return result
-
-
-def _as_text(value: object) -> str:
-    """A setting as `--set` takes it."""
-    if isinstance(value, str):
-        return json.dumps(value) if not value or value[0] in "[{\"'~" or value == "null" else value
-    if isinstance(value, tuple):
-        value = list(value)
-    return json.dumps(value)

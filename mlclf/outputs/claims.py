@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlclf.errors import ConfigError
-from mlclf.files import is_temporary, kind_of
+from mlclf.files import is_temporary
+from mlclf.given_files import found_at
 from mlclf.outputs.exchange import JOURNAL, NEW, OLD, settle
 from mlclf.outputs.listing import NAME
 
@@ -141,7 +142,7 @@ def is_empty(place: Path) -> bool:
     if not place.exists():
         return True
     if not place.is_dir():
-        raise ConfigError(f"{str(place)!r} must be a folder, found {kind_of(place)}; name a folder")
+        raise ConfigError(f"{str(place)!r} must be a folder, found {found_at(place) or 'a file'}; name a folder")
     return all(path.name in (NAME, INSIDE) or is_temporary(path) for path in place.iterdir())
 
 

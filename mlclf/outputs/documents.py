@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 from mlclf.errors import ConfigError
-from mlclf.files import json_bytes, kind_of, real_path, write_bytes
+from mlclf.files import json_bytes, real_path, write_bytes
+from mlclf.given_files import found_at
 from mlclf.outputs.listing import Content, Listing
 
 _MOST_BYTES = 1 << 30
@@ -25,7 +26,7 @@ def check_document(path: str | Path | None, field: str) -> None:
     if path is None or not Path(path).exists():
         return
     if not Path(path).is_file():
-        raise ConfigError(f"{str(path)!r} must be a regular file, found {kind_of(Path(path))}; name a file to write to")
+        raise ConfigError(f"{str(path)!r} must be a regular file, found {found_at(path)}; name a file to write to")
     if not _is_document(Path(path), field):
         raise ConfigError(
             f"{path}: --out replaces only JSON that such a command wrote, with 'format_version' and {field!r}, and "

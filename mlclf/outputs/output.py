@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mlclf.errors import ConfigError, FullDiskError
-from mlclf.files import full_disk, is_full, json_bytes, kind_of, real_path, write_bytes
+from mlclf.files import full_disk, is_full, json_bytes, real_path, write_bytes
+from mlclf.given_files import found_at
 from mlclf.messages import some_of
 from mlclf.outputs.apart import check_not_inside, check_outside
 from mlclf.outputs.building import Building
@@ -182,7 +183,7 @@ def claimed(
         raise ConfigError("--resume goes on with what is there and --overwrite replaces it: give one of the two")
     check_outside(out, place, arguments)
     if place.exists() and not place.is_dir():
-        raise ConfigError(f"{str(out)!r} must be a folder, found {kind_of(place)}; name a folder")
+        raise ConfigError(f"{str(out)!r} must be a folder, found {found_at(place) or 'a file'}; name a folder")
     if place.is_symlink():
         raise ConfigError(f"{str(out)!r} must be a folder, found links that lead in a circle; name a folder")
     claim = Claim.of(out, place, job)

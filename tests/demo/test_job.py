@@ -19,11 +19,12 @@ from mlclf.data.streaming.pool import Pool
 from mlclf.data.streaming.row_encoder import RowEncoder
 from mlclf.demo import job, made_data
 from mlclf.errors import ConfigError
+from mlclf.progress import drain
 
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> job.DemoResult:
-    return job.run_demo(tmp_path_factory.mktemp("demo"), seed=1, rows=4_000)
+    return drain(job.demo_steps(tmp_path_factory.mktemp("demo"), seed=1, rows=4_000))
 
 
 def test_the_data_has_several_shards_row_groups_and_column_types(tmp_path: Path) -> None:
@@ -144,12 +145,12 @@ def test_a_second_demo_replaces_the_first_and_nothing_else(tmp_path: Path) -> No
     (foreign / "thesis.txt").write_text("mine")
     message = f"'{foreign}' holds files that are not of a demo; give --out an empty folder"
     with pytest.raises(ConfigError, match=re.escape(message)):
-        job.run_demo(foreign, rows=100)
+        drain(job.demo_steps(foreign, rows=100))
     assert (foreign / "thesis.txt").read_text() == "mine"
     out = tmp_path / "out"
-    first = job.run_demo(out, rows=200)
+    first = drain(job.demo_steps(out, rows=200))
     (out / "notes.txt").write_text("kept")
-    assert job.run_demo(out, rows=200).metrics == first.metrics
+    assert drain(job.demo_steps(out, rows=200)).metrics == first.metrics
     assert sorted(path.name for path in out.iterdir()) == [
         "data",
         job.MARK,
@@ -161,7 +162,7 @@ def test_a_second_demo_replaces_the_first_and_nothing_else(tmp_path: Path) -> No
     (out / "scores" / "mine.txt").write_text("mine")
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     with pytest.raises(ConfigError, match=re.escape("holds 'mine.txt', which is not on the list")):
-        job.run_demo(out, rows=200)
+        drain(job.demo_steps(out, rows=200))
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.parent.name != "out"} == {
         path: time for path, time in before.items() if path.parent.name != "out"
     }
