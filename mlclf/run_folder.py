@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -70,6 +70,14 @@ WRITTEN = (
 """Names and patterns of all that `fit` may write to a run."""
 
 
+class RunSchema(NamedTuple):
+    """What `schema.json` holds: the schema, label names [K], and prevalences of training [K] float64."""
+
+    schema: Schema
+    label_names: tuple[str, ...]
+    prevalences: Tensor
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Where the files of a run are, and how each is written and read.
@@ -106,8 +114,7 @@ class RunFolder:
         document["labels"] = list(label_names)
         write_json(self.file("schema.json"), document)
 
-    def read_schema(self) -> tuple[Schema, tuple[str, ...], Tensor]:
-        """The schema, the label names [K], and the prevalences of training [K] float64."""
+    def read_schema(self) -> RunSchema:
         document = self._json("schema.json", FORMAT_VERSION, "schema")
         try:
             names = tuple(document.pop("label_names"))
@@ -115,7 +122,7 @@ class RunFolder:
             document["labels"] = document.pop("label_columns")
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"{self.file('schema.json')}: is damaged ({error!r}); fit the run again") from error
-        return Schema.from_json(document), names, prevalences
+        return RunSchema(Schema.from_json(document), names, prevalences)
 
     def write_features(self, features: FeatureEncoder) -> None:
         write_json(self.file("features.json"), features.to_json())

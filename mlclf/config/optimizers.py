@@ -25,10 +25,12 @@ class Optimizer:
     """How the objective is minimized.
 
     Attributes:
+        exact: whether it solves the convex problem on all rows at once, in float64.
         ignores: settings of `training` that have no effect on it.
     """
 
     name: str
+    exact: ClassVar[bool] = False
     ignores: ClassVar[tuple[str, ...]] = ()
 
     def broken_rules(
@@ -47,6 +49,7 @@ class ExactSolver(Optimizer):
     """
 
     newton: bool = False
+    exact: ClassVar[bool] = True
     ignores: ClassVar[tuple[str, ...]] = ("precision", "epochs", "patience", "shuffle")
 
     def broken_rules(

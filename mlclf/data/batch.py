@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,14 @@ from mlclf.data.arrow.identities import joined_tables
 
 ON_HOST = ("rows", "groups")
 """Fields of a batch that no model needs."""
+
+
+class TokenIds(NamedTuple):
+    """The token ids of B rows: ids [n] int64, offsets [B + 1] int64, values [n] float32 or None, as in `Batch`."""
+
+    ids: Tensor
+    offsets: Tensor
+    values: Tensor | None
 
 
 @dataclass

@@ -105,10 +105,10 @@ def _solve(
         if decade != last or math.isfinite(solved.train_loss):  # a line a decade of the search, and its end
             yield Progress("training", note=note)
         number, seconds = len(records), time.perf_counter() - started
-        record = number, number, data.asked.plan.rows, seconds, solved.train_loss, solved.valid_loss
-        records.append(epoch_line(*record))
+        rows, losses = data.asked.plan.rows, (solved.train_loss, solved.valid_loss)
+        records.append(epoch_line(number, number, rows, seconds, *losses))
         if log is not None:
-            log.add_epoch(*record)
+            log.add_epoch(records[-1])
         started = time.perf_counter()
     return _Solved(steps.result, problem.held_out_parts(steps.result.models) if compares else None, records)
 

@@ -21,7 +21,7 @@ from mlclf.fitting.preparation.fit_data import CHUNK_ROWS, FitData
 from mlclf.fitting.preparation.fit_rows import ModelInputs, RowsInFiles
 from mlclf.fitting.resuming import check_identity, identity_of
 from mlclf.fitting.trained_models import TrainedModels
-from mlclf.fitting.training_log import TrainingLog
+from mlclf.fitting.training_log import TrainingLog, epoch_line
 from mlclf.progress import Progress
 from mlclf.training.fold_levels import level_heads
 from mlclf.training.hold_out import HoldOut
@@ -251,7 +251,8 @@ class _MiniBatchFit:
                 training.best.keep(training.heads, epoch, losses, always=always)
                 valid_loss = float(self._by_l2(losses).min())
             number = stage.first_epoch + epoch
-            self.log.add_epoch(number, training.step, training.rows, seconds, train_loss, valid_loss)
+            line = epoch_line(number, training.step, training.rows, seconds, train_loss, valid_loss)
+            self.log.add_epoch(line)
             self._save(stage, training)
             note = f"epoch {epoch}: training loss {train_loss:.5f}"
             note += f", held-out log-loss {valid_loss:.5f}" if math.isfinite(valid_loss) else ""

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterator
 
-from mlclf.config.optimizers import AUTO, OPTIMIZERS, STEPPERS, ExactSolver, Optimizer
+from mlclf.config.optimizers import AUTO, OPTIMIZERS, STEPPERS, Optimizer
 from mlclf.config.settings import Settings, Training
 from mlclf.data.inspection.fit_memory import KNOTS, RESIDENT_SHARE
 from mlclf.fitting.preparation.fit_data import FitData
@@ -44,7 +44,7 @@ def effects_of_the_budget(data: FitData, optimizer: Optimizer) -> Iterator[str]:
     other = optimizer if data.fits_in_memory else chosen_optimizer(settings, in_memory=True)
     bends = bool(
         columns
-        and isinstance(other, ExactSolver)
+        and other.exact
         and settings.features.knots == "auto"
         and settings.optimizer.l2 == "auto"
         and settings.features.standardize

@@ -20,10 +20,10 @@ class TrainingLog:
         self.epochs, self.steps = folder.file("log.jsonl"), folder.file("steps.jsonl")
         self.lines: list[str] = []
 
-    def add_epoch(self, epoch: int, step: int, rows: int, seconds: float, train: float, valid: float) -> None:
-        """Append the line of an epoch."""
-        self.lines.append(epoch_line(epoch, step, rows, seconds, train, valid))
-        append_line(self.epochs, self.lines[-1])
+    def add_epoch(self, line: str) -> None:
+        """Append an `epoch_line`."""
+        self.lines.append(line)
+        append_line(self.epochs, line)
 
     def add_step(self, epoch: int, record: StepRecord) -> None:
         """Append the line of a step."""

@@ -30,7 +30,7 @@ def inspect_run(path: str | Path, labels: Names = ()) -> dict[str, Any]:
     folder, manifest = RunFolder(Path(path)).opened()
     training = manifest.get("training", {})
     record = folder.read_record() or _record_of_before(folder, training)
-    names = folder.read_schema()[1]
+    names = folder.read_schema().label_names
     thresholds = folder.read_thresholds(names)
     return {
         **record,
@@ -48,7 +48,7 @@ def _record_of_before(folder: RunFolder, training: Mapping[str, Any]) -> dict[st
         "format_version": FORMAT_VERSION,
         "data": files,
         "rows": training.get("rows"),
-        "labels": list(folder.read_schema()[1]),
+        "labels": list(folder.read_schema().label_names),
         "solver": training.get("algorithm"),
         "settings": folder.read_settings().model_dump(mode="json"),
     }

@@ -10,10 +10,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from mlclf.data.arrow.identities import joined_tables
-from mlclf.data.batch import Batch
+from mlclf.data.batch import Batch, TokenIds
 from mlclf.data.features.token_ids import joined_ranges
 from mlclf.data.labels.label_columns import UNOBSERVED
 from mlclf.data.streaming.slab import RowLayout, Slab
@@ -76,13 +75,10 @@ class Pool:
             if not observed.all():
                 codes *= observed
                 mask = torch.from_numpy(observed)
-        ids, offsets, values = self._tokens(picks, index)
         tables = [slab.keys.take(pa.array(pick - slab.base)) for slab, pick in picks if slab.keys is not None]
         return Batch(
-            dense=torch.from_numpy(self._taken("dense", index)),
-            ids=ids,
-            offsets=offsets,
-            values=values,
+            torch.from_numpy(self._taken("dense", index)),
+            *self._tokens(picks, index),
             labels=torch.from_numpy(codes),
             label_mask=mask,
             weights=torch.from_numpy(self._taken("weights", index)) if layout.weighted else torch.ones(size),
@@ -99,17 +95,17 @@ class Pool:
         out = self._recycler.array((len(index), *array.shape[1:]), array.dtype)
         return np.take(array, index, axis=0, out=out, mode="clip")
 
-    def _tokens(self, picks: Sequence[Pick], index: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _tokens(self, picks: Sequence[Pick], index: NDArray[np.int64]) -> TokenIds:
         width = self.layout.num_tokens
         if width is not None:
             ids = self._taken("tokens", index) if width else np.zeros(0, np.int32)
             offsets = torch.arange(0, (len(index) + 1) * width, width) if width else torch.zeros(len(index) + 1).long()
-            return torch.from_numpy(ids.reshape(-1).astype(np.int64)), offsets, None
+            return TokenIds(torch.from_numpy(ids.reshape(-1).astype(np.int64)), offsets, None)
         return _ragged(picks, len(index))
 
 
-def _ragged(picks: Iterable[Pick], size: int) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Ids, offsets and values of the picked rows, whose numbers of ids differ."""
+def _ragged(picks: Iterable[Pick], size: int) -> TokenIds:
+    """The ids of the picked rows, whose numbers of ids differ."""
     lengths, ids, values = [], [], []
     for slab, pick in picks:
         assert slab.offsets is not None
@@ -124,4 +120,5 @@ def _ragged(picks: Iterable[Pick], size: int) -> tuple[Tensor, Tensor, Tensor | 
     offsets = np.zeros(size + 1, np.int64)
     np.cumsum(np.concatenate([NOTHING, *lengths]), out=offsets[1:])
     joined = torch.from_numpy(np.concatenate([NOTHING, *ids]))
-    return joined, torch.from_numpy(offsets), torch.from_numpy(np.concatenate(values)) if values else None
+    weights = torch.from_numpy(np.concatenate(values)) if values else None
+    return TokenIds(joined, torch.from_numpy(offsets), weights)

@@ -121,7 +121,12 @@ def open_cache(folder: Path, plan: Plan, contents: Sequence[str], encoder: RowEn
     Raises:
         ConfigError: the folder has rows of the same files with other content; names the file.
     """
-    origin = origin_of(plan, contents, encoder, where)
+    origin = {
+        "plan": plan.digest,
+        "columns": sorted(encoder.columns),
+        "where": str(where),
+        "contents": list(contents),
+    }
     check_origin(folder, plan, origin)
     return SlabCache(folder, cache_key(plan, contents, encoder, where), origin)
 
@@ -135,12 +140,6 @@ def remove_cache(folder: Path) -> bool:
         with suppress(OSError):
             path.rmdir()
     return bool(slabs)
-
-
-def origin_of(plan: Plan, contents: Sequence[str], encoder: RowEncoder, where: object) -> dict[str, Any]:
-    """Which files and columns a cache is of, and digests of their content."""
-    columns = sorted(encoder.columns)
-    return {"plan": plan.digest, "columns": columns, "where": str(where), "contents": list(contents)}
 
 
 def check_origin(folder: Path, plan: Plan, origin: Mapping[str, Any]) -> None:

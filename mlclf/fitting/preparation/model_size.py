@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import pairwise
 
-from mlclf.config.optimizers import OPTIMIZERS, Stepper
+from mlclf.config.optimizers import AUTO, OPTIMIZERS
 from mlclf.config.settings import Settings
 from mlclf.data.features.encoder import FeatureEncoder
 from mlclf.data.features.fitted_column import EncodingOptions
@@ -41,7 +41,7 @@ def check_model_size(features: FeatureEncoder, num_labels: int, settings: Settin
     hidden, inputs = settings.model.hidden, features.num_dense + features.vocabulary_size
     widths = [*hidden, num_labels]
     weights = inputs * widths[0] + sum(a * b for a, b in pairwise(widths)) + sum(widths)
-    exact = not hidden and not isinstance(OPTIMIZERS.get(settings.optimizer.name), Stepper)
+    exact = not hidden and (settings.optimizer.name == AUTO or OPTIMIZERS[settings.optimizer.name].exact)
     needed = weights * FLOAT_BYTES * (2 if exact else COPIES * num_models)
     needed += features.vocabulary_size * ID_BYTES if exact else 0
     allowed = _allowed(settings)

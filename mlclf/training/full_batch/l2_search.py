@@ -137,7 +137,7 @@ class FullBatchFit:
         for l2 in grid:
             problems = self._problems(labels, self.hold_out.trained, torch.full((len(labels),), l2))
             columns = self._solve(problems, columns, SEARCH_TOLERANCE).columns
-            losses = self.held_out_loss(labels, columns)
+            losses = self._loss_of(labels, self._held_out(labels, columns))
             curves.append(losses)
             better = losses < best_loss
             best_loss = torch.where(better, losses, best_loss)
@@ -204,11 +204,8 @@ class FullBatchFit:
             result[:, index], reached[index] = solution.columns, solution.converged
         return _Columns(result, reached)
 
-    def held_out_loss(self, labels: Tensor, columns: Tensor) -> Tensor:
-        """Mean held-out log-loss of each label after calibration: [k] float64; NaN where nothing is observed."""
-        return self._loss_of(labels, self._held_out(labels, columns))
-
     def _loss_of(self, labels: Tensor, held_out: HeldOutRows) -> Tensor:
+        """Mean held-out log-loss of each label after calibration: [k] float64; NaN where nothing is observed."""
         return self.loss_of([cells for cells, _ in held_out.pieces], self.pos_weight[labels].log())
 
     def held_out_parts(self, models: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlclf.data.batch import Batch, padded
+from mlclf.data.batch import Batch, TokenIds, padded
 from mlclf.data.labels.label_columns import UNOBSERVED
 from mlclf.data.parquet.spans import Span
 from mlclf.data.streaming.batch_order import BatchOrder
@@ -172,12 +172,9 @@ class DevicePool:
         if not self._observed[places].all():
             mask = labels != UNOBSERVED
             labels = labels * mask
-        ids, offsets, values = self._tokens(taken, places)
         return Batch(
-            dense=taken["dense"],
-            ids=ids,
-            offsets=offsets,
-            values=values,
+            taken["dense"],
+            *self._tokens(taken, places),
             labels=labels,
             label_mask=mask,
             weights=taken["weights"],
@@ -186,18 +183,18 @@ class DevicePool:
             groups=torch.from_numpy(self._groups[places]) if self.layout.grouped else None,
         )
 
-    def _tokens(self, taken: dict[str, Tensor], places: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Ids [n] int64, offsets [B + 1] int64 and values [n] float32 of rows that were taken."""
+    def _tokens(self, taken: dict[str, Tensor], places: NDArray[np.int64]) -> TokenIds:
+        """The ids of rows that were taken."""
         if self.layout.num_tokens is not None:
             tokens = taken["tokens"]
             offsets = torch.arange(len(tokens) + 1, device=self.device) * tokens.shape[1]
-            return tokens.reshape(-1).long(), offsets, None
+            return TokenIds(tokens.reshape(-1).long(), offsets, None)
         total = int(self._lengths[places].sum())  # of what the host knows, so that it need not ask the device
         offsets = torch.nn.functional.pad(taken["lengths"].cumsum(0), (1, 0))
         begins = torch.repeat_interleave(taken["starts"] - offsets[:-1], taken["lengths"], output_size=total)
         where = begins + torch.arange(total, device=self.device)
         values = self._values[0].index_select(0, where) if self._values else None
-        return self._ids[0].index_select(0, where).long(), offsets, values
+        return TokenIds(self._ids[0].index_select(0, where).long(), offsets, values)
 
 
 def room_on(device: torch.device) -> int | None:
