@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlclf.data.features.fitted_column import EncodingOptions
+from mlclf.data.features.numeric import NumericColumn
 from mlclf.data.parquet.plan import Plan
 from mlclf.data.parquet.planning import make_plan
 from mlclf.data.passes.partial_passes import piece_rows, time_cut
@@ -70,7 +71,9 @@ def test_one_pass_finds_everything(tmp_path: Path, kind: str, weight: str | None
     trained = parts == TRAIN if kind == "held_out" else np.ones(ROWS, bool)
     x = np.array(columns["x"].to_pylist(), float)
     known = trained & ~np.isnan(x)
-    moments = found.features.dense[0].moments
+    numeric = found.features.columns[0]
+    assert isinstance(numeric, NumericColumn)
+    moments = numeric.moments
     mean = np.average(x[known], weights=weights[known])
     # The order of summation differs.
     assert moments.mean[0] == pytest.approx(mean, rel=1e-9)
