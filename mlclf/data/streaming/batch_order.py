@@ -86,7 +86,7 @@ class BatchOrder:
 
     def is_mine(self, step: Load | Draw) -> bool:
         """Whether a step is this rank's."""
-        return self.owner(step.slot) == self.rank
+        return self.world_size == 1 or self.owner(step.slot) == self.rank
 
     def full_rows(self, rounds: Sequence[Round]) -> int:
         """Rows that a batch has on every rank: as many as that of the rank with the most."""
