@@ -1,4 +1,4 @@
-"""Arguments of the command line: what is shared between commands, and several values behind one option."""
+"""Options that commands share, and how their values are read."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def refuse_with_run(context: typer.Context) -> None:
 
 
 def score_columns(context: typer.Context) -> ScoreColumns:
-    """What the options of a command say of the columns of score files."""
+    """The columns of score files, from the options of a command."""
     from mlclf.jobs.score_files import ScoreColumns
 
     given = {name: value for name in OF_SCORES if name != "thresholds" and (value := context.params.get(name))}

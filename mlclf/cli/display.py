@@ -37,7 +37,7 @@ def shown_job(steps: Generator[Progress, None, T]) -> T:
 
 
 def _stop_if_asked(steps: Generator[Progress, None, T]) -> None:
-    """Where a signal has asked for a stop, let the job make an end where it stands."""
+    """After a signal, raise `Stopped` inside the job so that it can clean up."""
     try:
         look()
     except Stopped as stop:
@@ -45,7 +45,7 @@ def _stop_if_asked(steps: Generator[Progress, None, T]) -> None:
 
 
 class _Clock:
-    """What is done a second, and the time left, of the stage that is shown."""
+    """Rate and remaining time of the current stage."""
 
     def __init__(self) -> None:
         self.stage, self.started, self.first = "", 0.0, 0

@@ -96,7 +96,7 @@ def thresholds_lines(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _limit(kind: str, limit: float, objective: str) -> str:
-    """What a claim supposes of rows that were not seen."""
+    """The condition under which a claim of confidence holds for new rows."""
     if kind == "weight":
         return f"the claim holds where no row weighs more than {limit:g}, the most that was seen"
     from mlclf.decisions.objectives.table import parse_objective  # brings torch
@@ -106,7 +106,7 @@ def _limit(kind: str, limit: float, objective: str) -> str:
 
 
 def _best(entry: Mapping[str, Any]) -> str:
-    """What a label can hold at the same confidence that cannot hold what was asked."""
+    """The best value that a label can guarantee where the requested one is unattainable."""
     best = entry.get("best")
     if best is None:
         return ""
@@ -134,7 +134,7 @@ def diff_lines(document: Mapping[str, Any]) -> Iterator[str]:
 def _table(
     first: str, head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], cell: int, names: Iterable[str] = ()
 ) -> Iterator[str]:
-    """Names at the left and cells of a width at the right, under a heading; as wide as other names need, too."""
+    """Lines of a table: names at the left, cells right-aligned; `names` widen the first column, too."""
     width = max(12, *(len(cut(name, MOST_NAME)) for name in [*names, *(name for name, _ in rows)]))
     for name, cells in [(first, head), *rows]:
         yield (f"  {cut(name, MOST_NAME):{width}}  " + "  ".join(f"{text:>{cell}}" for text in cells)).rstrip()

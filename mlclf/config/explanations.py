@@ -1,4 +1,4 @@
-"""What a refused setting should have been: the nearest key, the values that it may take."""
+"""Hints for a refused setting: the nearest key, and the values that it may take."""
 
 from __future__ import annotations
 

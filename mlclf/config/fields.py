@@ -1,4 +1,4 @@
-"""Types of settings: what each kind of value may be, and how it is said when it is not."""
+"""Types of settings: the values that each accepts, and their description in error messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The public jobs: each is a function, and one with `_steps` that says how far it is.
+"""The public jobs: a function for each, and a generator of the same name with `_steps` that yields progress.
 
 evaluate            metrics of scored rows, wherever these come from: one pass, and more where a ranking asks for it
 prevalence_shift    thresholds for rows in which labels are more or less frequent than in those that they are tuned on

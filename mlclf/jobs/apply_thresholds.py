@@ -1,4 +1,4 @@
-"""Jobs that decide by thresholds: apply them to scores, and compare two of them."""
+"""Apply thresholds to score files, and count the decisions that change between two files of thresholds."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def apply_thresholds(
     resume: bool = False,
     overwrite: bool = False,
 ) -> Path:
-    """Decide by thresholds, write Parquet parts that mirror the files of scores, and return their folder.
+    """Apply thresholds to score files: write the decisions as Parquet files, one for each, and return their folder.
 
     A decision is ``score >= threshold``, both float32. Up to 1,000 labels there is a column `decision_<label>` for
     each, above, and where scores are lists, one list of the labels decided on, `decided_labels`, by falling score.
@@ -98,7 +98,7 @@ def apply_thresholds_steps(
 
 
 class _Decisions(Protocol):
-    """Decides on the rows of score files."""
+    """Makes the decisions on the rows of score files."""
 
     def tables(self, shard: int) -> Iterator[pa.Table]:
         """The columns carried along and the decisions of the rows of a file, in order."""
@@ -156,7 +156,7 @@ def _units_of(plan: Plan, shard: int) -> list[int]:
 
 
 def _decisions(plan: Plan, thresholds: Path, scores: Sequence[str], kind: str | None, key: str | None) -> _Decisions:
-    """Whoever decides on these files: by the scores of all labels, or else by lists of the best ones."""
+    """How these files are decided on: by the scores of all labels, or by lists of the best ones."""
     names = plan.shards[0].schema.names
     if {TOP_LABELS, TOP_SCORES} <= set(names) and not any(matches(name, each) for name in names for each in scores):
         _, label_names = described(thresholds)
@@ -168,14 +168,14 @@ def _decisions(plan: Plan, thresholds: Path, scores: Sequence[str], kind: str | 
 
 
 def _scored(plan: Plan, thresholds: Path, scores: Names, score_kind: str | None) -> Scored:
-    """The scores of a plan, in the scale that they or else the thresholds say."""
+    """The scores of a plan, in the scale that the files name, or else the thresholds."""
     kind, names = described(thresholds)
     silent = all(KIND_KEY not in (shard.schema.metadata or {}) for shard in plan.shards)
     return open_scores(plan, names_of(scores, "scores"), kind if score_kind is None and silent else score_kind, names)
 
 
 def _carried(plan: Plan, own: Sequence[str], key: str | None) -> list[str]:
-    """The columns that are carried along: the key, or all but the `own` ones of scores and labels.
+    """The columns copied to the decisions: the key, or all except scores, decisions and labels (`own`).
 
     Raises:
         ConfigError: a file lacks the key.

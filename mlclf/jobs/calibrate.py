@@ -1,4 +1,4 @@
-"""Calibration of thresholds on scored rows, of a run or of score files."""
+"""Thresholds tuned on scored rows, of a run or of score files."""
 
 from __future__ import annotations
 
@@ -51,24 +51,24 @@ class CalibrationRows(Protocol):
         """Whether rows or cells have weights."""
 
     def caution(self, claims: bool) -> Progress | None:
-        """What to say where no confidence can be `claimed` of these rows, since they were used before."""
+        """A warning where no confidence can be claimed on these rows because the fit used them; else None."""
 
     def weights(self) -> Iterator[Tensor | None]:
-        """Weights of all rows, read anew."""
+        """Weights of all rows, in another pass over them."""
 
     def count(self, tuner: Tuner) -> Iterator[int]:
-        """Let a tuner count all rows, read anew; yields how many it has."""
+        """Feed all rows to a tuner, in another pass over them; yields how many it has."""
 
     def notes(self, num_rows: int) -> Iterator[Progress]:
-        """What a person should know of the rows, of which `num_rows` were counted."""
+        """Warnings and notes about the rows, of which `num_rows` were counted."""
 
     def unlabelled(self, data: Sequence[str], take: Callable[[Tensor], None]) -> Iterator[Progress]:
-        """Hand the logits [n, K] of other rows, scored in the same way but without labels, to `take`."""
+        """Pass the logits [n, K] of unlabelled rows, scored in the same way, to `take`; yields progress."""
 
 
 @dataclass(frozen=True)
 class CalibrateOptions:
-    """What thresholds are tuned for.
+    """Options of `calibrate`: what the thresholds are tuned for.
 
     Attributes:
         objective: such as `f1` or `recall:0.9`.
@@ -87,7 +87,7 @@ class CalibrateOptions:
     prevalence: str | Path | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what does not exist or does not go together, before data is read.
+        """Refuse unknown values and combinations before data is read.
 
         Raises:
             ConfigError: an option does not exist, or does not go with the objective.
@@ -114,7 +114,7 @@ class CalibrateOptions:
         clustered: bool = False,
         greatest_weight: float | None = None,
     ) -> Tuner:
-        """What takes cells and gives thresholds.
+        """A tuner for these options, which counts scored rows and then gives thresholds.
 
         Args:
             num_labels: K.

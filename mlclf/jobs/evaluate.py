@@ -1,4 +1,4 @@
-"""Evaluation of scored rows, of a run or of score files: one pass over them, and more where a ranking asks for it."""
+"""Metrics of scored rows, of a run or of score files: one pass, and more where AUROC needs finer bins."""
 
 from __future__ import annotations
 
@@ -58,15 +58,15 @@ class EvaluatedRows(Protocol):
         """Rows that are read, for the progress."""
 
     def scored_rows(self, by: str | None, identified: bool) -> Iterator[ScoredRows]:
-        """All rows, read anew, with their values of the column `by`; what each is matters only if `identified`."""
+        """All rows, in another pass, with their values of column `by`; identities matter only if `identified`."""
 
     def notes(self, num_rows: int) -> Iterator[Progress]:
-        """What a person should know of the rows, of which `num_rows` were evaluated."""
+        """Warnings and notes about the rows, of which `num_rows` were evaluated."""
 
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """What is asked for beside the metrics of all rows.
+    """Options of `evaluate`: what is reported beside the metrics of all rows.
 
     Attributes:
         by: column whose values get metrics of their own.
@@ -79,7 +79,7 @@ class EvaluateOptions:
     exact: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what is out of range.
+        """Refuse a number of replicates that is out of range.
 
         Raises:
             ConfigError: the replicates are negative, or too few for an interval.
@@ -93,7 +93,7 @@ class EvaluateOptions:
 
 @dataclass(frozen=True)
 class Judged:
-    """How scores become decisions, and what they are compared with.
+    """How scores become decisions, and the prevalences that `gain` compares with.
 
     Attributes:
         label_names: K names.
@@ -221,7 +221,7 @@ def _refined(
 
 
 def _replaced(ranking: Ranking | None, labels: Sequence[int], exact: Ranking) -> Ranking:
-    """A ranking with the exact one of some labels in it."""
+    """The ranking with its values for some labels replaced by exact ones."""
     assert ranking is not None  # wide intervals have been refined
     for (values, bounds), (new_values, new_bounds) in zip(ranking, exact, strict=True):
         values[list(labels)], bounds[list(labels)] = new_values, new_bounds
@@ -251,7 +251,7 @@ def _exactly(
     rows: int,
     columns_of: Callable[[Cells, Sequence[int]], tuple[Any, ...]],
 ) -> Generator[Progress, None, Ranking]:
-    """Rank sorted scores of some labels, as many at a time as fit into EXACT_BYTES."""
+    """AUROC and average precision of some labels by sorting, as many at a time as fit into EXACT_BYTES."""
     step = max(1, EXACT_BYTES // max(1, _CELL_BYTES * rows))
     values: list[tuple[Tensor, Tensor]] = []
     for first in range(0, len(labels), step):

@@ -111,7 +111,7 @@ def fit_steps(run_file: RunFile, *, resume: bool = False, overwrite: bool = Fals
 
 
 def _tidied(folder: RunFolder) -> Iterator[Progress]:
-    """Finish what a fit that was killed had still to do: the cache and half a new run go, and the list is ended."""
+    """Finish the last steps of a fit that was killed: remove its cache and temporary files, and close its file list."""
     listing = Listing.read(folder.path)
     is_open = listing is not None and not listing.finished
     if not (is_open or folder.file(CACHE).exists() or beside(real_path(folder.path)).exists()):

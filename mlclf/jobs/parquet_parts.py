@@ -1,4 +1,4 @@
-"""Parquet files of scores or decisions, one for each input file, written whole or not at all."""
+"""Parquet parts of scores or decisions: one file for each input file, each written atomically."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ WHAT = {"run": "the run", "thresholds": "the thresholds", "arguments": "the argu
 
 
 class Parts:
-    """One Parquet file for each file of a plan, each whole or not at all, in a claimed folder.
+    """The parts of an output: one Parquet file for each file of a plan, each written atomically.
 
     A later job that resumes keeps the parts that were made of the same things. A part whose input has been written
     since is made anew.
     """
 
     def __init__(self, output: Output, plan: Plan, *, resume: bool, bound: Mapping[str, Any]) -> None:
-        """Look at what is there, and change nothing yet.
+        """Find the parts that are there already; nothing is changed yet.
 
         Args:
             output: claimed by the job.
@@ -53,7 +53,7 @@ class Parts:
             self._look_at(found)
 
     def _look_at(self, found: Inventory) -> None:
-        """Find out which parts are kept."""
+        """Find the parts that can be kept."""
         sources = dict(zip(self.names, self.plan.shards, strict=True))
         anew = []
         for name in sorted({*found.listing.contents, *self.names} - {SUCCESS}):
@@ -111,14 +111,14 @@ def _written(path: Path, tables: Iterator[pa.Table], no_rows: pa.Table) -> Itera
 
 
 def empty_keys(shard: Shard, key: str | None) -> dict[str, pa.ChunkedArray]:
-    """No value of the key column, of the type that it has in a file."""
+    """An empty key column, of the type that it has in a file."""
     if key is None or key not in shard.schema.names:
         return {}
     return {key: pa.chunked_array([], shard.schema.field(key).type)}
 
 
 def part_names(plan: Plan) -> list[str]:
-    """Where the part of each file goes, below the output folder: the input's own relative path, made distinct.
+    """Name of each file's part below the output folder: the input's relative path, made unique.
 
     `a.pq` goes to `a.parquet`, and to `a.pq.parquet` where another file has that name. No part is called as a folder of
     another.
@@ -144,7 +144,7 @@ def part_names(plan: Plan) -> list[str]:
 
 
 def digest_of(shard: Shard) -> str:
-    """Digest of what tells one content of a file from another: its path, size, times of writing, and footer.
+    """Digest that changes when a file is written: of its path, size, times and footer.
 
     A file on this machine that has been written since has another one, whatever its time of writing was set to.
     """
@@ -158,5 +158,5 @@ def digest_of(shard: Shard) -> str:
 
 
 def digest_of_json(document: object) -> str:
-    """Digest of what can be written as JSON."""
+    """Digest of a JSON document."""
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]

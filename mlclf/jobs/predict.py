@@ -1,4 +1,4 @@
-"""Parquet parts of scores and decisions that mirror the files they were made of."""
+"""Columns of scores and decisions as `predict` writes them."""
 
 from __future__ import annotations
 
@@ -43,5 +43,5 @@ def top_columns(scores: Tensor, decisions: Tensor, top: int, label_names: Sequen
 
 
 def score_table(keys: Mapping[str, pa.ChunkedArray], columns: Mapping[str, pa.Array]) -> pa.Table:
-    """Columns of scores behind those of keys, with what the scores are."""
+    """A table of key columns and score columns, whose metadata says that the scores are probabilities."""
     return pa.table(dict(keys) | dict(columns), metadata={KIND_KEY: PROBABILITY})

@@ -1,4 +1,4 @@
-"""Thresholds for rows in which labels occur more or less often than in those that they are tuned on."""
+"""Thresholds under prevalence shift: labels are more or less frequent than in the tuning rows."""
 
 from __future__ import annotations
 

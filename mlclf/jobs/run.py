@@ -175,7 +175,7 @@ class Run:
         return Path(out)
 
     def _made_of(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """What scores of this run are made of, beside the rows."""
+        """What scores depend on beside the rows: model, thresholds and arguments."""
         thresholds = self.thresholds.to_json(list(self.label_names))
         return {
             "run": digest_of_json(dict(self.hashes)),
@@ -184,7 +184,7 @@ class Run:
         }
 
     def _score_tables(self, rows: RunData, index: int, top: int | None) -> Iterator[pa.Table]:
-        """Keys, scores and decisions of the rows of a file."""
+        """Keys, scores and decisions of the rows of one file."""
         part = Plan(rows.plan.shards, tuple(unit for unit in rows.plan.units if unit.shard == index))
         for batch in rows.batches(labelled=False, plan=part):
             keys = {} if batch.keys is None else {name: batch.keys.column(name) for name in batch.keys.column_names}
@@ -261,6 +261,6 @@ class Run:
 
 
 def _are_at(metrics: Mapping[str, Any], thresholds: Thresholds) -> bool:
-    """Whether metrics were measured at these thresholds."""
+    """Whether metrics were computed at these thresholds."""
     now = [None if math.isnan(threshold) else threshold for threshold in thresholds.thresholds.tolist()]
     return [entry.get("threshold") for entry in metrics["labels"].values()] == now

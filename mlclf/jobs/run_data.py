@@ -1,4 +1,4 @@
-"""Data as a run reads and scores it, and the held-out rows of its fit."""
+"""Rows of a run: data that it reads and scores, and the histograms of its held-out rows."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class FittedRun(Protocol):
 
 
 class RunData:
-    """Data that a run scores.
+    """Data read with the schema, features and condition of a run, and scored by its model.
 
     Attributes:
         plan: the columns of its folders have the types of training.
@@ -125,7 +125,7 @@ class RunData:
             yield ScoredRows(cells, scores_of(cells.logits), values)
 
     def count(self, tuner: Tuner) -> Iterator[int]:
-        """Let a tuner count all labelled rows; yields how many it has."""
+        """Feed all labelled rows to a tuner; yields how many it has."""
         done = 0
         for cells, _ in self._cells(self.identity, None):
             tuner.update(cells)
@@ -137,7 +137,7 @@ class RunData:
         return (batch.weights for batch in self.batches(labelled=True))
 
     def unlabelled(self, data: Sequence[str], take: Callable[[Tensor], None]) -> Iterator[Progress]:
-        """Hand the logits [n, K] of other data, which need not have labels, to `take`."""
+        """Pass the logits [n, K] of other data, which needs no labels, to `take`; yields progress."""
         return score_unlabelled(self._run, data, take)
 
     def _cells(self, identity: str | None, by: str | None) -> Iterator[tuple[Cells, Batch]]:
@@ -205,7 +205,7 @@ class RunData:
         return None
 
     def _is_listed(self, key: str) -> bool:
-        """Whether a file is, by its size and its name or footer, one that the fit lists under `key`."""
+        """Whether a file is among those that the fit lists under `key`, by its size and its name or footer."""
         listed = self._run.training.get(key, [])
         known = {(sign, size) for name, size, *footer in listed for sign in (Path(name).name, *footer)}
         sizes = [(shard, shard.source.size_bytes) for shard in self.plan.shards]
@@ -232,7 +232,7 @@ class RunData:
 
 @dataclass(frozen=True)
 class HeldOutRows:
-    """The held-out rows of a fit, of which the run keeps histograms: nothing is scored again."""
+    """The held-out rows of the fit, from the histograms that the run keeps; nothing is scored again."""
 
     run: FittedRun
     score_kind = None
@@ -277,7 +277,7 @@ class HeldOutRows:
 
 
 def score_unlabelled(run: FittedRun, data: Sequence[str], take: Callable[[Tensor], None]) -> Iterator[Progress]:
-    """Hand the logits [n, K] of data, which need not have labels, to `take`."""
+    """Pass the logits [n, K] of data, which needs no labels, to `take`; yields progress."""
     rows, done = RunData(run, data), 0
     for batch in rows.batches(labelled=False):
         take(run.scorer.logits(batch))

@@ -41,7 +41,7 @@ def inspect_run(path: str | Path, labels: Names = ()) -> dict[str, Any]:
 
 
 def _record_of_before(folder: RunFolder, training: Mapping[str, Any]) -> dict[str, Any]:
-    """What is known of a run that was written before there were records: null where nothing says."""
+    """The record of a run written by a version that kept none: null where nothing is known."""
     unknown = dict.fromkeys(("version", "created", "command", "l2", "knots"))
     files = [{"path": name, "bytes": size, "rows": None} for name, size, *_ in training.get("files", [])]
     return unknown | {

@@ -1,4 +1,4 @@
-"""Thresholds of scores in memory: arrays, tensors and frames."""
+"""Thresholds tuned on scores in memory: arrays, tensors and data frames."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ DEFAULT_BUDGET_BYTES = 512 << 20
 
 @dataclass(frozen=True)
 class ScoreColumns:
-    """Which columns of score files are what, and where their labels are; see `evaluate_scores`."""
+    """Columns of score files by their meaning, and where the labels are; see `evaluate_scores`."""
 
     scores: Names = "score_*"
     score_kind: str | None = None
@@ -49,7 +49,7 @@ class ScoreColumns:
     memory_budget: int = DEFAULT_BUDGET_BYTES
 
     def opened(self, data: Names) -> ScoreFiles:
-        """Score files with their labels; those of other files are read."""
+        """Open score files with their labels; labels in other files are read into memory."""
         return open_score_files(
             make_plan(names_of(data)),
             names_of(self.scores, "scores"),
@@ -204,7 +204,7 @@ class _ScoredFiles:
         self.weighted = columns.weight is not None or bool(columns.label_weights)
 
     def _opened(self) -> ScoreFiles:
-        """The files, of which nothing was counted yet."""
+        """The files, opened for another pass."""
         if not self._is_fresh:
             self.files = self.columns.opened(self.data)
         self._is_fresh = False
@@ -218,7 +218,7 @@ class _ScoredFiles:
             yield ScoredRows(_row_major(rows.cells), rows.scores.contiguous(), rows.carried)
 
     def count(self, tuner: Tuner) -> Iterator[int]:
-        """Let a tuner count all rows; yields how many it has."""
+        """Feed all rows to a tuner; yields how many it has."""
         files, done = self._opened(), 0
         if tuner.takes_labels and in_label_blocks(files):
             tuner.prepare()
@@ -234,7 +234,7 @@ class _ScoredFiles:
         return (rows.cells.cell_weights() for rows in self._opened().cells())
 
     def unlabelled(self, data: Sequence[str], take: Callable[[Tensor], None]) -> Iterator[Progress]:
-        """Hand the logits [n, K] of score files without labels to `take`."""
+        """Pass the logits [n, K] of score files without labels to `take`; yields progress."""
         plan, done = make_plan(data), 0
         files = open_scores(plan, names_of(self.columns.scores, "scores"), self.score_kind, self.label_names)
         if not files.scores.is_list:
@@ -249,7 +249,7 @@ class _ScoredFiles:
         """None: nothing is known of the rows that a model was trained on."""
 
     def notes(self, num_rows: int) -> Iterator[Progress]:
-        """What a person should know of the rows that were read.
+        """Warnings and notes about the rows that were read.
 
         Raises:
             DataError: no row has scores and labels.
@@ -269,7 +269,7 @@ def _largest_logit(kind: str) -> float:
 
 
 def _judged(files: ScoreFiles, decided: FileThresholds) -> Judged:
-    """How scores of files are judged, as probabilities, by thresholds in the scale of the files."""
+    """How scores of files become decisions: as probabilities, by thresholds in the scale of the files."""
     cuts, per_row = torch.from_numpy(decided.cuts), decided.per_row
     half = scores_of(cuts) if files.kind == LOGIT else cuts
 
@@ -289,7 +289,7 @@ def _judged(files: ScoreFiles, decided: FileThresholds) -> Judged:
 
 
 def _thresholds(files: Scored, path: str | Path | None) -> FileThresholds:
-    """Those of a file, or the probability 0.5."""
+    """Thresholds from a file, or the probability 0.5."""
     if path is not None:
         return read_of_kind(Path(path), files.label_names, files.kind)
     half = np.full(len(files.label_names), 0.5 if files.kind == PROBABILITY else 0.0, np.float32)

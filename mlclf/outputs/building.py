@@ -38,7 +38,7 @@ class Building:
             self.listing.append(self.folder, name, Content.of(temporary), made_of)
 
     def seal(self, mark: bool) -> None:
-        """List what is not listed yet, say that the job has ended, and bring all of it to the disk.
+        """Complete the file list, mark the job as finished, and fsync everything.
 
         Args:
             mark: whether `_SUCCESS` is written, after all else.
@@ -65,7 +65,7 @@ class Building:
             fsync_path(folder)
 
     def withdraw(self, existed: bool) -> None:
-        """Remove what was begun in place: files of open names, the list, and folders left empty.
+        """Remove an unfinished output: its unlisted files, its file list, and folders left empty.
 
         Args:
             existed: whether the folder was there before, and stays.
@@ -79,7 +79,7 @@ class Building:
             self.folder.rmdir()
 
     def _is_left_over(self, name: str) -> bool:
-        """Whether a file is a temporary one, of a job that was killed, in a folder of ours."""
+        """Whether a file is a temporary one that a killed job left in a folder of this output."""
         folder = str(PurePosixPath(name).parent)
         is_own_folder = folder == "." or folder in self.listing.folders() or self.listing.may_open(folder)
         return is_own_folder and is_temporary(Path(name))

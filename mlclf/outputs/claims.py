@@ -129,7 +129,7 @@ def beside(place: Path) -> Path:
 
 
 def is_own(path: Path) -> bool:
-    """Whether something in a hidden folder is of a job there."""
+    """Whether a path in a hidden folder was made by mlclf."""
     return path.name in OWN or is_temporary(path)
 
 

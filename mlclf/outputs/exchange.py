@@ -62,13 +62,13 @@ def take_files(work: Path, place: Path, remove: Sequence[str]) -> None:
 
 
 def _write_journal(work: Path, remove: Sequence[str]) -> None:
-    """Say that the new output is whole; what is said holds in this folder alone, in no copy of it."""
+    """Record that the new output is complete; the inode makes the record void in a copy of the folder."""
     inode = work.stat().st_ino
     write_json(work / JOURNAL, {"format_version": FORMAT_VERSION, "inode": inode, "remove": list(remove)})
 
 
 def settle(work: Path, place: Path) -> bool:
-    """Bring what a journal says to its end, and return whether there was one.
+    """Finish a replacement that a crash interrupted, and return whether there was one.
 
     Raises:
         RunError: the journal is damaged, or of another folder, of which this one is a copy.
@@ -112,7 +112,7 @@ def _files_in(folder: Path) -> list[str]:
 
 
 def _turn(name: str) -> int:
-    """When a file is moved: those by which an output is known to be whole come last."""
+    """Order in which a file is moved: the markers of a complete output come last."""
     return _LAST.index(name) + 1 if name in _LAST else 0
 
 
@@ -129,7 +129,7 @@ def remove_empty(folder: Path, within: Path) -> None:
 
 
 def exchanged(one: Path, other: Path) -> bool:
-    """Give two paths each other's place in one step; False where the system or the file system cannot."""
+    """Exchange two paths atomically; False where the system or the file system cannot."""
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if rename is None:
         return False

@@ -42,7 +42,7 @@ class Content(NamedTuple):
 
 
 class Stamp(NamedTuple):
-    """What tells, without reading it, that a file has not been written since."""
+    """Size, times and inode of a file, which show without reading it that it was not written since."""
 
     num_bytes: int
     written_ns: int
@@ -121,7 +121,7 @@ class Listing:
         write_text(folder / NAME, self.header + "\n")
 
     def append(self, folder: Path, name: str, content: Content, made_of: str | None = None) -> None:
-        """Say, before a file gets its name, that its content is ours."""
+        """Add a file to the list, before the file gets its final name."""
         line: dict[str, Any] = {"file": name, "bytes": content.num_bytes, "sha256": content.sha256}
         if made_of is not None:
             line["made_of"] = made_of
@@ -129,12 +129,12 @@ class Listing:
         self._add(line)
 
     def finish(self, folder: Path) -> None:
-        """Say that the job came to its end: names are open no more."""
+        """Mark the job as finished: no file may change any more."""
         append_line(folder / NAME, json.dumps({"finished": True}))
         self.finished = True
 
     def is_open(self, name: str) -> bool:
-        """Whether a file of this name is ours whatever it holds."""
+        """Whether a file of this name may hold anything, since the job has not finished."""
         return not self.finished and any(_fits(name, pattern) for pattern in self.open)
 
     def folders(self) -> set[str]:
@@ -154,14 +154,14 @@ class Foreign(NamedTuple):
 
 
 class Inventory:
-    """What of a folder is ours; a second look at it reads only what was written between."""
+    """Checks a folder against its file list; a second check reads only files written since the first."""
 
     def __init__(self, folder: Path, listing: Listing) -> None:
         self.folder, self.listing = folder, listing
         self._known: dict[str, Stamp] = {}
 
     def foreign(self, leave_out: Sequence[str] = ()) -> Foreign | None:
-        """The first thing that is not on the list or has changed since; None where all may be replaced."""
+        """The first file or folder that is not listed or has changed; None where all may be replaced."""
         looked_at: list[str] = []
         folders = self.listing.folders()
         for name, entry in entries_below(self.folder, leave_out):

@@ -38,7 +38,7 @@ class Output:
         self._building: Building | None = None
 
     def said(self) -> list[str]:
-        """What a person should know, for the job to say; it is not given twice."""
+        """Notes for the user since the last call."""
         notes, self._notes = self._notes, []
         return notes
 
@@ -106,7 +106,7 @@ class Output:
     # ── going on, giving up ─────────────────────────────────────────────────────────────────────────────────────────
 
     def resumed(self, bound: Mapping[str, Any], what: Mapping[str, str]) -> Inventory | None:
-        """The files of a job that was stopped, if it was made of the same things; None where nothing is there.
+        """The files of a stopped job that this one can resume; None where there are none.
 
         Args:
             bound: what the output is made of now.

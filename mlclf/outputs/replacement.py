@@ -1,4 +1,4 @@
-"""How a finished folder becomes the output, whatever is there: beside it, in it, or kept under another name."""
+"""Move a finished folder to its output path, whatever is there: an old output, a mount point, foreign files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def new_folder(claim: Claim) -> Path:
 
 
 def put_in_place(claim: Claim, new: Path, replaced: Inventory | None) -> Iterator[str]:
-    """Make a finished folder the output; yields what a person should know.
+    """Move a finished folder to the output path; yields notes for the user.
 
     Args:
         claim: to the output.
