@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 
 
-def one_array(column: pa.ChunkedArray) -> pa.Array:
-    """A column as one array; its dictionary, if it has one, is looked up."""
+def one_array(column: pa.ChunkedArray, *, keeps_dictionary: bool = False) -> pa.Array:
+    """A column as one array; its dictionary, if it has one, is looked up, unless it is to be kept."""
     array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     array = array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
-    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+    decodes = pa.types.is_dictionary(array.type) and not keeps_dictionary
+    return array.dictionary_decode() if decodes else array
 
 
 def is_text(kind: pa.DataType) -> bool:

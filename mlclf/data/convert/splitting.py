@@ -13,13 +13,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mlclf.config.settings import Settings
-from mlclf.data.arrow.arrays import one_array
-from mlclf.data.arrow.lists import tag_texts
 from mlclf.data.arrow.row_hashes import group_hashes, is_missing, row_hashes
 from mlclf.data.arrow.times import time_values
 from mlclf.data.convert.numbers import check_numbers
 from mlclf.data.convert.row_writer import RowsWritten, rows_written
-from mlclf.data.labels.label_columns import LabelColumns
 from mlclf.data.labels.label_encoder import make_labels
 from mlclf.data.parquet.decoding import decode_unit
 from mlclf.data.parquet.plan import Plan
@@ -38,7 +35,6 @@ from mlclf.progress import Progress, drain
 
 PIECE_ROWS = 16_384
 PIECE_BYTES = 32 << 20
-CELL_BYTES = 32 << 20
 MAX_PARTS = 100
 
 Parts = Callable[[int, pa.Table], NDArray[np.int8]]
@@ -242,29 +238,10 @@ def _stratified(plan: Plan, fractions: NDArray[np.float64], names: Sequence[str]
     if not names:
         raise ConfigError("--by stratified: labels must be given with --labels")
     schema, stratifier = find_schema(plan, names, needs_inputs=False), Stratifier(fractions, seed)
-    known: dict[str, int] = {}
     labels = make_labels(schema, {})
 
     def parts(first_row: int, table: pa.Table) -> NDArray[np.int8]:
-        where = plan.locate(first_row)
-        if isinstance(labels, LabelColumns):
-            height = max(1, CELL_BYTES // len(labels.names))
-            starts = range(0, table.num_rows, height)
-            found = [_positive(labels, table.slice(start, height), where) for start in starts]
-            rows = np.concatenate([start + each[0] for start, each in zip(starts, found, strict=True)])
-            return stratifier.parts(rows, np.concatenate([each[1] for each in found]), table.num_rows)
-        offsets, texts = tag_texts(one_array(table.column(schema.labels[0])), where, schema.labels[0])
-        encoded = texts.dictionary_encode()
-        ids = np.array([known.setdefault(text, len(known)) for text in encoded.dictionary.to_pylist()], np.int64)
-        rows = np.repeat(np.arange(table.num_rows), np.diff(offsets))
-        tags = ids[encoded.indices.to_numpy()] if len(texts) else np.empty(0, np.int64)
-        cells = np.unique(np.stack([rows, tags]), axis=1)  # a tag counts once in a row
-        return stratifier.parts(cells[0], cells[1], table.num_rows)
+        rows, positives = labels.positives(table, plan.locate(first_row))
+        return stratifier.parts(rows, positives, table.num_rows)
 
     return parts
-
-
-def _positive(labels: LabelColumns, table: pa.Table, where: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows and labels of the positive cells."""
-    rows, columns = np.nonzero(labels.codes(table, where) == 1)
-    return rows, columns

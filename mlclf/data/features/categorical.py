@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from mlclf.data.arrow.arrays import one_array
 from mlclf.data.arrow.families import SINGLE
 from mlclf.data.arrow.identities import canonical, levels_of
 from mlclf.data.arrow.murmur import murmur3_32
@@ -70,7 +71,7 @@ class CategoricalColumn(FittedColumn):
 
     def fit(self, table: pa.Table, where: str, weights: NDArray[np.float64] | None) -> None:
         """Count the levels of a table (rows of weight 0 too)."""
-        array = _one_array(table.column(self.name))
+        array = one_array(table.column(self.name), keeps_dictionary=True)
         levels = self._levels(array, where)[1]
         if self.buckets:
             return
@@ -145,7 +146,7 @@ class CategoricalColumn(FittedColumn):
     def encode_ids(self, table: pa.Table, where: str) -> TokenIds:
         if self.is_dropped:
             return super().encode_ids(table, where)
-        array = _one_array(table.column(self.name))
+        array = one_array(table.column(self.name), keeps_dictionary=True)
         offsets, levels = self._levels(array, where)
         return self._rows_of(array, offsets, self._ids(levels))
 
@@ -199,9 +200,3 @@ def texts_by_type(array: pa.Array) -> pa.Array:
     if pa.types.is_floating(array.type):
         array = pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
     return array if pa.types.is_string(array.type) else pc.cast(array, pa.string())
-
-
-def _one_array(column: pa.ChunkedArray) -> pa.Array:
-    """A column as one array, its dictionary kept: levels are looked up in it."""
-    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-    return array.chunk(0) if isinstance(array, pa.ChunkedArray) else array

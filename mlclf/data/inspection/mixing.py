@@ -173,26 +173,22 @@ class _TagCounts:
 
     def __init__(self, labels: TagList) -> None:
         self._labels = labels
-        self._ids: dict[str, int] = {}
         self._positives, self._observed = np.zeros(0), 0
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(self._ids)
+        return tuple(self._labels.numbers)
 
     def add(self, table: pa.Table, place: str) -> None:
         _, tags, absent = self._labels.pairs(table, place)
-        encoded = tags.dictionary_encode()
-        ids = [self._ids.setdefault(tag, len(self._ids)) for tag in encoded.dictionary.to_pylist()]
-        counts = np.bincount(encoded.indices.to_numpy(zero_copy_only=False), minlength=len(ids))
-        self._positives = grown(self._positives, len(self._ids))
-        self._positives[ids] += counts
+        counts = np.bincount(self._labels.numbered(tags), minlength=len(self.names))
+        self._positives = grown(self._positives, len(counts)) + counts
         self._observed += int(np.count_nonzero(~absent))
 
     def take(self) -> tuple[Floats, Floats]:
         """[K so far] and [1]: every tag is observed in as many rows."""
         found = self._positives, np.array([float(self._observed)])
-        self._positives, self._observed = np.zeros(len(self._ids)), 0
+        self._positives, self._observed = np.zeros(len(self.names)), 0
         return found
 
 

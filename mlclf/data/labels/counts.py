@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mlclf.data.labels.label_columns import NUM_CODES, LabelColumns
+from mlclf.data.labels.label_encoder import Labels
 from mlclf.data.labels.tags import TagList
 
 
@@ -70,7 +70,6 @@ class TagCounter:
 
     def __init__(self, labels: TagList, num_parts: int) -> None:
         self._labels = labels
-        self._ids: dict[str, int] = {}
         self._found = LabelCounts.zeros(num_parts, 0)
         self._observed = LabelCounts.zeros(num_parts, 1)
         self._all_rows = np.zeros(0, np.int64)
@@ -78,35 +77,32 @@ class TagCounter:
     def add(self, table: pa.Table, where: str, weights: NDArray[np.float64], parts: NDArray[np.int8]) -> None:
         """Count the rows of a table: weights [n], parts [n]."""
         rows, tags, absent = self._labels.pairs(table, where)
-        ids = self._known_ids(tags)
-        self._all_rows += np.bincount(ids, minlength=len(self._ids))
+        ids = self._labels.numbered(tags)
+        self._grow(len(self._labels.numbers) - len(self._all_rows))
+        self._all_rows += np.bincount(ids, minlength=len(self._all_rows))
         counted = weights > 0
-        for part, chosen in _by_part(parts):
+        for part in np.unique(parts).tolist():
+            chosen = parts == part
             observed = chosen & ~absent
             self._observed.totals[part] += weights[observed].sum()
             self._observed.rows[part] += (observed & counted).sum()
             mine = chosen[rows]
-            size = len(self._ids)
+            size = len(self._all_rows)
             self._found.positives[part] += np.bincount(ids[mine], weights[rows[mine]], size)
             self._found.positive_rows[part] += np.bincount(ids[mine & counted[rows]], minlength=size)
 
-    def _known_ids(self, tags: pa.Array) -> NDArray[np.int64]:
-        """Number of each tag, in the order in which they turned up: [m]."""
-        encoded = tags.dictionary_encode()
-        numbers = [self._ids.setdefault(tag, len(self._ids)) for tag in encoded.dictionary.to_pylist()]
-        added = len(self._ids) - len(self._all_rows)
-        if added:
-            found, pad = self._found, ((0, 0), (0, added))
-            found.positives = np.pad(found.positives, pad)
-            found.positive_rows = np.pad(found.positive_rows, pad)
-            self._all_rows = np.pad(self._all_rows, (0, added))
-        return np.asarray(np.array(numbers or [0])[encoded.indices.to_numpy(zero_copy_only=False)], np.int64)
+    def _grow(self, added: int) -> None:
+        found, pad = self._found, ((0, 0), (0, added))
+        found.positives = np.pad(found.positives, pad)
+        found.positive_rows = np.pad(found.positive_rows, pad)
+        self._all_rows = np.pad(self._all_rows, (0, added))
 
     def finish(self) -> LabelCounts:
         """Give the label list its names, by falling count of rows, then by code point."""
-        names = sorted(self._ids, key=lambda tag: (-self._all_rows[self._ids[tag]], tag))
+        ids = self._labels.numbers
+        names = sorted(ids, key=lambda tag: (-self._all_rows[ids[tag]], tag))
         self._labels.set_names(names)
-        order = np.array([self._ids[name] for name in names], np.int64)
+        order = np.array([ids[name] for name in names], np.int64)
         return LabelCounts(
             self._found.positives[:, order],
             np.repeat(self._observed.totals, len(order), axis=1),
@@ -115,6 +111,6 @@ class TagCounter:
         )
 
 
-def _by_part(parts: NDArray[np.int8]) -> Iterator[tuple[int, NDArray[np.bool_]]]:
-    for part in np.unique(parts).tolist():
-        yield part, parts == part
+def make_counter(labels: Labels, num_parts: int) -> ColumnCounter | TagCounter:
+    """The counter of a data set's labels."""
+    return TagCounter(labels, num_parts) if isinstance(labels, TagList) else ColumnCounter(labels, num_parts)

@@ -23,6 +23,9 @@ UNOBSERVED = 2
 NUM_CODES = 3
 """0, 1 and UNOBSERVED."""
 
+CELL_BYTES = 32 << 20
+"""Of codes that are held at once where positive cells are looked for."""
+
 
 @dataclass
 class LabelColumns:
@@ -64,6 +67,14 @@ class LabelColumns:
         out = np.empty((table.num_rows, len(self.names)), np.uint8)
         self.encode(table, where, out)
         return out
+
+    def positives(self, table: pa.Table, where: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows and labels of the positive cells, in this order: [m], [m]."""
+        height = max(1, CELL_BYTES // len(self.names))
+        starts = range(0, table.num_rows, height)
+        found = [np.nonzero(self.codes(table.slice(start, height), where) == 1) for start in starts]
+        rows = [start + each[0] for start, each in zip(starts, found, strict=True)]
+        return np.concatenate(rows), np.concatenate([each[1] for each in found])
 
     def spread(self, table: pa.Table, where: str) -> pa.Table:
         """A table with a column for each label, as `encode_column` takes it."""
@@ -169,6 +180,14 @@ class LabelColumns:
         if wrong:
             raise DataError(nothing_matches(wrong, self.met | self.unmapped))
         return [f"data.label_values: no label has the value {value!r} in any row" for value in unmet]
+
+    def notes(self) -> list[str]:
+        """Lines on how labels are written, as far as it is worth saying.
+
+        Raises:
+            DataError: as `check_declared`.
+        """
+        return self.mappings() + self.check_declared()
 
     def mappings(self) -> list[str]:
         """One line for each way of writing labels that was mapped to 0 and 1."""

@@ -23,11 +23,13 @@ class TagList:
         column: name of the list column.
         names: [K], the tags, by falling count, then by code point; empty until `set_names`.
         unseen: tags met by `encode` that are not among the names, once for each row.
+        numbers: each tag met by `numbered`, with its number in the order in which they turned up.
     """
 
     column: str
     names: tuple[str, ...] = ()
     unseen: Tally = field(default_factory=Tally)
+    numbers: dict[str, int] = field(default_factory=dict)
     _ids: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -54,6 +56,23 @@ class TagList:
         out[rows[known], ids[known]] = 1
         out[absent] = UNOBSERVED
         return not absent.any()
+
+    def numbered(self, tags: pa.Array) -> NDArray[np.int64]:
+        """The number of each tag, in the order in which they turned up: [m]; names are not needed yet."""
+        encoded = tags.dictionary_encode()
+        numbers = [self.numbers.setdefault(tag, len(self.numbers)) for tag in encoded.dictionary.to_pylist()]
+        return np.asarray(np.array(numbers or [0], np.int64)[encoded.indices.to_numpy(zero_copy_only=False)])
+
+    def positives(self, table: pa.Table, where: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows and numbers of the tags that they have, in this order: [m], [m]."""
+        rows, tags, _ = self.pairs(table, where)
+        numbers = self.numbered(tags)
+        order = np.lexsort((numbers, rows))
+        return rows[order], numbers[order]
+
+    def notes(self) -> list[str]:
+        """Lines on how labels are written: tags stand for themselves."""
+        return []
 
     def pairs(self, table: pa.Table, where: str) -> tuple[NDArray[np.int64], pa.Array, NDArray[np.bool_]]:
         """Rows and tags, each pair once however often a row repeats it: [m], [m]; and which lists are null: [n]."""

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from mlclf.data.arrow.arrays import is_bytes, is_list, is_text
 from mlclf.data.parquet.plan import Unit
 from mlclf.data.parquet.shards import Shard
 from mlclf.errors import DataError
@@ -108,10 +109,7 @@ def _leaves(kind: pa.DataType) -> Iterator[pa.DataType]:
 
 
 def _is_of_any_length(kind: pa.DataType) -> bool:
-    types = pa.types
-    return any(
-        test(kind) for test in (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
-    ) or bool(types.is_string_view(kind) or types.is_binary_view(kind))
+    return is_text(kind) or (is_bytes(kind) and not pa.types.is_fixed_size_binary(kind))
 
 
 def _paths(metadata: pq.FileMetaData, names: Sequence[str]) -> list[str]:
@@ -133,7 +131,7 @@ def _dictionaries(array: pa.Array) -> Iterator[pa.DictionaryArray]:
     elif types.is_struct(kind):
         for index in range(kind.num_fields):
             yield from _dictionaries(pc.struct_field(array, index))
-    elif types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+    elif is_list(kind):
         yield from _dictionaries(array.flatten())
 
 

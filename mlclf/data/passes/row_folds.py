@@ -88,7 +88,6 @@ class _LabelledRows:
         self._weight, self._selection = schema.weight, selection
         self._labels = make_labels(schema, label_values)
         self._cells = RareCells()
-        self._ids: dict[str, int] = {}
         self._numbers: list[NDArray[np.int64]] = []
         self._rows = 0
         self.columns = tuple(dict.fromkeys([*schema.labels, *filter(None, [schema.weight]), *selection.columns]))
@@ -128,9 +127,7 @@ class _LabelledRows:
     ) -> None:
         """Add the positives of tags; the negatives of a tag that most rows have are not counted."""
         rows, tags, _ = labels.pairs(table, place)
-        encoded = tags.dictionary_encode()
-        known = [self._ids.setdefault(tag, len(self._ids)) for tag in encoded.dictionary.to_pylist()]
-        ids = np.array(known or [0], np.int64)[encoded.indices.to_numpy(zero_copy_only=False)]
+        ids = labels.numbered(tags)
         rows, keys = rows[counted[rows]], 2 * ids[counted[rows]] + 1
         for block in _blocks(numbers, BLOCK_ROWS):
             self._cells.trim()

@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 
 from mlclf.data.features.encoder import FeatureEncoder
 from mlclf.data.features.fitted_column import EncodingOptions
-from mlclf.data.labels.counts import ColumnCounter, LabelCounts, TagCounter
-from mlclf.data.labels.label_columns import LabelColumns
+from mlclf.data.labels.counts import LabelCounts, make_counter
 from mlclf.data.labels.label_encoder import Labels, make_labels
-from mlclf.data.labels.tags import TagList
 from mlclf.data.parquet.content import Contents
 from mlclf.data.parquet.plan import Plan
 from mlclf.data.parquet.readers import decoded_pieces, located
@@ -135,11 +133,7 @@ class _Pass:
         self.plan, self.selection, self.copies = plan, Selection(split, where=where), copies
         self.schema, self.split, self.features, self.labels = schema, split, features, labels
         self.encoder = RowEncoder(schema, features, labels, 0, split, schema.weight)
-        self.counter: TagCounter | ColumnCounter
-        if isinstance(labels, TagList):
-            self.counter = TagCounter(labels, split.num_parts)
-        else:
-            self.counter = ColumnCounter(labels, split.num_parts)
+        self.counter = make_counter(labels, split.num_parts)
         self.rows: dict[int, int] = dict.fromkeys(range(split.num_parts), 0)
         self.census = None if split.by_number and where is None else Census(plan, split.num_parts)
         self.trained_weight = 0.0
@@ -190,8 +184,7 @@ class _Pass:
         if not names and self.schema.tags:
             column = self.schema.labels[0]
             raise DataError(f"column {column!r} holds no tag in any row; name another column with --labels")
-        if isinstance(self.labels, LabelColumns):
-            warnings += self.labels.mappings() + self.labels.check_declared()
+        warnings += self.labels.notes()
         if self.copies is not None:
             warnings += self.copies.warnings()
         assert self.sample is not None

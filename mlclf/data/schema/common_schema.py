@@ -9,6 +9,7 @@ from itertools import combinations
 
 import pyarrow as pa
 
+from mlclf.data.arrow.arrays import is_text, one_array
 from mlclf.data.arrow.materialized import materialized_field, materialized_type
 from mlclf.data.parquet.plan import Plan, Unit
 from mlclf.errors import DataError
@@ -142,7 +143,7 @@ def _digits(kind: pa.DataType) -> int:
 def _merged_pair(kind: pa.DataType, other: pa.DataType) -> pa.DataType | None:
     if kind == other:
         return kind
-    if _is_text(kind) != _is_text(other):
+    if is_text(kind) != is_text(other):
         return None  # Arrow would make them binary
     sizes = {each.list_size if pa.types.is_fixed_size_list(each) else None for each in (kind, other)}
     if len(sizes) > 1:
@@ -157,10 +158,6 @@ def _merged_pair(kind: pa.DataType, other: pa.DataType) -> pa.DataType | None:
 def _is_number(kind: pa.DataType) -> bool:
     types = pa.types
     return bool(types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _agreed(metadata: Sequence[dict[bytes, bytes] | None]) -> dict[bytes, bytes] | None:
@@ -193,8 +190,7 @@ def aligned(table: pa.Table, schema: pa.Schema, plan: Plan, unit: Unit, first_ro
         if column.name not in table.column_names:
             arrays.append(pa.nulls(table.num_rows, column.type))
             continue
-        chunks = table.column(column.name)
-        array = chunks.chunk(0) if chunks.num_chunks == 1 else pa.concat_arrays(chunks.chunks)
+        array = one_array(table.column(column.name), keeps_dictionary=True)
         try:
             arrays.append(array if array.type == column.type else _cast(array, column.type))
         except pa.ArrowException as error:

@@ -14,7 +14,7 @@ import pyarrow.csv as pv
 from numpy.typing import NDArray
 
 from mlclf.data.convert.formats.arff_header import NOMINAL, NUMBER, NUMERIC, Attribute, Header, label_column
-from mlclf.data.convert.formats.text_lines import Block
+from mlclf.data.convert.formats.text_lines import Block, index_value_lines
 from mlclf.errors import DataError
 
 _GAPS = re.compile(rb"""('(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*")|[ \t]*([,\n])[ \t]*""")
@@ -197,13 +197,7 @@ class Arff:
 def _entries(tokens: bytes, count: int) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
     if not count:
         return np.empty(0, np.int32), np.empty(0)
-    table = pv.read_csv(
-        pa.py_buffer(tokens),
-        pv.ReadOptions(column_names=["index", "value"], block_size=1 << 22),
-        pv.ParseOptions(delimiter=" ", quote_char=False, ignore_empty_lines=True),
-        pv.ConvertOptions(column_types={"index": pa.int32(), "value": pa.float64()}, null_values=[]),
-    )
-    return table.column(0).to_numpy(), table.column(1).to_numpy()
+    return index_value_lines(tokens, " ", pa.float64())
 
 
 def _value_problem(attribute: Attribute, value: str, is_label: bool) -> str | None:

@@ -7,12 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from mlclf.data.convert.formats.csv_dialect import Dialect, Malformed
-from mlclf.data.convert.formats.text_lines import BLOCK_BYTES, FIRST_BYTES, Block, open_input
+from mlclf.data.convert.formats.text_lines import BLOCK_BYTES, FIRST_BYTES, Block, open_input, read_bytes
 from mlclf.errors import ConfigError, DataError
-from mlclf.messages import first_line, quoted
+from mlclf.messages import quoted
 
 MAX_RECORD_BYTES = 64 << 20
 """A quote that is never closed is noticed after so many bytes; no honest record is longer."""
@@ -63,7 +62,7 @@ class RecordFile:
         self.notes: tuple[str, ...] = ()
         self.first_line, self.is_all = 1, False
         self._stored, self._contents = open_input(path)
-        start = self._raw(4)
+        start = read_bytes(self._contents, 4, path)
         marked = next((name for mark, name in MARKS.items() if start.startswith(mark)), None)
         self.encoding = encoding or marked or "utf-8"
         if marked is not None and encoding is None and marked not in UTF8:
@@ -144,7 +143,7 @@ class RecordFile:
 
     def _text(self, size: int) -> bytes:
         """More of the file as UTF-8; empty, or without a whole character, at its end."""
-        raw = self._start + self._raw(max(1, size - len(self._start)))
+        raw = self._start + read_bytes(self._contents, max(1, size - len(self._start)), self.path)
         self.is_all = len(raw) == len(self._start)
         self._start = b""
         if self._decoder is None:
@@ -161,13 +160,6 @@ class RecordFile:
             ) from None
         data: bytes = text.encode("utf-8", "surrogatepass")
         self._lines_decoded += lines_in(data)
-        return data
-
-    def _raw(self, size: int) -> bytes:
-        try:
-            data: bytes = self._contents.read(size)
-        except (OSError, EOFError, pa.ArrowException) as error:
-            raise DataError(f"{self.path}: cannot be read ({first_line(error)}); copy or write it again") from error
         return data
 
     def _behind_a_quote(self, data: bytes, place: int) -> str:

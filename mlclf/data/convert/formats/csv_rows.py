@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pv
 
+from mlclf.data.arrow.arrays import is_text
 from mlclf.data.convert.formats.csv_dialect import Dialect
 from mlclf.data.convert.formats.csv_records import lines_in
-from mlclf.data.convert.formats.csv_types import MISSING_WORDS, Evidence, code_in, columns, is_number, is_text, overflow
+from mlclf.data.convert.formats.csv_types import MISSING_WORDS, Evidence, code_in, columns, is_number, overflow
 from mlclf.data.convert.formats.text_lines import Block
 from mlclf.errors import DataError
 from mlclf.messages import cut, quoted, word

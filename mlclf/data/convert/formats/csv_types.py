@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mlclf.data.arrow.arrays import is_text
 from mlclf.messages import quoted, some_of
 from mlclf.messages import word as shell_word
 
@@ -28,10 +29,6 @@ LONG = r"[0-9]{16,}"
 COMMA = r"^\s*[+-]?(?:[0-9]+(?:,[0-9]+)?|,[0-9]+)(?:[eE][+-]?[0-9]+)?\s*$"
 DECIMALS = r"(?:^|[^0-9])0*,|,(?:[0-9]{1,2}|[0-9]{4,})(?:$|[^0-9])"
 """Of a value that matches COMMA, which has another number of digits after its comma than thousands have."""
-
-
-def is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def is_number(kind: pa.DataType) -> bool:

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pv
 from numpy.typing import NDArray
 
-from mlclf.data.convert.formats.text_lines import Block
+from mlclf.data.convert.formats.text_lines import Block, index_value_lines
 from mlclf.errors import DataError
 
 NEWLINE, COLON, SPACE = 10, 58, 32
@@ -26,11 +25,6 @@ OVERFLOW = 2.0**128 - 2.0**103
 _LINES = bytes.maketrans(b" \t\r", b"\n\n\n")
 _LABEL = rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
 _VALUE = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_PARSE = pv.ParseOptions(delimiter=":", quote_char=False, ignore_empty_lines=True)
-_READ = pv.ReadOptions(column_names=["index", "value"], block_size=1 << 22, use_threads=False)
-_CONVERT = pv.ConvertOptions(
-    column_types={"index": pa.int32(), "value": pa.float32()}, null_values=[], strings_can_be_null=False
-)
 
 
 @dataclass(frozen=True)
@@ -199,10 +193,8 @@ def _pairs(tokens: NDArray[np.uint8], count: int) -> tuple[NDArray[np.int32], ND
     """Indices [n] int32 and values [n] float32 of lines INDEX:VALUE; None where there are not `count` of them."""
     if not count:
         return (np.empty(0, np.int32), np.empty(0, np.float32)) if (tokens == NEWLINE).all() else None
-    table = pv.read_csv(pa.py_buffer(tokens), _READ, _PARSE, _CONVERT)
-    if table.num_rows != count or table.column(0).null_count or table.column(1).null_count:
-        return None
-    return table.column(0).to_numpy(), table.column(1).to_numpy()
+    indices, values = index_value_lines(tokens, ":", pa.float32())
+    return (indices, values) if len(indices) == count else None
 
 
 def _numbers(labels: pa.Array) -> pa.Array | None:

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.csv as pv
+from numpy.typing import NDArray
 
 from mlclf.errors import DataError
 from mlclf.given_files import problem_of
@@ -80,7 +83,7 @@ def blocks(path: Path, block_bytes: int | None = None) -> Iterator[Block]:
     with stored, contents:
         while True:
             look()
-            read = _read(contents, size, path)
+            read = read_bytes(contents, size, path)
             data = rest + read
             if not read:
                 data += b"\n" if data else b""
@@ -96,9 +99,32 @@ def blocks(path: Path, block_bytes: int | None = None) -> Iterator[Block]:
                 return
 
 
-def _read(contents: Any, size: int, path: Path) -> bytes:
+def read_bytes(contents: pa.NativeFile, size: int, path: Path) -> bytes:
+    """Up to so many of the next bytes of a file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
     try:
         data: bytes = contents.read(size)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, EOFError, pa.ArrowException) as error:
         raise DataError(f"{path}: cannot be read ({first_line(error)}); copy or write it again") from error
     return data
+
+
+def index_value_lines(data: Any, delimiter: str, kind: pa.DataType) -> tuple[NDArray[np.int32], NDArray[Any]]:
+    """Indices [n] int32 and values [n] of lines of an index and a value of this type, empty lines left out.
+
+    Args:
+        data: the bytes of the lines, at least one of them not empty.
+
+    Raises:
+        pyarrow.ArrowException: a line is not so.
+    """
+    table = pv.read_csv(
+        pa.py_buffer(data),
+        pv.ReadOptions(column_names=["index", "value"], block_size=1 << 22, use_threads=False),
+        pv.ParseOptions(delimiter=delimiter, quote_char=False, ignore_empty_lines=True),
+        pv.ConvertOptions(column_types={"index": pa.int32(), "value": kind}, null_values=[]),
+    )
+    return table.column(0).to_numpy(), table.column(1).to_numpy()
