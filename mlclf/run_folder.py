@@ -28,6 +28,7 @@ from mlclf.data.schema.schema import Schema
 from mlclf.decisions.calibration.logit_bounds import LogitBounds
 from mlclf.decisions.histograms.folds import FoldHistograms
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
+from mlclf.decisions.histograms.tables import histogram_of, table_of
 from mlclf.decisions.thresholds.thresholds import Thresholds
 from mlclf.errors import RunError
 from mlclf.files import committed, read_json, safe_relative, sha256_of, write_bytes, write_json, write_text
@@ -160,11 +161,11 @@ class RunFolder:
 
     def write_histogram(self, histogram: LabelHistogram) -> None:
         with committed(self.file("histograms.parquet")) as path:
-            pq.write_table(histogram.to_table(), path, compression="zstd", write_page_checksum=True)
+            pq.write_table(table_of(histogram), path, compression="zstd", write_page_checksum=True)
 
     def read_histogram(self) -> LabelHistogram:
         """The held-out logits of the fit."""
-        return LabelHistogram.from_table(pq.read_table(pa.BufferReader(self._content("histograms.parquet"))))
+        return histogram_of(pq.read_table(pa.BufferReader(self._content("histograms.parquet"))))
 
     def write_folds(self, folds: FoldHistograms) -> None:
         with committed(self.file("folds.parquet")) as path:

@@ -18,7 +18,8 @@ from mlclf.decisions.cells.cells import Cells, row_identities
 from mlclf.decisions.cells.scores import scores_of
 from mlclf.decisions.evaluation.evaluation import Evaluation
 from mlclf.decisions.histograms.bins import bins_for
-from mlclf.decisions.histograms.folds import FoldHistograms, fold_of, summed
+from mlclf.decisions.histograms.derived import summed
+from mlclf.decisions.histograms.folds import FoldHistograms, fold_of
 from mlclf.decisions.objectives.table import parse_objective
 from mlclf.decisions.thresholds.thresholds import Thresholds, fallback_thresholds
 from mlclf.decisions.tuning.tuner import Tuner

@@ -19,6 +19,7 @@ from mlclf.decisions.cells.cells import Cells
 from mlclf.decisions.evaluation.by_column import SlicedEvaluation
 from mlclf.decisions.evaluation.evaluation import Evaluation
 from mlclf.decisions.evaluation.intervals import LEAST_REPLICATES, MOST_REPLICATES
+from mlclf.decisions.histograms.derived import pooled_labels
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
 from mlclf.decisions.metrics.average_precision import Ranking
 from mlclf.decisions.metrics.bin_splits import TOLERANCE
@@ -194,7 +195,7 @@ def _refined(
     into memory; an interval is wide only beyond that.
     """
     labels: Counted = evaluation.histogram
-    cells: Counted = evaluation.histogram.pooled()
+    cells: Counted = pooled_labels(evaluation.histogram)
     for _ in range(MOST_PASSES):
         by_label = None if exact else Refinement.needed(labels, TOLERANCE)
         of_all = Refinement.needed(cells, TOLERANCE)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mlclf.decisions.calibration.logistic import fit_logistic, pooled_slope
 from mlclf.decisions.calibration.logit_groups import LogitGroups
+from mlclf.decisions.histograms.derived import scaled_weights
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
 from mlclf.machine.workers import one_thread
 
@@ -80,7 +81,7 @@ def reweighted(histogram: LabelHistogram, old: Tensor, new: Tensor) -> LabelHist
     old, new = _checked(old, new)
     same = old == new
     positives, negatives = torch.where(same, 1.0, new / old), torch.where(same, 1.0, (1 - new) / (1 - old))
-    return histogram.scaled(positives, negatives)
+    return scaled_weights(histogram, positives, negatives)
 
 
 def _checked(old: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from mlclf.decisions.cells.cell_slices import CellSlice, cell_slices
 from mlclf.decisions.cells.cells import Cells
 from mlclf.decisions.cells.scores import at_least
 from mlclf.decisions.evaluation.intervals import Replicates
+from mlclf.decisions.histograms.derived import pooled_labels
 from mlclf.decisions.histograms.filled_bins import over_labels
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
 from mlclf.decisions.metrics.auroc import auroc_measure
@@ -197,7 +198,7 @@ class Evaluation:
         losses, train_prevalences = self.losses, train_prevalences.to(self.losses.loss)
         ranked, calibration = self._of_bins()
         per_label, bounds = self._per_label(ranked)
-        pooled = self.histogram.pooled()
+        pooled = pooled_labels(self.histogram)
         micro, micro_bounds = self._micro(pooled)
         constant = losses.constant_log_loss(train_prevalences)
         one_by_one = {

@@ -16,7 +16,7 @@ from mlclf.decisions.cells.checks import check_finite
 from mlclf.decisions.histograms.bins import bins_for
 from mlclf.decisions.histograms.counting import MOST_ROWS, Bins, Scored, by_label, count_cells
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
-from mlclf.decisions.histograms.tables import METADATA_KEY
+from mlclf.decisions.histograms.tables import METADATA_KEY, histogram_of, table_of
 from mlclf.errors import RunError
 
 NUM_FOLDS = 10
@@ -89,12 +89,13 @@ class FoldHistograms:
         first_bins = fold * self._apart[0].num_bins
         scored = Scored(by_label(cells.logits.float()), by_label(cells.labels), mask, None, first_bins)
         states = self._beside
-        bins = Bins(states.counts, None, states._least, states._greatest, len(self._apart), states._filled)
+        least, greatest, filled = states.lazy_ends
+        bins = Bins(states.counts, None, least, greatest, len(self._apart), filled)
         states.rows[part] += count_cells(bins.of(part), scored)[1]
 
     def to_table(self) -> pa.Table:
-        """Return the bins of all folds as one table, with a column `fold` before those of `LabelHistogram.to_table`."""
-        tables = [histogram.to_table() for histogram in self.histograms]
+        """Return the bins of all folds as one table, with a column `fold` before those of `table_of`."""
+        tables = [table_of(histogram) for histogram in self.histograms]
         numbered = [
             table.add_column(0, "fold", pa.array(np.full(len(table), index, np.int32)))
             for index, table in enumerate(tables)
@@ -119,7 +120,7 @@ class FoldHistograms:
         for index in range(count):
             part = table.filter(pc.equal(table.column("fold"), index)).drop_columns(["fold"])
             document = metadata.get(_key_of(index), b"{}")
-            histograms.append(LabelHistogram.from_table(part.replace_schema_metadata({METADATA_KEY: document})))
+            histograms.append(histogram_of(part.replace_schema_metadata({METADATA_KEY: document})))
         return cls.of(histograms)
 
 
@@ -141,11 +142,3 @@ def _taken_from(beside: LabelHistogram, fold: int, like: LabelHistogram) -> Labe
     if bool(taken.rows.any()):
         taken.least_weight = taken.greatest_weight = torch.ones_like(taken.least_weight)
     return taken
-
-
-def summed(histograms: Sequence[LabelHistogram]) -> LabelHistogram:
-    """One histogram of all rows."""
-    total = LabelHistogram(histograms[0].num_labels, histograms[0].num_bins)
-    for histogram in histograms:
-        total.merge(histogram)
-    return total

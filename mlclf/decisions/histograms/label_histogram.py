@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -17,7 +15,6 @@ from mlclf.decisions.cells.checks import check_finite, checked_weights
 from mlclf.decisions.histograms.bins import SLICE_BYTES, Counts, bins_for, row_slices, take_bins
 from mlclf.decisions.histograms.counting import MOST_ROWS, Bins, Scored, by_label, count_cells
 from mlclf.decisions.histograms.lazy_bins import Filled, is_lazy, lazy_zeros
-from mlclf.decisions.histograms.tables import SQUARES, columns_of, table_of
 from mlclf.machine.memory import keep_freed_memory
 
 _EXACTLY = 1e6
@@ -104,11 +101,11 @@ class LabelHistogram(Metric):
             self.counts = torch.zeros(both, dtype=torch.int32, device=device)
             self.least = torch.full(shape, torch.inf, dtype=self.ends_dtype, device=device)
             self.greatest = torch.full(shape, -torch.inf, dtype=self.ends_dtype, device=device)
-        if self._keeps_squares:
+        if self.keeps_squares:
             self.squares = torch.zeros(self.counts.shape, dtype=torch.float64, device=device)
 
     @property
-    def _keeps_squares(self) -> bool:
+    def keeps_squares(self) -> bool:
         return "squares" in self._defaults
 
     @property
@@ -133,7 +130,12 @@ class LabelHistogram(Metric):
         self._fill()
         self._greatest = values
 
-    def _set_ends(self, least: Tensor, greatest: Tensor, filled: Filled | None = None) -> None:
+    @property
+    def lazy_ends(self) -> tuple[Tensor, Tensor, Filled | None]:
+        """The ends of the bins as they are kept, and which of them have been filled; None = all."""
+        return self._least, self._greatest, self._filled
+
+    def set_ends(self, least: Tensor, greatest: Tensor, filled: Filled | None = None) -> None:
         """Take on the ends of all bins at once, of which those have been filled that `filled` says, or all."""
         self._least, self._greatest, self._filled = least, greatest, filled
 
@@ -181,21 +183,21 @@ class LabelHistogram(Metric):
     @property
     def positive_squares(self) -> Counts:
         """[K, T], sums of the squared weights of positive rows; ValueError where they were not kept."""
-        return Counts(self._squared()[:, 1])
+        return Counts(self.squared()[:, 1])
 
     @property
     def negative_squares(self) -> Counts:
         """[K, T], sums of the squared weights of negative rows; ValueError where they were not kept."""
-        return Counts(self._squared()[:, 0])
+        return Counts(self.squared()[:, 0])
 
-    def _squared(self) -> Tensor:
-        if self._keeps_squares:
+    def squared(self) -> Tensor:
+        if self.keeps_squares:
             return self.squares
-        if self.counts.is_floating_point() and float(self.greatest_weight) > 0 and not self._all_ones():
+        if self.counts.is_floating_point() and float(self.greatest_weight) > 0 and not self.all_ones():
             raise ValueError("a histogram must be made with weighted=True to have squared weights, got weighted=False")
         return self.counts
 
-    def _all_ones(self) -> bool:
+    def all_ones(self) -> bool:
         return float(self.least_weight) == float(self.greatest_weight) == 1
 
     def reset(self) -> None:
@@ -240,7 +242,7 @@ class LabelHistogram(Metric):
         if self._note_range(weights):
             weights = None
         if weights is not None or int(self.rows.max()) + len(logits) > MOST_ROWS:
-            self._widen()
+            self.widen()
         if weights is not None:
             self._note_squares(labels, mask, weights, part or slice(0, self.num_labels))
         whole = [slice(0, len(logits))] if logits.t().is_contiguous() else row_slices(*logits.shape)
@@ -277,7 +279,7 @@ class LabelHistogram(Metric):
     def class_weights(self) -> tuple[Tensor, Tensor]:
         """Return sums of the weights of the negative and positive rows, and of their squares, each [K, 2] float64."""
         rows = torch.stack([self.rows - self.positive_rows, self.positive_rows], 1).double()
-        if not self.counts.is_floating_point() or self._all_ones():
+        if not self.counts.is_floating_point() or self.all_ones():
             return rows, rows
         return self.counts.sum(2), self.weighted_squares + (rows - self.weighted_rows)
 
@@ -290,11 +292,11 @@ class LabelHistogram(Metric):
         """Return [K, 2] float64, the same of the negative rows and of the positive ones."""
         return effective(*self.class_weights())
 
-    def _widen(self) -> None:
+    def widen(self) -> None:
         """Count in float64 from now on, and keep the squares of weights if they are asked for."""
         if not self.counts.is_floating_point():
             self.counts = self.counts.double()
-        if self.weighted and not self._keeps_squares:
+        if self.weighted and not self.keeps_squares:
             self.add_state("squares", torch.empty(0, dtype=torch.float64), dist_reduce_fx="sum")
             self.squares = self.counts.clone()  # every weight so far was 1
 
@@ -302,7 +304,7 @@ class LabelHistogram(Metric):
         if weights is not None and weights.dim() == 2:
             weights = by_label(weights)
         scored = Scored(by_label(logits), by_label(labels), None if mask is None else by_label(mask), weights)
-        squares = self.squares if self._keeps_squares else None
+        squares = self.squares if self.keeps_squares else None
         bins = Bins(self.counts, squares, self._least, self._greatest, filled=self._filled).of(part)
         positive_rows, rows = count_cells(bins, scored)
         self.positive_rows[part] += positive_rows
@@ -322,9 +324,9 @@ class LabelHistogram(Metric):
         if mine != theirs:
             raise ValueError(f"histograms must have the same labels and bins to be merged, got {mine} and {theirs}")
         if other.counts.is_floating_point() or int((self.rows + other.rows).amax()) > MOST_ROWS:
-            self._widen()
-        if self._keeps_squares:
-            self.squares += other._squared()
+            self.widen()
+        if self.keeps_squares:
+            self.squares += other.squared()
         self.counts += other.counts
         torch.minimum(self.least, other.least, out=self.least)
         torch.maximum(self.greatest, other.greatest, out=self.greatest)
@@ -353,7 +355,7 @@ class LabelHistogram(Metric):
             state = torch.tensor([int(self.rows.max()), int(self.counts.is_floating_point())], device=self.rows.device)
             found = torch.stack((dist_sync_fn or gather_all_tensors)(state, group))
             if bool(found[:, 1].any()) or int(found[:, 0].sum()) > MOST_ROWS:
-                self._widen()
+                self.widen()
         super().sync(dist_sync_fn, process_group, should_sync, distributed_available)
 
     def nonempty(self) -> Tensor:
@@ -365,139 +367,6 @@ class LabelHistogram(Metric):
         step = max(1, SLICE_BYTES // (self.num_bins * bytes_per_bin))
         for start in range(0, self.num_labels, step):
             yield slice(start, min(start + step, self.num_labels))
-
-    def pooled(self) -> LabelHistogram:
-        """Return a histogram of one label that holds the cells of all labels."""
-        pool = self._like(1, self.num_bins)
-        for labels in self.label_slices(32):
-            bins = self.window(labels)
-            pool.counts[..., bins] += self.counts[labels, :, bins].sum(0, keepdim=True, dtype=pool.counts.dtype)
-            if self._keeps_squares:
-                pool.squares[..., bins] += self.squares[labels, :, bins].sum(0, keepdim=True)
-            least, greatest = self.ends(labels, bins)
-            pool.least[0, bins] = torch.minimum(pool.least[0, bins], least.amin(0))
-            pool.greatest[0, bins] = torch.maximum(pool.greatest[0, bins], greatest.amax(0))
-        pool.positive_rows = self.positive_rows.sum(0, keepdim=True)
-        pool.rows = self.rows.sum(0, keepdim=True)
-        pool.weighted_squares = self.weighted_squares.sum(0, keepdim=True)
-        pool.weighted_rows = self.weighted_rows.sum(0, keepdim=True)
-        return pool
-
-    def coarsened(self, num_bins: int) -> LabelHistogram:
-        """Return the same counts in fewer bins, each of which joins as many neighbours; itself if there are no more."""
-        if self.num_bins <= num_bins:
-            return self
-        coarse = self._like(self.num_labels, num_bins)
-        shape = (self.num_labels, num_bins, -1)
-        both = (self.num_labels, 2, num_bins, -1)
-        coarse.counts = self.counts.view(both).sum(3, dtype=self.counts.dtype)
-        if self._keeps_squares:
-            coarse.squares = self.squares.view(both).sum(3)
-        coarse._set_ends(self.least.view(shape).amin(2), self.greatest.view(shape).amax(2))
-        coarse.positive_rows, coarse.rows = self.positive_rows.clone(), self.rows.clone()
-        coarse.weighted_squares, coarse.weighted_rows = self.weighted_squares.clone(), self.weighted_rows.clone()
-        return coarse
-
-    def scaled(self, positives: Tensor, negatives: Tensor) -> LabelHistogram:
-        """Return the histogram with the weights of the positive and negative rows of each label multiplied.
-
-        Args:
-            positives, negatives: [K] float64, above 0.
-        """
-        result = self._like(self.num_labels, self.num_bins)
-        result._widen()
-        factors = torch.stack([negatives, positives], 1).double().to(self.counts.device)[:, :, None]
-        result.counts = self.counts * factors
-        if result._keeps_squares:
-            result.squares = self._squared() * factors**2
-        result._set_ends(self.least.clone(), self.greatest.clone())
-        result.positive_rows, result.rows = self.positive_rows.clone(), self.rows.clone()
-        result.weighted_squares = self.class_weights()[1] * factors[:, :, 0] ** 2
-        result.weighted_rows = torch.stack([self.rows - self.positive_rows, self.positive_rows], 1).double()
-        result.least_weight = self.least_weight * factors.min()
-        result.greatest_weight = self.greatest_weight * factors.max()
-        return result
-
-    def without(self, part: LabelHistogram) -> LabelHistogram:
-        """Return the histogram of the rows that are not in `part`; the ends of its bins stay those of all rows."""
-        rest = self._like(self.num_labels, self.num_bins)
-        rest.counts = (self.counts - part.counts).clamp_(min=0)
-        if self._keeps_squares:
-            rest.squares = (self.squares - part._squared()).clamp_(min=0)
-        rest._set_ends(self._least, self._greatest, self._filled)
-        rest.positive_rows, rest.rows = self.positive_rows - part.positive_rows, self.rows - part.rows
-        rest.weighted_squares = (self.weighted_squares - part.weighted_squares).clamp_(min=0)
-        rest.weighted_rows = self.weighted_rows - part.weighted_rows
-        return rest
-
-    def _like(self, num_labels: int, num_bins: int) -> LabelHistogram:
-        """An empty histogram as wide as this one, of the same range of weights."""
-        result = LabelHistogram(num_labels, num_bins, self.weighted, self.ends_dtype).to(self.rows.device)
-        if self.counts.is_floating_point() or int(self.rows.sum()) > MOST_ROWS:
-            result._widen()
-        result.least_weight, result.greatest_weight = self.least_weight.clone(), self.greatest_weight.clone()
-        return result
-
-    def to_table(self) -> pa.Table:
-        """Return the non-empty bins, one a row, ordered by label and bin, with the counts of rows in the metadata."""
-        nonempty = self.nonempty()
-        label, bin_index = nonempty.nonzero(as_tuple=True)
-        columns = {
-            "label": label.int(),
-            "bin": bin_index.int(),
-            "positives": self.counts[label, 1, bin_index],
-            "negatives": self.counts[label, 0, bin_index],
-            "least": self.least[nonempty],
-            "greatest": self.greatest[nonempty],
-        }
-        if self._keeps_squares:
-            columns |= {name: self.squares[label, 1 - half, bin_index] for half, name in enumerate(SQUARES)}
-        least = float(self.least_weight)
-        document = {
-            "num_bins": self.num_bins,
-            "weighted": self.weighted,
-            "rows": self.rows.tolist(),
-            "positive_rows": self.positive_rows.tolist(),
-            "least_weight": least if math.isfinite(least) else None,
-            "greatest_weight": float(self.greatest_weight),
-        }
-        if bool(self.weighted_rows.any()):
-            document["weighted_squares"] = self.weighted_squares.tolist()
-            document["weighted_rows"] = self.weighted_rows.tolist()
-        return table_of(columns, document)
-
-    @classmethod
-    def from_table(cls, table: pa.Table) -> LabelHistogram:
-        """Read what `to_table` returned.
-
-        Raises:
-            RunError: The table is not a histogram, of another format version, or damaged.
-        """
-        columns, document = columns_of(table)
-        histogram = cls(len(document["rows"]), document["num_bins"], document["weighted"])
-        histogram.rows = torch.tensor(document["rows"], dtype=torch.int64)
-        histogram.positive_rows = torch.tensor(document["positive_rows"], dtype=torch.int64)
-        if document["least_weight"] is not None:
-            histogram.least_weight = torch.tensor(document["least_weight"], dtype=torch.float64)
-        histogram.greatest_weight = torch.tensor(document["greatest_weight"], dtype=torch.float64)
-        wide = document["least_weight"] is not None and not histogram._all_ones()
-        if wide or max(document["rows"], default=0) > MOST_ROWS:
-            histogram._widen()
-        label, bin_index = columns["label"].long(), columns["bin"].long()
-        for half, name in enumerate(("negatives", "positives")):
-            histogram.counts[label, half, bin_index] = columns[name].to(histogram.counts.dtype)
-        for half, name in enumerate(SQUARES):
-            if histogram._keeps_squares:
-                histogram.squares[label, 1 - half, bin_index] = columns[name]
-        if "weighted_squares" in document:
-            for name in ("weighted_squares", "weighted_rows"):
-                setattr(histogram, name, torch.tensor(document[name], dtype=torch.float64).view(-1, 2))
-        elif wide:  # of an earlier version: as if all weights of a class were the same
-            rows = torch.stack([histogram.rows - histogram.positive_rows, histogram.positive_rows], 1).double()
-            squares = (histogram.counts.double().sum(2).square() / rows).nan_to_num()
-            histogram.weighted_squares, histogram.weighted_rows = squares, rows
-        histogram.least[label, bin_index], histogram.greatest[label, bin_index] = columns["least"], columns["greatest"]
-        return histogram
 
 
 def effective(sums: Tensor, squares: Tensor) -> Tensor:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pyarrow as pa
 import torch
 from torch import Tensor
 
+from mlclf.decisions.histograms.counting import MOST_ROWS
+from mlclf.decisions.histograms.label_histogram import LabelHistogram
 from mlclf.errors import RunError
 
 FORMAT_VERSION = 2
@@ -24,7 +27,69 @@ _TYPES = dict.fromkeys((*COLUMNS, *SQUARES), pa.float64()) | {
 _NUMBERS = ("num_bins", "rows", "positive_rows", "least_weight", "greatest_weight")
 
 
-def table_of(columns: dict[str, Tensor], document: dict[str, Any]) -> pa.Table:
+def table_of(histogram: LabelHistogram) -> pa.Table:
+    """Return the non-empty bins, one a row, ordered by label and bin, with the counts of rows in the metadata."""
+    nonempty = histogram.nonempty()
+    label, bin_index = nonempty.nonzero(as_tuple=True)
+    columns = {
+        "label": label.int(),
+        "bin": bin_index.int(),
+        "positives": histogram.counts[label, 1, bin_index],
+        "negatives": histogram.counts[label, 0, bin_index],
+        "least": histogram.least[nonempty],
+        "greatest": histogram.greatest[nonempty],
+    }
+    if histogram.keeps_squares:
+        columns |= {name: histogram.squares[label, 1 - half, bin_index] for half, name in enumerate(SQUARES)}
+    least = float(histogram.least_weight)
+    document = {
+        "num_bins": histogram.num_bins,
+        "weighted": histogram.weighted,
+        "rows": histogram.rows.tolist(),
+        "positive_rows": histogram.positive_rows.tolist(),
+        "least_weight": least if math.isfinite(least) else None,
+        "greatest_weight": float(histogram.greatest_weight),
+    }
+    if bool(histogram.weighted_rows.any()):
+        document["weighted_squares"] = histogram.weighted_squares.tolist()
+        document["weighted_rows"] = histogram.weighted_rows.tolist()
+    return _table(columns, document)
+
+
+def histogram_of(table: pa.Table) -> LabelHistogram:
+    """Read what `table_of` returned.
+
+    Raises:
+        RunError: The table is not a histogram, of another format version, or damaged.
+    """
+    columns, document = _columns_of(table)
+    histogram = LabelHistogram(len(document["rows"]), document["num_bins"], document["weighted"])
+    histogram.rows = torch.tensor(document["rows"], dtype=torch.int64)
+    histogram.positive_rows = torch.tensor(document["positive_rows"], dtype=torch.int64)
+    if document["least_weight"] is not None:
+        histogram.least_weight = torch.tensor(document["least_weight"], dtype=torch.float64)
+    histogram.greatest_weight = torch.tensor(document["greatest_weight"], dtype=torch.float64)
+    wide = document["least_weight"] is not None and not histogram.all_ones()
+    if wide or max(document["rows"], default=0) > MOST_ROWS:
+        histogram.widen()
+    label, bin_index = columns["label"].long(), columns["bin"].long()
+    for half, name in enumerate(("negatives", "positives")):
+        histogram.counts[label, half, bin_index] = columns[name].to(histogram.counts.dtype)
+    for half, name in enumerate(SQUARES):
+        if histogram.keeps_squares:
+            histogram.squares[label, 1 - half, bin_index] = columns[name]
+    if "weighted_squares" in document:
+        for name in ("weighted_squares", "weighted_rows"):
+            setattr(histogram, name, torch.tensor(document[name], dtype=torch.float64).view(-1, 2))
+    elif wide:  # of an earlier version: as if all weights of a class were the same
+        rows = torch.stack([histogram.rows - histogram.positive_rows, histogram.positive_rows], 1).double()
+        squares = (histogram.counts.double().sum(2).square() / rows).nan_to_num()
+        histogram.weighted_squares, histogram.weighted_rows = squares, rows
+    histogram.least[label, bin_index], histogram.greatest[label, bin_index] = columns["least"], columns["greatest"]
+    return histogram
+
+
+def _table(columns: dict[str, Tensor], document: dict[str, Any]) -> pa.Table:
     """Return a table of columns [n], named as COLUMNS and SQUARES, with `document` in its metadata."""
     schema = pa.schema([pa.field(name, _TYPES[name], nullable=False) for name in columns])
     text = json.dumps({"format_version": FORMAT_VERSION, **document})
@@ -32,8 +97,8 @@ def table_of(columns: dict[str, Tensor], document: dict[str, Any]) -> pa.Table:
     return pa.table(arrays, schema=schema.with_metadata({METADATA_KEY: text.encode()}))
 
 
-def columns_of(table: pa.Table) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `table_of` returned, and check it.
+def _columns_of(table: pa.Table) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `_table` returned, and check it.
 
     Raises:
         RunError: The table is not a histogram, of another format version, or damaged.

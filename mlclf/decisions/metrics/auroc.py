@@ -15,7 +15,7 @@ def auroc(histogram: LabelHistogram) -> Bounded:
     half, and may be wrong by half, so the bound is Σ p_b n_b / (2 P N) over the bins with a spread.
 
     Returns:
-        values and bounds, each [K] float64; NaN for a label without both classes. ``histogram.pooled()`` gives the
+        values and bounds, each [K] float64; NaN for a label without both classes. ``pooled(histogram)`` gives the
         micro average.
     """
     values, bounds = over_labels(histogram, auroc_measure(histogram))[0]

@@ -27,7 +27,7 @@ def average_precision(histogram: LabelHistogram) -> Bounded:
     is the centre of the two, the bound half their distance.
 
     Returns:
-        values and bounds, each [K] float64; NaN for a label without both classes. ``histogram.pooled()`` gives the
+        values and bounds, each [K] float64; NaN for a label without both classes. ``pooled(histogram)`` gives the
         micro average.
     """
     values, bounds = over_labels(histogram, average_precision_measure(histogram))[0]

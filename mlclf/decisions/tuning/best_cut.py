@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mlclf.decisions.histograms.derived import joined_bins
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
 from mlclf.decisions.metrics.auroc import auroc
 from mlclf.decisions.metrics.binned_metric import has_both_classes
@@ -123,7 +124,7 @@ def _choices(
     """What chooses cuts by each of the prior positives, from bins coarse enough to hold the cuts of all at once."""
     if not objective.couples_labels:
         return [objective.choice([])] * len(priors)
-    coarse = histogram.coarsened(objective.joint_bins or histogram.num_bins)
+    coarse = joined_bins(histogram, objective.joint_bins or histogram.num_bins)
     parts, positives = list(coarse.label_slices(CUT_BYTES)), coarse.effective_class_rows()[:, 1]
     slices = [cuts_of(coarse, labels, probabilities) for labels in parts]
     choices = []

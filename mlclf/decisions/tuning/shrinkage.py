@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mlclf.decisions.histograms.counting import bin_of
-from mlclf.decisions.histograms.folds import summed
+from mlclf.decisions.histograms.derived import summed, without_rows
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
 from mlclf.decisions.metrics.confusion import Tally
 from mlclf.decisions.objectives.objective import Objective
@@ -101,7 +101,7 @@ def _splits(folds: Sequence[LabelHistogram]) -> Iterator[tuple[LabelHistogram, L
     """(the rows of the other folds, the rows of the fold), for each fold."""
     total = summed(folds)
     for fold in folds:
-        yield total.without(fold), fold
+        yield without_rows(total, fold), fold
 
 
 def _slices(histogram: LabelHistogram, probabilities: Probabilities | None) -> list[tuple[slice, Cuts]]:

@@ -15,7 +15,8 @@ from mlclf.decisions.cells.cells import Cells
 from mlclf.decisions.cells.scores import scores_of
 from mlclf.decisions.guarantees.independent_rows import certified
 from mlclf.decisions.guarantees.weighted_rows import BettingConstraints
-from mlclf.decisions.histograms.folds import FoldHistograms, summed
+from mlclf.decisions.histograms.derived import summed, without_rows
+from mlclf.decisions.histograms.folds import FoldHistograms
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
 from mlclf.decisions.objectives.objective import Objective
 from mlclf.decisions.objectives.table import OBJECTIVES
@@ -157,7 +158,7 @@ class Tuner:
         folds, (_, without_folds) = self.folds.histograms, self._probabilities()
         total, prior_positives = summed(folds), self._prior_positives(without_folds)
         tuned = [
-            tune_thresholds(total.without(fold), self.objective, prior_positives, promised).thresholds
+            tune_thresholds(without_rows(total, fold), self.objective, prior_positives, promised).thresholds
             for fold, promised in zip(folds, without_folds, strict=True)
         ]
         return torch.stack(tuned)
@@ -220,7 +221,7 @@ class Tuner:
         folds = self.folds.histograms
         total = summed(folds)
         fresh = [
-            tune_thresholds(total.without(fold), self.objective, prior_positives, probabilities).thresholds
+            tune_thresholds(without_rows(total, fold), self.objective, prior_positives, probabilities).thresholds
             for fold in folds
         ]
         trust = choose_trust(folds, self.objective, fresh, prior)

@@ -16,6 +16,7 @@ from mlclf.decisions.cells.cells import Cells, row_identities
 from mlclf.decisions.evaluation.bootstrap import DistinctCount, percentile_interval, replicate_weights
 from mlclf.decisions.evaluation.evaluation import Evaluation
 from mlclf.decisions.evaluation.intervals import Replicates
+from mlclf.decisions.histograms.derived import pooled_labels
 from mlclf.decisions.metrics.auroc import auroc
 from mlclf.decisions.metrics.average_precision import average_precision
 from mlclf.decisions.metrics.confusion import DecisionCounts, decision_metrics
@@ -185,7 +186,7 @@ def test_intervals_are_those_of_a_bootstrap_of_resampled_rows() -> None:
         again = Evaluation(THRESHOLDS, 512)
         again.update(cells.logits[rows], scores_of(cells.logits[rows]), cells.labels[rows])
         numbers = decision_metrics(again.decisions.counts)
-        pooled = again.histogram.pooled()
+        pooled = pooled_labels(again.histogram)
         found.append(
             [
                 float(auroc(again.histogram)[0].mean()),

@@ -19,7 +19,9 @@ from torch import Tensor
 from mlclf.decisions.histograms import counting
 from mlclf.decisions.histograms import label_histogram as histograms
 from mlclf.decisions.histograms.bins import bins_for
+from mlclf.decisions.histograms.derived import joined_bins, pooled_labels, scaled_weights, without_rows
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
+from mlclf.decisions.histograms.tables import histogram_of, table_of
 from mlclf.errors import DataError, RunError
 
 SUMS = ("counts", "least", "greatest", "positive_rows", "rows", "weighted_squares", "weighted_rows")
@@ -138,7 +140,7 @@ def test_parts_merge_to_the_whole(
     tail.update(**{name: value[middle:] for name, value in data.items()})
     head.merge(tail)
     assert_same(head, whole)
-    assert_same(LabelHistogram.from_table(whole.to_table()), whole)
+    assert_same(histogram_of(table_of(whole)), whole)
 
 
 def test_ranks_sync_to_the_whole() -> None:
@@ -192,9 +194,9 @@ def test_squares_are_kept_where_they_are_asked_for_and_differ() -> None:
     want.merge(once)
     np.testing.assert_array_equal(squared.positive_squares[:], want.positives[:])
     np.testing.assert_array_equal(squared.negative_squares[:], want.negatives[:])
-    np.testing.assert_array_equal(squared.coarsened(64).negative_squares[:], want.coarsened(64).negatives[:])
-    np.testing.assert_array_equal(squared.pooled().positive_squares[:], want.pooled().positives[:])
-    assert_same(LabelHistogram.from_table(squared.to_table()), squared)
+    np.testing.assert_array_equal(joined_bins(squared, 64).negative_squares[:], joined_bins(want, 64).negatives[:])
+    np.testing.assert_array_equal(pooled_labels(squared).positive_squares[:], pooled_labels(want).positives[:])
+    assert_same(histogram_of(table_of(squared)), squared)
     squared.reset()
     assert float(squared.positive_squares[:].sum()) == 0
 
@@ -227,13 +229,13 @@ def test_scaled_and_without_are_those_of_a_loop() -> None:
     whole.update(**data)
     head.update(**parts[0])
     tail.update(**parts[1])
-    np.testing.assert_allclose(whole.without(head).positives[:], tail.positives[:], atol=1e-12)
-    np.testing.assert_allclose(whole.without(head).negative_squares[:], tail.negative_squares[:], atol=1e-12)
+    np.testing.assert_allclose(without_rows(whole, head).positives[:], tail.positives[:], atol=1e-12)
+    np.testing.assert_allclose(without_rows(whole, head).negative_squares[:], tail.negative_squares[:], atol=1e-12)
     factors = torch.tensor([[2.0, 3.0], [0.5, 4.0]])
     want = LabelHistogram(2, 256, weighted=True)
     weights = data["weights"][:, None] * torch.where(data["labels"], factors[0], factors[1])
     want.update(data["logits"], data["labels"], data["mask"], weights)
-    scaled = whole.scaled(*factors)
+    scaled = scaled_weights(whole, *factors)
     np.testing.assert_allclose(scaled.positives[:], want.positives[:])
     np.testing.assert_allclose(scaled.negative_squares[:], want.negative_squares[:])
 
@@ -274,7 +276,7 @@ def test_pooled_holds_the_cells_of_all_labels() -> None:
     histogram.update(**data)
     weights = data["weights"][:, None].expand(60, 3).reshape(-1)
     want.update(*(data[name].reshape(-1, 1) for name in ("logits", "labels", "mask")), weights)
-    assert_same(histogram.pooled(), want)
+    assert_same(pooled_labels(histogram), want)
 
 
 def test_label_slices_cover_the_labels_within_memory() -> None:
@@ -287,14 +289,14 @@ def test_label_slices_cover_the_labels_within_memory() -> None:
 def test_table_reads_back_from_parquet(tmp_path: Path) -> None:
     histogram = LabelHistogram(3, 512)
     histogram.update(**batch(5, 80, 3))
-    table = histogram.to_table()
+    table = table_of(histogram)
     assert table.num_rows == int(histogram.nonempty().sum())
     pq.write_table(table, tmp_path / "histograms.parquet")
-    assert_same(LabelHistogram.from_table(pq.read_table(tmp_path / "histograms.parquet")), histogram)
+    assert_same(histogram_of(pq.read_table(tmp_path / "histograms.parquet")), histogram)
 
 
 def test_empty_table_reads_back() -> None:
-    assert_same(LabelHistogram.from_table(LabelHistogram(2, 256).to_table()), LabelHistogram(2, 256))
+    assert_same(histogram_of(table_of(LabelHistogram(2, 256))), LabelHistogram(2, 256))
 
 
 def with_metadata(table: pa.Table, **changes: Any) -> pa.Table:
@@ -308,17 +310,17 @@ def test_table_of_another_kind_is_refused() -> None:
         "metadata 'mlclf_histogram', got the columns x without it; it is another file"
     )
     with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
-        LabelHistogram.from_table(pa.table({"x": [1]}))
-    table = LabelHistogram(1, 256).to_table().drop_columns(["bin", "least", "greatest"])
+        histogram_of(pa.table({"x": [1]}))
+    table = table_of(LabelHistogram(1, 256)).drop_columns(["bin", "least", "greatest"])
     message = message.replace("columns x without", "columns label, positives, negatives with")
     with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
-        LabelHistogram.from_table(table)
+        histogram_of(table)
 
 
 def test_table_of_another_version_is_refused() -> None:
     message = "a table of histograms must have format_version 2, got 3; read it with the version of mlclf that wrote it"
     with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
-        LabelHistogram.from_table(with_metadata(LabelHistogram(1, 256).to_table(), format_version=3))
+        histogram_of(with_metadata(table_of(LabelHistogram(1, 256)), format_version=3))
 
 
 def test_damaged_table_is_refused() -> None:
@@ -328,13 +330,13 @@ def test_damaged_table_is_refused() -> None:
         "a table of histograms of 1 labels and 256 bins must not have label 0, bin 426 (row 1); the file is damaged"
     )
     with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
-        LabelHistogram.from_table(with_metadata(histogram.to_table(), num_bins=256))
+        histogram_of(with_metadata(table_of(histogram), num_bins=256))
 
 
 def test_damaged_counts_order_and_metadata_are_refused() -> None:
     histogram = LabelHistogram(1, 512)
     histogram.update(torch.tensor([[-1.0], [20.0]]), torch.tensor([[0], [1]]))
-    table = histogram.to_table()
+    table = table_of(histogram)
     columns = {name: table[name].to_pylist() for name in table.column_names}
     message = (
         "a table of histograms must have finite counts of at least 0 and a least logit not above the greatest, got "
@@ -342,23 +344,23 @@ def test_damaged_counts_order_and_metadata_are_refused() -> None:
     )
     broken = pa.table(columns | {"greatest": [-1.0, 19.0]}).replace_schema_metadata(table.schema.metadata)
     with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
-        LabelHistogram.from_table(broken)
+        histogram_of(broken)
     message = (
         "a table of histograms must be ordered by label and bin, each once, got label 0, bin 247 (row 1) out of order; "
         "the file is damaged"
     )
     with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
-        LabelHistogram.from_table(table.take([1, 0]))
+        histogram_of(table.take([1, 0]))
     message = (
         "the metadata of a table of histograms must have num_bins, rows, positive_rows, least_weight, "
         "greatest_weight, for as many labels, got "
         "format_version, num_bins, weighted, rows, positive_rows, least_weight, greatest_weight; the file is damaged"
     )
     with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
-        LabelHistogram.from_table(with_metadata(table, rows=[2, 2]))
+        histogram_of(with_metadata(table, rows=[2, 2]))
     message = "the metadata of a table of histograms must be JSON; the file is damaged"
     with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
-        LabelHistogram.from_table(table.replace_schema_metadata({b"mlclf_histogram": b"{"}))
+        histogram_of(table.replace_schema_metadata({b"mlclf_histogram": b"{"}))
 
 
 @pytest.mark.parametrize(("value", "shown"), [(torch.nan, "nan"), (torch.inf, "inf"), (-torch.inf, "-inf")])
@@ -433,14 +435,14 @@ def test_effective_rows_are_those_of_kish(unit: float, by_cell: bool) -> None:
     for part in parts:
         both.merge(part)
     assert_effective(both, data, weights)
-    assert_effective(both.coarsened(64), data, weights)
-    assert_effective(LabelHistogram.from_table(both.to_table()), data, weights)
+    assert_effective(joined_bins(both, 64), data, weights)
+    assert_effective(histogram_of(table_of(both)), data, weights)
     rest = {name: values[60:] for name, values in data.items()}
-    assert_effective(both.without(parts[0]), rest, weights[60:])
-    scaled = both.scaled(torch.tensor([2.0, 1.0, 5.0]), torch.tensor([2.0, 1.0, 5.0]))
+    assert_effective(without_rows(both, parts[0]), rest, weights[60:])
+    scaled = scaled_weights(both, torch.tensor([2.0, 1.0, 5.0]), torch.tensor([2.0, 1.0, 5.0]))
     assert_effective(scaled, data, weights)
     every = torch.cat([weights[data["mask"][:, label] & (weights > 0)] for label in range(3)])
-    assert float(whole.pooled().effective_rows()) == pytest.approx(kish(every))
+    assert float(pooled_labels(whole).effective_rows()) == pytest.approx(kish(every))
 
 
 def test_rows_of_one_weight_are_effective_rows_exactly() -> None:
@@ -461,8 +463,8 @@ def test_a_table_of_before_counts_rows() -> None:
     data = batch(2, 100, 2)
     histogram = LabelHistogram(2, 256)
     histogram.update(data["logits"], data["labels"], None, torch.full((100,), 2.0, dtype=torch.float64))
-    table = histogram.to_table()
+    table = table_of(histogram)
     document = json.loads(table.schema.metadata[b"mlclf_histogram"])
     old = {name: value for name, value in document.items() if not name.startswith("weighted_")}
-    read = LabelHistogram.from_table(table.replace_schema_metadata({b"mlclf_histogram": json.dumps(old).encode()}))
+    read = histogram_of(table.replace_schema_metadata({b"mlclf_histogram": json.dumps(old).encode()}))
     assert read.effective_rows().tolist() == [100.0, 100.0]

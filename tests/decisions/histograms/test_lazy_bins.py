@@ -11,6 +11,7 @@ import torch
 
 from mlclf.decisions.histograms import lazy_bins
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
+from mlclf.decisions.histograms.tables import table_of
 from mlclf.decisions.metrics.auroc import auroc
 from mlclf.decisions.metrics.average_precision import average_precision
 from mlclf.decisions.objectives.table import parse_objective
@@ -80,12 +81,12 @@ def test_thresholds_and_metrics_are_the_same(pair: tuple[LabelHistogram, LabelHi
 def test_whole_states_are_the_same(pair: tuple[LabelHistogram, LabelHistogram]) -> None:
     plain, lazy = pair
     other = copy.deepcopy(lazy)
-    assert lazy.to_table().equals(plain.to_table(), check_metadata=True)
+    assert table_of(lazy).equals(table_of(plain), check_metadata=True)
     for name, state in plain.compute().items():
         assert other.compute()[name].equal(state), name
     other.update(*batches(1, False)[0])
     plain.update(*batches(1, False)[0])
-    assert other.to_table().equals(plain.to_table(), check_metadata=True)
+    assert table_of(other).equals(table_of(plain), check_metadata=True)
     lazy.reset()
     assert not lazy.nonempty().any()
 
@@ -99,7 +100,7 @@ def test_lazy_histograms_merge(pair: tuple[LabelHistogram, LabelHistogram], monk
     merged.merge(lazy)
     merged.merge(lazy)
     twice.merge(plain)
-    assert merged.to_table().equals(twice.to_table(), check_metadata=True)
+    assert table_of(merged).equals(table_of(twice), check_metadata=True)
 
 
 def test_pages_are_taken_where_logits_fall() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import multilabel_auroc, multilabel_average_precision
 
 from mlclf.decisions.histograms import label_histogram as histograms
+from mlclf.decisions.histograms.derived import pooled_labels
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
 from mlclf.decisions.metrics.auroc import auroc
 from mlclf.decisions.metrics.average_precision import average_precision
@@ -154,7 +155,7 @@ def test_extreme_logits_rank_within_the_bound() -> None:
 def test_micro_pools_the_observed_cells() -> None:
     logits, labels = draw(3, 300, 4, decimals=0)
     mask = torch.rand(300, 4, generator=torch.Generator().manual_seed(0)) < 0.7
-    pool = counted(logits, labels, mask=mask).pooled()
+    pool = pooled_labels(counted(logits, labels, mask=mask))
     want = sklearn_values(logits[mask][:, None], labels[mask][:, None])
     assert float(auroc(pool)[0]) == pytest.approx(want[0][0], abs=ROUNDING)
     assert float(average_precision(pool)[0]) == pytest.approx(want[1][0], abs=ROUNDING)

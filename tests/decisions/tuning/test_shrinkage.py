@@ -11,8 +11,10 @@ from torch import Tensor
 
 from mlclf.decisions.cells.cells import Cells, row_identities, value_identities
 from mlclf.decisions.cells.scores import scores_of
-from mlclf.decisions.histograms.folds import FoldHistograms, summed
+from mlclf.decisions.histograms.derived import summed, without_rows
+from mlclf.decisions.histograms.folds import FoldHistograms
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
+from mlclf.decisions.histograms.tables import table_of
 from mlclf.decisions.objectives.f_measures import F1
 from mlclf.decisions.objectives.table import parse_objective
 from mlclf.decisions.thresholds.cutoffs import cuts_of
@@ -44,9 +46,9 @@ def test_folds_hold_every_row_once_and_identities_together() -> None:
     folds.update(cells(logits[:200], labels[:200]))
     folds.update(cells(logits[200:], labels[200:], 200))
     total = summed(folds.histograms)
-    assert total.to_table().equals(whole.to_table())
+    assert table_of(total).equals(table_of(whole))
     assert all(60 < int(fold.rows[0]) < 190 for fold in folds.histograms)
-    rest = total.without(folds.histograms[0])
+    rest = without_rows(total, folds.histograms[0])
     others = summed(folds.histograms[1:])
     torch.testing.assert_close(rest.positives[:], others.positives[:])
     assert rest.positive_rows.tolist() == others.positive_rows.tolist()
@@ -90,7 +92,7 @@ def test_weights_fall_with_the_standard_errors_that_separate_a_choice_from_the_b
     sums = torch.zeros(len(PRIOR_POSITIVES), 10, 4, 8, dtype=torch.float64)
     for index, fold in enumerate(folds.histograms):
         for which, prior in enumerate(PRIOR_POSITIVES):
-            rest = summed(folds.histograms).without(fold)
+            rest = without_rows(summed(folds.histograms), fold)
             cuts = cuts_of(rest, slice(0, 8), as_they_are).blended(rest.positive_rows, prior)
             judged = cuts_of(fold, slice(0, 8))
             sums[which, index] = torch.stack(judged.at(F1().best_cuts(cuts)))
