@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mlclf.decisions.cells.cells import Cells
-from mlclf.errors import DataError
+from mlclf.decisions.cells.checks import check_finite, check_scores, checked_weights
 
 SLICE_CELLS = 1 << 19
 """Cells of a slice: few enough for temporaries of a few MiB, enough to make the cost of a call vanish."""
@@ -93,7 +93,7 @@ def cell_slices(cells: Cells, scores: Tensor, width: int = 1) -> Iterator[CellSl
         raise TypeError(f"scores must be float32, got {scores.dtype}")
     for name, weights in (("weights", cells.weights), ("label weights", cells.label_weights)):
         if weights is not None:
-            check_weights(name, weights)
+            checked_weights(weights, name)
     if cells.weights is not None and not bool((kept := cells.weights > 0).all()):
         cells, scores = cells.where(kept), scores[kept]
     slices = [_sliced(cells, scores, rows) for rows in _row_slices(len(cells), max(width, scores.shape[1]))]
@@ -102,8 +102,8 @@ def cell_slices(cells: Cells, scores: Tensor, width: int = 1) -> Iterator[CellSl
     whole = CellSlice(cells.logits, scores, cells.labels, cells.identities, None, None, None)
     for part in [whole] if all_seen else slices:
         if part.labels.numel():
-            check_logits(part)
-            check_scores(part)
+            check_finite(part.logits, part.seen)
+            check_scores(part.scores, part.seen)
     yield from slices
 
 
@@ -129,38 +129,4 @@ def _sliced(cells: Cells, scores: Tensor, rows: slice) -> CellSlice:
         seen,
         None if cells.weights is None else cells.weights[rows].double(),
         label_weights,
-    )
-
-
-def check_weights(name: str, weights: Tensor) -> None:
-    bad = ~((weights >= 0) & weights.isfinite())
-    if bool(bad.any()):
-        place = bad.nonzero()[0].tolist()
-        raise DataError(
-            f"{name} must be finite and not negative, got {float(weights[tuple(place)])!r} in row {place[0]} of a batch"
-        )
-
-
-def check_logits(part: CellSlice) -> None:
-    if bool(part.observed(part.logits).sum().isfinite()):  # that of finite ones may overflow
-        return
-    bad = part.observed(~part.logits.isfinite())
-    if not bool(bad.any()):
-        return
-    row, label = (int(index) for index in bad.nonzero()[0])
-    raise DataError(
-        f"logits must be finite where a label is observed, got {float(part.logits[row, label])!r} for label {label} "
-        f"({int(bad.sum())} such cells in a batch); look for infinite inputs or weights"
-    )
-
-
-def check_scores(part: CellSlice) -> None:
-    scores = part.observed(part.scores)
-    if bool((scores.amin() >= 0) & (scores.amax() <= 1)):  # both are NaN where one score is; aminmax is far slower
-        return
-    bad = part.observed(~((part.scores >= 0) & (part.scores <= 1)))
-    row, label = (int(index) for index in bad.nonzero()[0])
-    raise DataError(
-        f"scores must be probabilities from 0 to 1, got {float(part.scores[row, label])!r} for label {label} "
-        f"({int(bad.sum())} such cells in a batch); logits are refused, not converted"
     )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mlclf.decisions.cells.checks import check_finite, checked_weights
 from mlclf.decisions.histograms.filled_bins import FilledBins
 from mlclf.decisions.metrics.auroc import auroc_steps
 from mlclf.decisions.metrics.average_precision import average_precision_steps
@@ -68,11 +68,11 @@ def _distinct_values(logits: Tensor, labels: Tensor, weights: Tensor | None) -> 
     if len(set(lengths)) > 1:
         raise ValueError(f"logits, labels and weights must have the same length, got {lengths}")
     if weights is not None:
-        weights = _checked_weights(weights)
+        weights = checked_weights(weights)
         kept = weights > 0
         logits, labels, weights = logits[kept], labels[kept], weights[kept]
+    check_finite(logits, None)
     values = (logits if logits.dtype == torch.float64 else logits.float()).cpu().numpy() + np.float32(0)  # -0 is 0
-    _check_finite(values)
     order = values.argsort()  # several times faster than torch's, and the order of ties does not matter
     values, positive = values[order], (labels != 0).cpu().numpy()[order]
     first = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]])[: len(values)])
@@ -85,22 +85,3 @@ def _distinct_values(logits: Tensor, labels: Tensor, weights: Tensor | None) -> 
 def _sums(mass: NDArray[np.float64], first: NDArray[np.int64]) -> Tensor:
     """[1, t] float64: the sums of the runs that begin at `first`."""
     return torch.from_numpy(np.add.reduceat(mass, first) if len(first) else np.zeros(0))[None]
-
-
-def _checked_weights(weights: Tensor) -> Tensor:
-    weights = weights.double()
-    bad = ~((weights >= 0) & weights.isfinite())
-    if bool(bad.any()):
-        row = int(bad.nonzero()[0])
-        raise DataError(f"weights must be finite and not negative, got {float(weights[row])!r} in row {row}")
-    return weights
-
-
-def _check_finite(values: NDArray[np.floating[Any]]) -> None:
-    bad = ~np.isfinite(values)
-    if bad.any():
-        row = int(bad.argmax())
-        raise DataError(
-            f"logits must be finite where a row counts, got {float(values[row])!r} in row {row} of those "
-            f"({int(bad.sum())} such rows); look for infinite inputs or weights"
-        )

@@ -70,9 +70,9 @@ def test_weights_that_are_not_finite_and_positive_are_refused(value: float) -> N
     assert cells.label_weights is not None
     weights, label_weights = cells.weights.clone(), cells.label_weights.clone()
     weights[4] = label_weights[4, 1] = value
-    end = f"must be finite and not negative, got {value!r} in row 4 of a batch"
-    refused(replace(cells, weights=weights), None, f"weights {end}")
-    refused(replace(cells, label_weights=label_weights), None, f"label weights {end}")
+    start = f"must be finite and not negative, got {value!r} in row 4"
+    refused(replace(cells, weights=weights), None, f"weights {start} of a batch")
+    refused(replace(cells, label_weights=label_weights), None, f"label weights {start} for label 1 of a batch")
 
 
 def test_no_rows_are_no_slices() -> None:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mlclf.decisions.histograms import counting
+from mlclf.decisions.histograms import bins, counting
 from mlclf.decisions.histograms import label_histogram as histograms
 from mlclf.decisions.histograms.bins import bins_for
 from mlclf.decisions.histograms.derived import joined_bins, pooled_labels, scaled_weights, without_rows
@@ -132,7 +132,7 @@ def test_parts_merge_to_the_whole(
     middle = int(cut * rows)
     whole, head, tail = (LabelHistogram(labels, 256, weighted) for _ in range(3))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(histograms, "SLICE_CELLS", cells)
+        patch.setattr(bins, "SLICE_CELLS", cells)
         patch.setattr(counting, "BLOCK_CELLS", max(1, cells // 3))
         patch.setattr(counting, "_PARALLEL_CELLS", 100)
         whole.update(**data)
@@ -202,7 +202,7 @@ def test_squares_are_kept_where_they_are_asked_for_and_differ() -> None:
 
 
 def test_counts_beyond_int32_are_float64(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(histograms, "_MOST_ROWS", 150)
+    monkeypatch.setattr(histograms, "MOST_ROWS", 150)
     data = batch(8, 100, 2)
     histogram, other = LabelHistogram(2, 256), LabelHistogram(2, 256)
     for counted in (histogram, other):
@@ -369,8 +369,8 @@ def test_infinite_and_nan_logits_are_refused_before_anything_is_counted(value: f
     logits = torch.zeros(4, 2)
     logits[2, 1] = logits[3, 0] = value
     message = (
-        f"logits must be finite where a label is observed, got {shown} for label 1 in row 2 of a batch "
-        "(2 such cells); look for infinite inputs or weights"
+        f"logits must be finite where a label is observed, got {shown} for label 1 "
+        "(2 such cells in a batch); look for infinite inputs or weights"
     )
     with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
         histogram.update(logits, torch.zeros(4, 2, dtype=torch.bool))

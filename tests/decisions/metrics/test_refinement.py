@@ -303,13 +303,13 @@ def test_exact_values_are_asked_for_label_by_label() -> None:
 def test_exact_values_of_bad_rows_are_refused() -> None:
     labels = torch.tensor([0, 1, 1])
     message = (
-        "label 1: logits must be finite where a row counts, got nan in row 2 of those (1 such rows); "
+        "label 1: logits must be finite where a label is observed, got nan in row 2 (1 such cells in a batch); "
         "look for infinite inputs or weights"
     )
     bad = torch.tensor([0.0, 1.0, torch.nan])
     with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
         exact_rankings(2, lambda label: (bad if label else torch.arange(3.0), labels, None))
-    message = "weights must be finite and not negative, got -1.0 in row 1"
+    message = "weights must be finite and not negative, got -1.0 in row 1 of a batch"
     with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
         exact_ranking(torch.arange(3.0), labels, torch.tensor([1.0, -1.0, 1.0]))
     message = r"^logits, labels and weights must have the same length, got \[3, 2\]$"
