@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mlclf.decisions.calibration.curves import Calibrators
+from mlclf.decisions.calibration.calibrators import Calibrators
 from mlclf.decisions.calibration.logit_bounds import MIN_GAIN_NATS, LogitBounds, fit_bounds
 from mlclf.decisions.calibration.pos_weight_refit import fit_slopes
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
@@ -50,7 +50,7 @@ def fit_calibration(
     """
     slope, intercept = torch.ones_like(log_weights), torch.zeros_like(log_weights)
     if calibrators is not None:
-        slope, intercept = calibrators.low_slope.clone(), calibrators.intercept.clone()
+        slope, intercept = calibrators.lines()
     weighted = log_weights != 0
     if weighted.any():
         refitted = fit_slopes(histogram, -log_weights)

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mlclf.decisions.calibration.curves import FAMILIES, Calibrators, beta_curve
-from mlclf.decisions.calibration.isotonic import Knots, apply_knots, fit_isotonic
-from mlclf.decisions.calibration.logistic import SlopePrior, fit_logistic, platt_targets, pooled_slope
+from mlclf.decisions.calibration.calibrators import Calibrators
+from mlclf.decisions.calibration.families import FAMILIES, Family, LabelCounts
+from mlclf.decisions.calibration.logistic import SlopePrior, platt_targets, pooled_slope
 from mlclf.decisions.calibration.logit_groups import LogitGroups
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
 from mlclf.machine.workers import one_thread
-
-ISOTONIC_ROWS = 1000
-"""Rows of the rarer class that isotonic needs."""
 
 RARE_ROWS = 100
 """Labels with fewer rows of the rarer class than this decide together which family to begin with."""
@@ -35,21 +31,19 @@ SHARED_ERRORS = 2.0
 """The same for the choice that rare labels make together; labels are not independent, as they share their rows."""
 
 
-def fit_calibrators(folds: Sequence[LabelHistogram], richest: str = FAMILIES[-1]) -> Calibrators:
+def fit_calibrators(folds: Sequence[LabelHistogram], richest: str | None = None) -> Calibrators:
     """Fit each label's calibrator on held-out rows, of the family that does best on rows it was not fitted on.
 
-    Each family is fitted on all folds but one and judged by its log-loss on that one, for each fold in turn. The slopes
-    of `temperature`, `platt` and `beta` have a normal prior around the slope pooled over labels, as wide as the labels
-    differ (`pooled_slope`), so a rare label follows the others and a frequent one itself. Isotonic takes part from
-    ISOTONIC_ROWS rows of the rarer class up. A family replaces a simpler one where it gains at least CLEAR_NATS and
-    CLEAR_ERRORS standard errors (of the sum over rows, from the bins). With few positives little is ever clear, so the
-    labels with fewer than RARE_ROWS first choose a family together, by the sum of their gains, and depart from it one
-    by one. A label of one class keeps its logits. The chosen family is then fitted on all folds.
+    Each family is fitted on all folds but one and judged by its log-loss on that one, for each fold in turn. A family
+    takes part from its `least_rows` rows of the rarer class up. It replaces a simpler one where it gains at least
+    CLEAR_NATS and CLEAR_ERRORS standard errors (of the sum over rows, from the bins). With few positives little is ever
+    clear, so the labels with fewer than RARE_ROWS first choose a family together, by the sum of their gains, and depart
+    from it one by one. A label of one class keeps its logits. The chosen family is then fitted on all folds.
 
     Args:
         folds: two or more histograms of disjoint rows, of the same labels and bins. Rows that belong together (of one
             group) have to be in one fold.
-        richest: the last of FAMILIES that may be chosen.
+        richest: name of the last of FAMILIES that may be chosen; None = all may.
 
     Raises:
         ValueError: There are fewer than two folds, or their shapes differ.
@@ -58,13 +52,13 @@ def fit_calibrators(folds: Sequence[LabelHistogram], richest: str = FAMILIES[-1]
 
 
 def fit_cross_calibrators(
-    folds: Sequence[LabelHistogram], richest: str = FAMILIES[-1]
+    folds: Sequence[LabelHistogram], richest: str | None = None
 ) -> tuple[Calibrators, list[Calibrators]]:
     """Return what `fit_calibrators` returns, and for each fold the same families fitted to the other folds alone."""
     _check_folds(folds)
-    groups = LogitGroups.of(folds)
+    groups, names = LogitGroups.of(folds), [family.name for family in FAMILIES]
     with one_thread():
-        return _best_of_all(groups, FAMILIES.index(richest))
+        return _best_of_all(groups, names.index(richest) if richest else len(names) - 1)
 
 
 def _best_of_all(groups: LogitGroups, richest: int) -> tuple[Calibrators, list[Calibrators]]:
@@ -87,71 +81,54 @@ def _best_of_all(groups: LogitGroups, richest: int) -> tuple[Calibrators, list[C
 class _Priors(NamedTuple):
     """The priors of a slope without an intercept beside it and of one with."""
 
-    temperature: SlopePrior
-    platt: SlopePrior
+    alone: SlopePrior
+    beside: SlopePrior
 
     @classmethod
     def of(cls, groups: LogitGroups, fold: int | None, start: _Priors | None) -> _Priors:
-        starts = (1.0, 1.0) if start is None else (start.temperature.centre, start.platt.centre)
+        starts = (1.0, 1.0) if start is None else (start.alone.centre, start.beside.centre)
         return cls(pooled_slope(groups, fold, False, starts[0]), pooled_slope(groups, fold, True, starts[1]))
 
 
 class _Curves(NamedTuple):
-    """All families fitted to k labels."""
+    """All families fitted to k labels, by name.
 
-    temperature: Tensor  # [k, 1]
-    platt: Tensor  # [k, 2]
-    beta: Tensor  # [k, 3]
-    isotonic: Knots  # of the labels in `isotonic_labels`
-    isotonic_labels: Tensor  # [i] int64, places within the slice
+    Attributes:
+        parameters: [i, P] float64 of each.
+        labels: [i] int64, the places within the slice of the labels that have rows enough.
+    """
+
+    parameters: dict[str, Tensor]
+    labels: dict[str, Tensor]
 
     def logits(self, z: Tensor) -> Tensor:
-        """[5, k, C]: what each family makes of logits [k, C]; the identity where isotonic is not fitted."""
-        low, high, intercept = (column[:, None] for column in self.beta.unbind(1))
-        isotonic = z.index_copy(0, self.isotonic_labels, apply_knots(self.isotonic, z[self.isotonic_labels]))
-        return torch.stack(
-            [
-                z,
-                self.temperature * z,
-                self.platt[:, :1] * z + self.platt[:, 1:],
-                beta_curve(z, low, high, intercept),
-                isotonic,
-            ]
-        )
+        """[F, k, C]: what each family makes of logits [k, C]; the identity where it is not fitted."""
+        return torch.stack([self._of(family, z) for family in FAMILIES])
+
+    def _of(self, family: Family, z: Tensor) -> Tensor:
+        labels, parameters = self.labels[family.name], self.parameters[family.name]
+        if len(labels) == len(z):
+            return family.logits(parameters, z)
+        return z.index_copy(0, labels, family.logits(parameters, z[labels]))
 
 
 def _fitted(groups: LogitGroups, fold: int | None, part: slice, priors: _Priors, start: _Curves | None) -> _Curves:
     """Every family fitted to a slice of labels on all folds but one."""
-    z = groups.centres[part]
     positives, negatives = groups.training_counts(fold, part)
-    targets, totals = platt_targets(positives, negatives), positives + negatives
-    one = torch.ones_like(z)
-    alone, beside, beta = (
-        priors.temperature.coefficients(1, False),
-        priors.platt.coefficients(1, True),
-        priors.platt.coefficients(2, True, least=0.0),
+    counts = LabelCounts(
+        groups.centres[part], positives, negatives, platt_targets(positives, negatives), priors.alone, priors.beside
     )
-    firsts = (
-        (alone.centre.expand(len(z), -1), beside.centre.expand(len(z), -1))
-        if start is None
-        else (start.temperature, start.platt)
-    )
-    temperature = fit_logistic(z[None], targets, totals, alone, firsts[0])
-    platt = fit_logistic(torch.stack([z, one]), targets, totals, beside, firsts[1])
-    sides = torch.stack([functional.logsigmoid(z), -functional.logsigmoid(-z), one])
-    first = platt[:, [0, 0, 1]] if start is None else start.beta
-    isotonic_labels = _eligible(groups)[part].nonzero()[:, 0]
-    return _Curves(
-        temperature,
-        platt,
-        fit_logistic(sides, targets, totals, beta, first),
-        fit_isotonic(z[isotonic_labels], positives[isotonic_labels], negatives[isotonic_labels]),
-        isotonic_labels,
-    )
+    rarer, fitted = groups.rows_of_rarer_class()[part], _Curves({}, {})
+    for family in FAMILIES:
+        labels = fitted.labels[family.name] = (rarer >= family.least_rows).nonzero()[:, 0]
+        own = counts if len(labels) == len(rarer) else counts.of(labels)
+        first = None if start is None else start.parameters[family.name]
+        fitted.parameters[family.name] = family.fit(own, fitted.parameters, first)
+    return fitted
 
 
 def _held_out_moments(groups: LogitGroups, part: slice, crossed: Sequence[_Curves]) -> tuple[Tensor, Tensor]:
-    """Sums [5, k] of what each family gains on the identity, row by row of held-out rows, and of products [5, 5, k].
+    """Sums [F, k] of what each family gains on the identity, row by row of held-out rows, and of products [F, F, k].
 
     `crossed` are for each fold the curves fitted to the others.
     """
@@ -168,22 +145,16 @@ def _held_out_moments(groups: LogitGroups, part: slice, crossed: Sequence[_Curve
     return sums, products
 
 
-def _eligible(groups: LogitGroups) -> Tensor:
-    """[K] bool: labels that isotonic may be fitted to."""
-    return groups.rows_of_rarer_class() >= ISOTONIC_ROWS
-
-
 def _chosen(sums: Tensor, products: Tensor, groups: LogitGroups, richest: int) -> Tensor:
     """[K] int64: the family of each label."""
     rarer = groups.rows_of_rarer_class()
     rare, both = (rarer > 0) & (rarer < RARE_ROWS), rarer > 0
-    allowed = torch.ones(len(FAMILIES), len(rarer), dtype=torch.bool)
-    allowed[-1] = _eligible(groups)
+    allowed = torch.stack([rarer >= family.least_rows for family in FAMILIES])
     allowed[richest + 1 :] = False
     together = choose_families(
         sums[:, rare].sum(1, keepdim=True),
         products[:, :, rare].sum(2, keepdim=True),
-        allowed[:, :1] & torch.tensor([name != "isotonic" for name in FAMILIES])[:, None],
+        torch.tensor([[family.for_rare_labels and place <= richest] for place, family in enumerate(FAMILIES)]),
         torch.zeros(1, dtype=torch.int64),
         SHARED_ERRORS,
     )
@@ -197,9 +168,9 @@ def choose_families(
     """Return [K] int64, the family of each label: `start`, or one that is clearly better, tried from simple to rich.
 
     Args:
-        gains: [5, K] float64, held-out nats by which each family is better than the identity.
-        products: [5, 5, K] float64, sums over rows of the product of two families' gains.
-        allowed: [5, K] bool.
+        gains: [F, K] float64, held-out nats by which each family is better than the identity.
+        products: [F, F, K] float64, sums over rows of the product of two families' gains.
+        allowed: [F, K] bool.
         start: [K] int64.
         clear_errors: how many standard errors a gain has to be; it has to be CLEAR_NATS too.
     """
@@ -215,24 +186,16 @@ def choose_families(
 
 def _put_together(chosen: Tensor, curves: Sequence[_Curves], parts: Sequence[slice]) -> Calibrators:
     """The curves of the chosen families."""
-    result = replace(Calibrators.identity(len(chosen)), families=chosen)
-    for part, fitted in zip(parts, curves, strict=True):
-        family = chosen[part]
-        one, zero = torch.ones(len(family), dtype=torch.float64), torch.zeros(len(family), dtype=torch.float64)
-        slope, platt, beta = fitted.temperature[:, 0], fitted.platt, fitted.beta
-        columns = (
-            (result.low_slope, (one, slope, platt[:, 0], beta[:, 0], one)),
-            (result.high_slope, (one, slope, platt[:, 0], beta[:, 1], one)),
-            (result.intercept, (zero, zero, platt[:, 1], beta[:, 2], zero)),
-        )
-        for column, values in columns:
-            column[part] = torch.stack(values).gather(0, family[None])[0]
-        for index, label in enumerate(fitted.isotonic_labels.tolist()):
-            if FAMILIES[int(family[label])] == "isotonic":
-                count = int(fitted.isotonic.num[index])
-                pair = (fitted.isotonic.logits[index, :count], fitted.isotonic.values[index, :count])
-                result.knots[part.start + label] = (pair[0].clone(), pair[1].clone())
-    return result
+    parameters = []
+    for place, family in enumerate(FAMILIES):
+        rows = [
+            fitted.parameters[family.name][chosen[part][fitted.labels[family.name]] == place]
+            for part, fitted in zip(parts, curves, strict=True)
+        ]
+        width = max((row.shape[1] for row in rows), default=0)
+        padded = [functional.pad(row, (0, width - row.shape[1]), value=torch.inf) for row in rows]
+        parameters.append(torch.cat([*padded, torch.zeros(0, width, dtype=torch.float64)]))
+    return Calibrators(chosen, tuple(parameters))
 
 
 def _check_folds(folds: Sequence[LabelHistogram]) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from mlclf.decisions.calibration.calibrators import Calibrators
 from mlclf.decisions.calibration.choosing import fit_cross_calibrators
-from mlclf.decisions.calibration.curves import Calibrators
 from mlclf.decisions.calibration.prevalence import reweighted
 from mlclf.decisions.cells.cells import Cells
 from mlclf.decisions.cells.scores import scores_of
