@@ -21,7 +21,7 @@ from mlclf.decisions.score_files.columns import KIND_KEY, Place
 from mlclf.decisions.score_files.file_thresholds import FileThresholds, described, read_of_kind
 from mlclf.decisions.score_files.label_join import placed
 from mlclf.decisions.score_files.pairing import SCORE_PREFIX, open_scores, score_kind
-from mlclf.decisions.score_files.reading import Scored
+from mlclf.decisions.score_files.reading import LabelScores
 from mlclf.errors import ConfigError
 from mlclf.files import sha256_of
 from mlclf.jobs.parquet_parts import Parts, empty_keys
@@ -111,7 +111,7 @@ class _Decisions(Protocol):
 class _OfScores:
     """Decisions on files that have a score of every label."""
 
-    scored: Scored
+    scored: LabelScores
     thresholds: FileThresholds
     carried: list[str]
 
@@ -167,7 +167,7 @@ def _decisions(plan: Plan, thresholds: Path, scores: Sequence[str], kind: str | 
     return _OfScores(scored, found, _carried(plan, (*scored.scores.names, *scored.label_names), key))
 
 
-def _scored(plan: Plan, thresholds: Path, scores: Names, score_kind: str | None) -> Scored:
+def _scored(plan: Plan, thresholds: Path, scores: Names, score_kind: str | None) -> LabelScores:
     """The scores of a plan, in the scale that the files name, or else the thresholds."""
     kind, names = described(thresholds)
     silent = all(KIND_KEY not in (shard.schema.metadata or {}) for shard in plan.shards)
@@ -196,7 +196,7 @@ def _carried(plan: Plan, own: Sequence[str], key: str | None) -> list[str]:
 
 
 def _with_decisions(
-    table: pa.Table, scores: NDArray[np.float32], decisions: NDArray[np.bool_], scored: Scored
+    table: pa.Table, scores: NDArray[np.float32], decisions: NDArray[np.bool_], scored: LabelScores
 ) -> pa.Table:
     """The columns carried along, then the decisions [K, n] on scores [K, n]."""
     columns = dict(zip(table.column_names, table.columns, strict=True))
@@ -277,7 +277,7 @@ def diff_thresholds_steps(
     }
 
 
-def _of_labels(scored: Scored, wanted: Sequence[str]) -> Scored:
+def _of_labels(scored: LabelScores, wanted: Sequence[str]) -> LabelScores:
     """The same scores, of some labels only.
 
     Raises:

@@ -15,7 +15,7 @@ from mlclf.decisions.histograms.label_histogram import LabelHistogram
 from mlclf.decisions.objectives.table import parse_objective
 from mlclf.decisions.score_files.file_thresholds import read_prior
 from mlclf.decisions.thresholds.thresholds import Thresholds
-from mlclf.decisions.tuning.tuner import Claim, Tuner
+from mlclf.decisions.tuning.tuner import ConfidenceClaim, Tuner
 from mlclf.errors import ConfigError
 from mlclf.jobs.prevalence_shift import read_prevalences, shifted_thresholds
 from mlclf.names import Names, names_of
@@ -125,7 +125,7 @@ class CalibrateOptions:
         """
         claim = None
         if self.confidence is not None:
-            claim = Claim(self.confidence, self.across_labels, clustered, greatest_weight)
+            claim = ConfidenceClaim(self.confidence, self.across_labels, clustered, greatest_weight)
         return Tuner(parse_objective(self.objective), num_labels, method=method, prior=prior, claim=claim)
 
 

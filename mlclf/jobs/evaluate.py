@@ -23,7 +23,7 @@ from mlclf.decisions.histograms.derived import pooled_labels
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
 from mlclf.decisions.metrics.average_precision import Ranking
 from mlclf.decisions.metrics.bin_splits import TOLERANCE
-from mlclf.decisions.metrics.exact_ranking import LabelRows, exact_rankings
+from mlclf.decisions.metrics.exact_ranking import RankedRows, exact_rankings
 from mlclf.decisions.metrics.refinement import MOST_PASSES, Refinement, labels_above
 from mlclf.decisions.score_files.reading import ScoredRows
 from mlclf.errors import ConfigError
@@ -285,7 +285,7 @@ def _columns_of(cells: Cells, labels: Sequence[int]) -> tuple[Any, ...]:
     return logits.numpy().copy(), truth.numpy().copy(), mass.double().numpy().copy()
 
 
-def _label_rows(columns: list[Any], label: int) -> LabelRows:
+def _label_rows(columns: list[Any], label: int) -> RankedRows:
     logits, labels, weights = (column[:, label] for column in columns)
     seen = weights > 0
     return torch.from_numpy(logits[seen]), torch.from_numpy(labels[seen]), torch.from_numpy(weights[seen])

@@ -20,7 +20,7 @@ from mlclf.decisions.score_files.columns import LOGIT, LOSS_CLIP, PROBABILITY, f
 from mlclf.decisions.score_files.file_thresholds import KIND_FIELD, FileThresholds, in_file_scale, read_of_kind
 from mlclf.decisions.score_files.label_blocks import in_label_blocks, label_blocks
 from mlclf.decisions.score_files.pairing import open_score_files, open_scores
-from mlclf.decisions.score_files.reading import Scored, ScoredRows, ScoreFiles
+from mlclf.decisions.score_files.reading import LabelScores, ScoredRows, ScoreFiles
 from mlclf.decisions.tuning.tuner import Tuner
 from mlclf.errors import ConfigError, DataError
 from mlclf.jobs import calibrate, evaluate
@@ -288,7 +288,7 @@ def _judged(files: ScoreFiles, decided: FileThresholds) -> Judged:
     )
 
 
-def _thresholds(files: Scored, path: str | Path | None) -> FileThresholds:
+def _thresholds(files: LabelScores, path: str | Path | None) -> FileThresholds:
     """Thresholds from a file, or the probability 0.5."""
     if path is not None:
         return read_of_kind(Path(path), files.label_names, files.kind)

@@ -175,7 +175,7 @@ class Isotonic(Family):
 
     def logits(self, parameters: Tensor, logits: Tensor) -> Tensor:
         """See `Family`."""
-        places, values = parameters.unflatten(1, (-1, 2)).unbind(2)
+        places, values = parameters.view(len(parameters), parameters.shape[1] // 2, 2).unbind(2)
         return apply_knots(Knots(places, values, places.isfinite().sum(1)), logits)
 
 

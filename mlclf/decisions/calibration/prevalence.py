@@ -43,26 +43,6 @@ class Prevalence:
     converged: Tensor
     identifiable: Tensor
 
-    def shifts(self) -> Tensor:
-        """What to add to calibrated logits, [K] float64; 0 where the prevalence is not identifiable."""
-        return torch.where(self.identifiable, torch.logit(self.values) - torch.logit(self.old), 0.0)
-
-
-def prevalence_shifts(old: Tensor, new: Tensor) -> Tensor:
-    """What to add to logits calibrated at the old prevalences to calibrate them at the new ones, [K] float64.
-
-    It is logit(new) − logit(old) (Saerens et al. 2002), right where only the prevalence has changed and not how the
-    rows of each class look.
-
-    Args:
-        old, new: [K] floating, strictly between 0 and 1 where they differ.
-
-    Raises:
-        ValueError: A prevalence is not in [0, 1], or it is 0 or 1 and has changed.
-    """
-    old, new = _checked(old, new)
-    return torch.where(old == new, 0.0, torch.logit(new) - torch.logit(old))
-
 
 def reweighted(histogram: LabelHistogram, old: Tensor, new: Tensor) -> LabelHistogram:
     """A copy of a histogram as if its labels had the new prevalences: what thresholds for them are computed from.
@@ -76,7 +56,7 @@ def reweighted(histogram: LabelHistogram, old: Tensor, new: Tensor) -> LabelHist
         old, new: [K] floating, strictly between 0 and 1 where they differ.
 
     Raises:
-        ValueError: As `prevalence_shifts`.
+        ValueError: A prevalence is not in [0, 1], or it is 0 or 1 and has changed.
     """
     old, new = _checked(old, new)
     same = old == new

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def top_labels(scores: Tensor, seen: Tensor, count: int) -> Tensor:
+def top_labels(scores: Tensor, seen: Tensor | None, count: int) -> Tensor:
     """Return [n, min(count, K)] int64, the seen labels of largest scores, ties in label order, then unseen ones.
 
     `topk` promises no order among ties, so it gets distinct integers: the bits of a float that is not negative grow
@@ -14,13 +14,14 @@ def top_labels(scores: Tensor, seen: Tensor, count: int) -> Tensor:
 
     Args:
         scores: [n, K] float32, not negative.
-        seen: [n, K] bool.
+        seen: [n, K] bool; None = all.
         count: labels of each row.
     """
     num_labels = scores.shape[1]
     falling = torch.arange(num_labels - 1, -1, -1, device=scores.device)
     keys = ((scores + 0.0).view(torch.int32).long() << 32) | falling  # + 0.0 turns -0.0 into 0.0
-    keys = torch.where(seen, keys, falling - num_labels)
+    if seen is not None:
+        keys = torch.where(seen, keys, falling - num_labels)
     return keys.topk(min(count, num_labels), dim=1).indices
 
 

@@ -22,7 +22,13 @@ from mlclf.decisions.metrics.auroc import auroc_measure
 from mlclf.decisions.metrics.average_precision import Ranking, average_precision_measure, ranking
 from mlclf.decisions.metrics.binned_metric import has_both_classes
 from mlclf.decisions.metrics.calibration_error import errors_measure, recalibration, recalibration_measure
-from mlclf.decisions.metrics.confusion import DecisionCounts, DecisionSums, decision_metrics, decision_sums
+from mlclf.decisions.metrics.confusion import (
+    DecisionCounts,
+    DecisionSums,
+    decision_metrics,
+    decision_sums,
+    mean_by_support,
+)
 from mlclf.decisions.metrics.label_ranking import RANKINGS, RowRankings, row_rankings
 from mlclf.decisions.metrics.log_loss import LossSums, loss_sums
 from mlclf.machine.workers import in_order
@@ -225,7 +231,9 @@ class Evaluation:
             "macro": _named_numbers({name: values.nanmean() for name, values in per_label.items()}),
             "micro": _named_numbers(micro),
             "micro_error_bound": _named_numbers(micro_bounds),
-            "weighted": _named_numbers({name: self._by_support(values) for name, values in per_label.items()}),
+            "weighted": _named_numbers(
+                {name: mean_by_support(values, losses.positives) for name, values in per_label.items()}
+            ),
             "macro_all": _named_numbers(macro_all),
             "undefined": {name: int(values.isnan().sum()) for name, values in per_label.items()},
             "ranking": _named_numbers(rankings),
@@ -273,10 +281,6 @@ class Evaluation:
         decisions = decision_metrics(self.decisions.counts.sum(-1))
         bounds = {"auroc": area_bound, "average_precision": precision_bound}
         return {"auroc": area, "average_precision": precision, **decisions}, bounds
-
-    def _by_support(self, values: Tensor) -> Tensor:
-        support = self.losses.positives.where(values.isfinite(), 0.0)
-        return support @ values.nan_to_num() / support.sum()
 
     def _pooled_calibration(self, pooled: LabelHistogram, per_label: dict[str, Tensor]) -> dict[str, Any]:
         logistic = recalibration(pooled, self.recalibrated_within)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mlclf.decisions.cells.scores import at_least, scores_of
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
-from mlclf.decisions.metrics.confusion import DECISION_METRICS, confusion, hamming_loss
+from mlclf.decisions.metrics.confusion import DECISION_METRICS, confusion, hamming_loss, mean_by_support
 from mlclf.decisions.thresholds.thresholds import Thresholds
 
 _CELL_BYTES = 64
@@ -30,7 +30,7 @@ def confusion_at(histogram: LabelHistogram, thresholds: Tensor) -> Tensor:
     found = []
     for labels in histogram.label_slices(_CELL_BYTES):
         positives, negatives = histogram.positives[labels], histogram.negatives[labels]
-        least, greatest = histogram.ends(labels, slice(None))
+        least, greatest = histogram.ends(labels, slice(0, histogram.num_bins))
         cuts, filled = thresholds[labels][:, None], positives + negatives > 0
         all_reach, some_reach = at_least(scores_of(least), cuts) & filled, at_least(scores_of(greatest), cuts) & filled
         hits, flagged = (positives * all_reach).sum(1), ((positives + negatives) * all_reach).sum(1)
@@ -62,7 +62,7 @@ def rejudged(document: Mapping[str, Any], histogram: LabelHistogram, thresholds:
     averages = {
         "macro": {name: values.nanmean() for name, values in by_label.items()},
         "micro": pooled,
-        "weighted": {name: _weighted(values, support) for name, values in by_label.items()},
+        "weighted": {name: mean_by_support(values, support) for name, values in by_label.items()},
         "macro_all": {"f1": by_label["f1"].nan_to_num().mean()},
     }
     labels = {
@@ -87,11 +87,6 @@ def rejudged(document: Mapping[str, Any], histogram: LabelHistogram, thresholds:
     for name in ("intervals", "decisions"):
         result.pop(name, None)
     return result
-
-
-def _weighted(values: Tensor, support: Tensor) -> Tensor:
-    support = support.where(values.isfinite(), 0.0)
-    return support @ values.nan_to_num() / support.sum()
 
 
 def _number(value: Tensor) -> float | None:

@@ -46,7 +46,7 @@ class Bins(NamedTuple):
         return Bins(self.counts[labels], squares, self.least[labels], self.greatest[labels], self.sets, filled)
 
 
-class Scored(NamedTuple):
+class CellsByLabel(NamedTuple):
     """n scored rows, label by label."""
 
     logits: Tensor  # [K, n] float32 or float64
@@ -55,11 +55,11 @@ class Scored(NamedTuple):
     weights: Tensor | None  # [n] or [K, n] float64
     first_bins: Tensor | None = None  # [n] int32, where the bins of the row's set begin; None = at 0
 
-    def of(self, labels: slice, rows: slice) -> Scored:
+    def of(self, labels: slice, rows: slice) -> CellsByLabel:
         seen, weights = self.seen, self.weights
         if weights is not None:
             weights = weights[rows] if weights.dim() == 1 else weights[labels, rows]
-        return Scored(
+        return CellsByLabel(
             self.logits[labels, rows],
             self.labels[labels, rows],
             None if seen is None else seen[labels, rows],
@@ -95,7 +95,7 @@ def bin_of(logits: Tensor, num_bins: int) -> Tensor:
     return places.clamp_(0, num_bins - 1).nan_to_num_(nan=0.0).long()
 
 
-def count_cells(bins: Bins, scored: Scored) -> tuple[Tensor, Tensor]:
+def count_cells(bins: Bins, scored: CellsByLabel) -> tuple[Tensor, Tensor]:
     """Add cells to their bins; return the positive rows and the rows counted of each label, [K] int64.
 
     Logits that count must be finite. Labels are counted one after the other, on as many threads as torch has.
@@ -112,7 +112,7 @@ def count_cells(bins: Bins, scored: Scored) -> tuple[Tensor, Tensor]:
     return positives, rows
 
 
-def _count_labels(bins: Bins, scored: Scored, labels: slice) -> tuple[Tensor, Tensor]:
+def _count_labels(bins: Bins, scored: CellsByLabel, labels: slice) -> tuple[Tensor, Tensor]:
     size = min(_block_cells(scored.logits.device), scored.logits.numel())
     counter = _BlockCounter(size, bins)
     positives = torch.zeros(labels.stop - labels.start, dtype=torch.int64, device=scored.logits.device)
@@ -153,7 +153,7 @@ class _BlockCounter:
         self.index = torch.empty(size, dtype=torch.int64, device=device)
         self.ones = torch.ones(size, dtype=bins.counts.dtype, device=device)
 
-    def count(self, bins: Bins, block: Scored) -> Tensor:
+    def count(self, bins: Bins, block: CellsByLabel) -> Tensor:
         """Add a block [k, n] to the bins of its k labels; return the positive rows of each, [k] int32."""
         shape, cells = block.logits.shape, block.logits.numel()
         scaled, place, half = (part[:cells].view(shape) for part in (self.scaled, self.place, self.half))

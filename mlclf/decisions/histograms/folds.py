@@ -14,7 +14,7 @@ from mlclf.data.arrow.row_hashes import mixed
 from mlclf.decisions.cells.cells import Cells
 from mlclf.decisions.cells.checks import check_finite
 from mlclf.decisions.histograms.bins import bins_for
-from mlclf.decisions.histograms.counting import MOST_ROWS, Bins, Scored, by_label, count_cells
+from mlclf.decisions.histograms.counting import MOST_ROWS, Bins, CellsByLabel, by_label, count_cells
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
 from mlclf.decisions.histograms.tables import METADATA_KEY, histogram_of, table_of
 from mlclf.errors import RunError
@@ -87,7 +87,7 @@ class FoldHistograms:
             self.prepare()
         mask = None if cells.mask is None else by_label(cells.mask)
         first_bins = fold * self._apart[0].num_bins
-        scored = Scored(by_label(cells.logits.float()), by_label(cells.labels), mask, None, first_bins)
+        scored = CellsByLabel(by_label(cells.logits.float()), by_label(cells.labels), mask, None, first_bins)
         states = self._beside
         least, greatest, filled = states.lazy_ends
         bins = Bins(states.counts, None, least, greatest, len(self._apart), filled)

@@ -13,7 +13,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from mlclf.decisions.cells.checks import check_finite, checked_weights
 from mlclf.decisions.histograms.bins import SLICE_BYTES, Counts, bins_for, row_slices, take_bins
-from mlclf.decisions.histograms.counting import MOST_ROWS, Bins, Scored, by_label, count_cells
+from mlclf.decisions.histograms.counting import MOST_ROWS, Bins, CellsByLabel, by_label, count_cells
 from mlclf.decisions.histograms.lazy_bins import Filled, is_lazy, lazy_zeros
 from mlclf.machine.memory import keep_freed_memory
 
@@ -303,7 +303,7 @@ class LabelHistogram(Metric):
     def _count(self, logits: Tensor, labels: Tensor, mask: Tensor | None, weights: Tensor | None, part: slice) -> None:
         if weights is not None and weights.dim() == 2:
             weights = by_label(weights)
-        scored = Scored(by_label(logits), by_label(labels), None if mask is None else by_label(mask), weights)
+        scored = CellsByLabel(by_label(logits), by_label(labels), None if mask is None else by_label(mask), weights)
         squares = self.squares if self.keeps_squares else None
         bins = Bins(self.counts, squares, self._least, self._greatest, filled=self._filled).of(part)
         positive_rows, rows = count_cells(bins, scored)

@@ -157,6 +157,12 @@ def hamming_loss(counts: Tensor) -> Tensor:
     return counts[1:3].sum((0, -1)) / counts.sum((0, -1))
 
 
+def mean_by_support(values: Tensor, support: Tensor) -> Tensor:
+    """Return the mean of a metric [K] over the labels where it is defined, weighted by their positives [K]."""
+    support = support.where(values.isfinite(), 0.0)
+    return support @ values.nan_to_num() / support.sum()
+
+
 DECISION_METRICS = {
     "f1": f1,
     "precision": precision,

@@ -15,7 +15,7 @@ from mlclf.decisions.metrics.auroc import auroc_steps
 from mlclf.decisions.metrics.average_precision import average_precision_steps
 from mlclf.errors import DataError
 
-LabelRows = tuple[Tensor, Tensor, Tensor | None]
+RankedRows = tuple[Tensor, Tensor, Tensor | None]
 """The observed rows of one label: logits [n] floating, labels [n] bool or uint8, weights [n] floating or None."""
 
 
@@ -40,7 +40,7 @@ def exact_ranking(logits: Tensor, labels: Tensor, weights: Tensor | None = None)
     return auroc_steps(bins).totals()[0][0], average_precision_steps(bins, unused).totals()[0][0]
 
 
-def exact_rankings(num_labels: int, rows_of: Callable[[int], LabelRows]) -> tuple[Tensor, Tensor]:
+def exact_rankings(num_labels: int, rows_of: Callable[[int], RankedRows]) -> tuple[Tensor, Tensor]:
     """Return the exact AUROC and average precision of each label, each [K] float64; see `exact_ranking`.
 
     The labels are asked for one after the other, in order, and nothing of one is kept for the next: the memory is that
@@ -48,7 +48,7 @@ def exact_rankings(num_labels: int, rows_of: Callable[[int], LabelRows]) -> tupl
 
     Args:
         num_labels: K.
-        rows_of: the number of a label to its observed rows, see `LabelRows`.
+        rows_of: the number of a label to its observed rows, see `RankedRows`.
 
     Raises:
         DataError: As `exact_ranking`, naming the label.

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from mlclf.decisions.cells.cell_slices import CellSlice
+from mlclf.decisions.cells.top_labels import top_labels
 from mlclf.decisions.histograms.counting import true_places
 
 TOP_COUNTS = (1, 3, 5)
@@ -89,7 +90,7 @@ def row_rankings(part: CellSlice) -> Tensor:
     if len(tied):
         scores, labels = part.scores[tied], part.labels[tied]
         values[tied] = _of_tied(keys[tied])
-        top = labels.gather(1, _top_labels(scores, None if part.seen is None else part.seen[tied]))
+        top = labels.gather(1, top_labels(scores, None if part.seen is None else part.seen[tied], _MOST_TOP))
         values[tied, : 2 * _NUM_TOP] = _at_top(top, hits.positives[tied])
     num_seen = keys.shape[1] if part.seen is None else part.seen.sum(1)
     one_class = (hits.positives == 0) | (hits.positives == num_seen)
@@ -207,17 +208,3 @@ def _measured_top(top: list[int], positives: int) -> list[float]:
     most = [sum(_DISCOUNTS[: min(positives, count)]) or 1.0 for count in TOP_COUNTS]
     precisions = [sum(top[:count]) / count for count in TOP_COUNTS]
     return precisions + [sum(gains[:count]) / ideal for count, ideal in zip(TOP_COUNTS, most, strict=True)]
-
-
-def _top_labels(scores: Tensor, seen: Tensor | None) -> Tensor:
-    """Return [B, min(5, K)] int64, the seen labels of largest scores, ties in label order, then unseen ones.
-
-    `topk` promises no order among ties, so it gets distinct integers: the bits of a float that is not negative grow
-    with it, and take the upper half; the lower half falls with the label.
-    """
-    num_labels = scores.shape[1]
-    falling = torch.arange(num_labels - 1, -1, -1, device=scores.device)
-    keys = ((scores + 0.0).view(torch.int32).long() << 32) | falling
-    if seen is not None:
-        keys = torch.where(seen, keys, falling - num_labels)
-    return keys.topk(min(_MOST_TOP, num_labels), dim=1).indices

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
@@ -15,14 +15,14 @@ from mlclf.decisions.score_files.columns import KIND_KEY, LOGIT, PROBABILITY, Ce
 from mlclf.decisions.score_files.keys import check_key_kinds
 from mlclf.decisions.score_files.label_join import JoinedLabels
 from mlclf.decisions.score_files.label_rows import COLUMNS, TAGS, VALUES, LabelReader
-from mlclf.decisions.score_files.reading import Scored, ScoreFiles
+from mlclf.decisions.score_files.reading import LabelScores, ScoreFiles
 from mlclf.errors import ConfigError, DataError
 from mlclf.messages import listed, some_of
 
 SCORE_PREFIX, WEIGHT_PREFIX = "score_", "weight_"
 
 
-def open_scores(plan: Plan, scores: Sequence[str], kind: str | None, label_names: Sequence[str]) -> Scored:
+def open_scores(plan: Plan, scores: Sequence[str], kind: str | None, label_names: Sequence[str]) -> LabelScores:
     """Find the scores of files, whatever their labels are.
 
     Args:
@@ -39,7 +39,7 @@ def open_scores(plan: Plan, scores: Sequence[str], kind: str | None, label_names
     names = tuple(label_names)
     if not found.is_list:
         names = tuple(name.removeprefix(SCORE_PREFIX) for name in found.names)
-    return Scored(plan, kind, names, CellColumns(found.names, len(names), found.is_list))
+    return LabelScores(plan, kind, names, CellColumns(found.names, len(names), found.is_list))
 
 
 def open_score_files(
@@ -171,19 +171,34 @@ def score_columns(plan: Plan, patterns: Sequence[str]) -> CellColumns:
 
 def _check_numbers(plan: Plan, flag: str, names: Sequence[str], lists: bool) -> None:
     """Refuse files that lack a column or have it of another type: all of them at once."""
+
+    def problem(name: str, kind: pa.DataType) -> str | None:
+        if is_numeric(kind) and (is_list(kind) == lists or pa.types.is_null(kind)):
+            return None
+        return f"column {name!r} must hold {'lists of numbers' * lists or 'numbers'}, found {kind}"
+
+    _check_types(plan, flag, names, problem)
+
+
+def _check_label_types(plan: Plan, names: Sequence[str]) -> None:
+    def problem(name: str, kind: pa.DataType) -> str | None:
+        if family(kind) in ("number", "string", "null") and not pa.types.is_temporal(kind):
+            return None
+        return f"label {name!r} must be bool, numbers or strings, found {kind}"
+
+    _check_types(plan, "--labels", names, problem)
+
+
+def _check_types(
+    plan: Plan, flag: str, names: Sequence[str], problem: Callable[[str, pa.DataType], str | None]
+) -> None:
     problems = []
     for shard in plan.shards:
-        known = set(shard.schema.names)
+        kinds = {field.name: field.type for field in shard.schema}
         for name in names:
-            if name not in known:
-                problems.append(f"{shard.source.name}: column {name!r} is missing")
-                continue
-            kind = shard.schema.field(name).type
-            if not is_numeric(kind) or (is_list(kind) != lists and not pa.types.is_null(kind)):
-                problems.append(
-                    f"{shard.source.name}: column {name!r} must hold {'lists of numbers' * lists or 'numbers'}, "
-                    f"found {kind}"
-                )
+            found = problem(name, kinds[name]) if name in kinds else f"column {name!r} is missing"
+            if found is not None:
+                problems.append(f"{shard.source.name}: {found}")
     if problems:
         raise DataError(f"{listed(problems)}\nmend these files, or name other columns with {flag}")
 
@@ -229,21 +244,6 @@ def _label_columns(
     if not is_numeric(kind):
         raise ConfigError(f"--labels: column {lists[0]!r} must hold lists of 0, 1 and null, or of tags, found {kind}")
     return VALUES, tuple(lists)
-
-
-def _check_label_types(plan: Plan, names: Sequence[str]) -> None:
-    problems = []
-    for shard in plan.shards:
-        known = set(shard.schema.names)
-        for name in names:
-            if name not in known:
-                problems.append(f"{shard.source.name}: column {name!r} is missing")
-                continue
-            kind = shard.schema.field(name).type
-            if family(kind) not in ("number", "string", "null") or pa.types.is_temporal(kind):
-                problems.append(f"{shard.source.name}: label {name!r} must be bool, numbers or strings, found {kind}")
-    if problems:
-        raise DataError(f"{listed(problems)}\nmend these files, or name other columns with --labels")
 
 
 def _paired(

@@ -49,7 +49,7 @@ class ScoredRows(NamedTuple):
 
 
 @dataclass
-class Scored:
+class LabelScores:
     """Which columns of score files hold the scores of K labels.
 
     Attributes:
@@ -64,11 +64,11 @@ class Scored:
     memory: Recycler = field(default_factory=Recycler, repr=False, kw_only=True)
     _plans: dict[tuple[str, ...], Plan] = field(default_factory=dict, repr=False, kw_only=True)
 
-    def of(self, label_names: Sequence[str]) -> Scored:
+    def of(self, label_names: Sequence[str]) -> LabelScores:
         """Some of the labels, where scores have a column each."""
         places = dict(zip(self.label_names, self.scores.names, strict=True))
         columns = CellColumns(tuple(places[name] for name in label_names), len(label_names))
-        return Scored(self.plan, self.kind, tuple(label_names), columns)
+        return LabelScores(self.plan, self.kind, tuple(label_names), columns)
 
     @property
     def piece_rows(self) -> int:
@@ -107,7 +107,7 @@ class Scored:
 
 
 @dataclass
-class ScoreFiles(Scored):
+class ScoreFiles(LabelScores):
     """Score files with all that is known of their rows.
 
     Attributes:

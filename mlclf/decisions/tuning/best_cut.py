@@ -33,7 +33,7 @@ class _Placed(NamedTuple):
     useless: Tensor  # [k] bool, True where the best cut is hardly better than flagging every row
 
 
-def tune_thresholds(
+def best_thresholds(
     histogram: LabelHistogram,
     objective: Objective,
     prior_positives: float | Mapping[float, float] = 10.0,

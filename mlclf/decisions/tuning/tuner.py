@@ -22,14 +22,14 @@ from mlclf.decisions.objectives.objective import Objective
 from mlclf.decisions.objectives.table import OBJECTIVES
 from mlclf.decisions.thresholds.cutoffs import CUT_BYTES, Outcome, Probabilities, cuts_of
 from mlclf.decisions.thresholds.thresholds import Thresholds
-from mlclf.decisions.tuning.best_cut import tune_thresholds
+from mlclf.decisions.tuning.best_cut import best_thresholds
 from mlclf.decisions.tuning.shrinkage import choose_trust, drawn_to, weigh_prior_positives
 from mlclf.errors import ConfigError
 from mlclf.machine.workers import one_thread
 
 
 @dataclass(frozen=True)
-class Claim:
+class ConfidenceClaim:
     """What is claimed of thresholds that keep a constraint, and of the rows that it is claimed from.
 
     Attributes:
@@ -62,7 +62,7 @@ class Tuner:
         prior: Tensor | None = None,
         num_bins: int | None = None,
         keeps_folds: bool = False,
-        claim: Claim | None = None,
+        claim: ConfidenceClaim | None = None,
     ) -> None:
         """Start empty.
 
@@ -144,7 +144,7 @@ class Tuner:
             return self._certified(self.claim)
         probabilities, without_folds = self._probabilities()
         prior_positives = self._prior_positives(without_folds)
-        tuned = tune_thresholds(self.histogram, self.objective, prior_positives, probabilities)
+        tuned = best_thresholds(self.histogram, self.objective, prior_positives, probabilities)
         return tuned if self.prior is None else self._drawn_to_prior(tuned, self.prior, prior_positives, probabilities)
 
     def thresholds_without_folds(self) -> Tensor | None:
@@ -158,7 +158,7 @@ class Tuner:
         folds, (_, without_folds) = self.folds.histograms, self._probabilities()
         total, prior_positives = summed(folds), self._prior_positives(without_folds)
         tuned = [
-            tune_thresholds(without_rows(total, fold), self.objective, prior_positives, promised).thresholds
+            best_thresholds(without_rows(total, fold), self.objective, prior_positives, promised).thresholds
             for fold, promised in zip(folds, without_folds, strict=True)
         ]
         return torch.stack(tuned)
@@ -191,7 +191,7 @@ class Tuner:
             rest.folds = FoldHistograms.of([reweighted(fold, old, new) for fold in self.folds.histograms])
         return rest.thresholds()
 
-    def _certified(self, claim: Claim) -> Thresholds:
+    def _certified(self, claim: ConfidenceClaim) -> Thresholds:
         if self.bets is not None:
             found = self.bets.certified(claim.confidence, claim.across_labels)
         else:
@@ -221,7 +221,7 @@ class Tuner:
         folds = self.folds.histograms
         total = summed(folds)
         fresh = [
-            tune_thresholds(without_rows(total, fold), self.objective, prior_positives, probabilities).thresholds
+            best_thresholds(without_rows(total, fold), self.objective, prior_positives, probabilities).thresholds
             for fold in folds
         ]
         trust = choose_trust(folds, self.objective, fresh, prior)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from made_logits import Array, histogram_of
 
-from mlclf.decisions.calibration.prevalence import Prevalence, estimate_prevalence, prevalence_shifts, reweighted
+from mlclf.decisions.calibration.prevalence import Prevalence, estimate_prevalence, reweighted
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
 
 
@@ -78,7 +78,6 @@ def test_scores_without_meaning_keep_the_old_prevalence() -> None:
     assert int(found.identifiable.sum()) <= 2
     kept = ~found.identifiable
     assert bool((found.values[kept] == found.old[kept]).all() and found.standard_errors[kept].isnan().all())
-    assert found.shifts()[kept].tolist() == [0.0] * int(kept.sum())
 
 
 def test_a_label_that_is_gone_is_seen_to_be() -> None:
@@ -121,17 +120,6 @@ def test_labels_must_be_the_same() -> None:
 # ── known prevalences ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_shift_makes_probabilities_right() -> None:
-    """Two normals a distance d apart: logit = d x − d²/2 + logit(π), exactly."""
-    rng = np.random.default_rng(0)
-    y = rng.random(200_000) < 0.4
-    x = rng.normal(0, 1, y.shape) + 2 * y
-    shift = prevalence_shifts(torch.tensor([0.1]), torch.tensor([0.4]))
-    logits = 2 * x - 2 + math.log(0.1 / 0.9) + float(shift)
-    assert (1 / (1 + np.exp(-logits))).mean() == pytest.approx(0.4, abs=0.003)
-    assert prevalence_shifts(torch.tensor([0.0, 0.2]), torch.tensor([0.0, 0.2])).tolist() == [0, 0]
-
-
 def test_a_reweighted_histogram_has_the_new_shares() -> None:
     z, y = drawn(1000, 0.3, 2, 2.0, 0)
     histogram = histogram_of(z, y)
@@ -159,12 +147,11 @@ def test_an_unchanged_label_is_copied() -> None:
 )
 def test_prevalences_out_of_range_are_refused(old: float, new: float) -> None:
     message = "prevalences must be strictly between 0 and 1 where they change, got .* and .* for label 1"
-    for act in (prevalence_shifts, lambda a, b: reweighted(LabelHistogram(2, 256), a, b)):
-        with pytest.raises(ValueError, match=message):
-            act(torch.tensor([0.5, old]), torch.tensor([0.4, new]))
+    with pytest.raises(ValueError, match=message):
+        reweighted(LabelHistogram(2, 256), torch.tensor([0.5, old]), torch.tensor([0.4, new]))
 
 
 def test_prevalences_of_another_number_of_labels_are_refused() -> None:
     message = re.escape("prevalences must be one a label, old and new, got [2] and [3]")
     with pytest.raises(ValueError, match=message):
-        prevalence_shifts(torch.full((2,), 0.5), torch.full((3,), 0.5))
+        reweighted(LabelHistogram(2, 256), torch.full((2,), 0.5), torch.full((3,), 0.5))

@@ -15,7 +15,7 @@ from mlclf.decisions.histograms.tables import table_of
 from mlclf.decisions.metrics.auroc import auroc
 from mlclf.decisions.metrics.average_precision import average_precision
 from mlclf.decisions.objectives.table import parse_objective
-from mlclf.decisions.tuning.best_cut import tune_thresholds
+from mlclf.decisions.tuning.best_cut import best_thresholds
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is taken whole elsewhere")
 
@@ -69,7 +69,7 @@ def test_ends_are_those_of_plain_memory(pair: tuple[LabelHistogram, LabelHistogr
 def test_thresholds_and_metrics_are_the_same(pair: tuple[LabelHistogram, LabelHistogram]) -> None:
     plain, lazy = pair
     for text in ("f1", "recall:0.9", "precision:0.8", "micro_f1", "cost:1,5", "alert_budget:20", "fpr:0.01"):
-        want, found = (tune_thresholds(each, parse_objective(text)) for each in pair)
+        want, found = (best_thresholds(each, parse_objective(text)) for each in pair)
         assert found.status == want.status
         for name in ("thresholds", "precision", "recall", "f1", "intervals"):
             np.testing.assert_array_equal(getattr(found, name), getattr(want, name), err_msg=f"{text} {name}")

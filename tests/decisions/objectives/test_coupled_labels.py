@@ -11,7 +11,7 @@ from torch import Tensor
 from mlclf.decisions.cells.scores import scores_of
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
 from mlclf.decisions.objectives.table import parse_objective
-from mlclf.decisions.tuning.best_cut import tune_thresholds
+from mlclf.decisions.tuning.best_cut import best_thresholds
 
 
 def draw(seed: int, rows: int = 12, labels: int = 3) -> tuple[Tensor, Tensor, Tensor]:
@@ -50,7 +50,7 @@ def test_micro_f1_is_the_best_of_all_combinations(seed: int) -> None:
     logits, labels, weights = draw(seed)
     scores = scores_of(logits)
     best = max(value("micro_f1", decisions, labels, weights) for decisions in every_decision(scores))
-    tuned = tune_thresholds(counted(logits, labels, weights), parse_objective("micro_f1"), 0)
+    tuned = best_thresholds(counted(logits, labels, weights), parse_objective("micro_f1"), 0)
     assert value("micro_f1", tuned.decide(scores), labels, weights) == pytest.approx(best, abs=1e-12)
 
 
@@ -58,12 +58,12 @@ def test_micro_f1_is_the_best_of_all_combinations(seed: int) -> None:
 def test_micro_and_macro_f1_cannot_be_raised_by_any_one_label(seed: int) -> None:
     logits, labels, weights = draw(seed)
     scores = scores_of(logits)
-    tuned = tune_thresholds(counted(logits, labels, weights), parse_objective("micro_macro_f1"), 0)
+    tuned = best_thresholds(counted(logits, labels, weights), parse_objective("micro_macro_f1"), 0)
     found = value("micro_macro_f1", tuned.decide(scores), labels, weights)
     best = max(value("micro_macro_f1", decisions, labels, weights) for decisions in every_decision(scores))
     assert found >= best - 0.03  # a fixed point of the tangent; the best of all is not always it
     either = [
-        tune_thresholds(counted(logits, labels, weights), parse_objective(name), 0) for name in ("f1", "micro_f1")
+        best_thresholds(counted(logits, labels, weights), parse_objective(name), 0) for name in ("f1", "micro_f1")
     ]
     assert found >= max(value("micro_macro_f1", other.decide(scores), labels, weights) for other in either) - 1e-12
 
@@ -75,7 +75,7 @@ def test_probabilities_alone_give_one_cut_for_all_labels() -> None:
     labels = torch.rand(4000, 5, generator=generator) < scores_of(logits)
     histogram = LabelHistogram(5, 65_536)
     histogram.update(logits, labels)
-    tuned = tune_thresholds(histogram, parse_objective("micro_f1"), torch.inf)
+    tuned = best_thresholds(histogram, parse_objective("micro_f1"), torch.inf)
     assert float(tuned.thresholds.max() - tuned.thresholds.min()) < 0.002
     scores = scores_of(logits).double()
     flagged = scores >= float(tuned.thresholds[0])
@@ -88,7 +88,7 @@ def test_a_budget_of_alerts_flags_the_largest_scores_and_no_more(budget: int) ->
     logits, labels, _ = draw(3, rows=40, labels=4)
     weights = torch.ones(40, dtype=torch.float64)
     scores = scores_of(logits)
-    tuned = tune_thresholds(counted(logits, labels, weights), parse_objective(f"alert_budget:{budget}"))
+    tuned = best_thresholds(counted(logits, labels, weights), parse_objective(f"alert_budget:{budget}"))
     decisions = tuned.decide(scores)
     counts = {cut: int((scores >= cut).sum()) for cut in set(scores.flatten().tolist())}
     most = max((count for count in counts.values() if count <= budget), default=0)

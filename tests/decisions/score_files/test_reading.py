@@ -23,7 +23,7 @@ from mlclf.decisions.score_files.columns import file_logits
 from mlclf.decisions.score_files.file_thresholds import in_file_scale
 from mlclf.decisions.score_files.pairing import open_score_files
 from mlclf.decisions.score_files.reading import ScoreFiles
-from mlclf.decisions.tuning.best_cut import tune_thresholds
+from mlclf.decisions.tuning.best_cut import best_thresholds
 from mlclf.errors import ConfigError, DataError
 
 ROWS = 200
@@ -490,7 +490,7 @@ def test_thresholds_decide_the_rows_as_the_bins_did(kind: str, objective: str) -
     histogram = LabelHistogram(6)
     binned = torch.from_numpy(file_logits(np.ascontiguousarray(scores.T), kind)).t()
     histogram.update(binned, torch.from_numpy(labels))
-    thresholds = tune_thresholds(histogram, parse_objective(objective))
+    thresholds = best_thresholds(histogram, parse_objective(objective))
     expected = scores_of(binned) >= thresholds.thresholds
     scaled = in_file_scale(thresholds, kind)
     found = scores >= scaled.thresholds.numpy()

@@ -18,7 +18,7 @@ from mlclf.decisions.cells.scores import scores_of
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
 from mlclf.decisions.objectives.table import parse_objective
 from mlclf.decisions.thresholds.thresholds import Thresholds, fallback_thresholds
-from mlclf.decisions.tuning.best_cut import tune_thresholds
+from mlclf.decisions.tuning.best_cut import best_thresholds
 from mlclf.errors import ConfigError, RunError
 
 
@@ -27,7 +27,7 @@ def tuned_document() -> dict[str, Any]:
     histogram = LabelHistogram(3, 4096)
     logits = torch.randn(200, 3, generator=generator)
     histogram.update(logits, torch.rand(200, 3, generator=generator) < scores_of(logits))
-    tuned = tune_thresholds(histogram, parse_objective("cost:1,0.2"))
+    tuned = best_thresholds(histogram, parse_objective("cost:1,0.2"))
     document: dict[str, Any] = json.loads(json.dumps(tuned.to_json(["a", "b", "c"]), allow_nan=False))
     return document
 

@@ -18,7 +18,7 @@ from mlclf.decisions.histograms.label_histogram import LabelHistogram
 from mlclf.decisions.objectives.table import parse_objective
 from mlclf.decisions.thresholds.thresholds import fallback_thresholds
 from mlclf.decisions.tuning import best_cut as tuning
-from mlclf.decisions.tuning.best_cut import tune_thresholds
+from mlclf.decisions.tuning.best_cut import best_thresholds
 from mlclf.errors import ConfigError
 
 ROUNDING = 1e-12
@@ -110,7 +110,7 @@ def unguarded(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("rows", [12, 150])
 def test_the_best_of_all_distinct_cut_offs_is_chosen(objective: str, rows: int) -> None:
     data = draw(rows, rows, 40)  # quarters as weights: sums are exact, so ties are ties
-    tuned = tune_thresholds(counted(data), parse_objective(objective), prior_positives=0)
+    tuned = best_thresholds(counted(data), parse_objective(objective), prior_positives=0)
     checked = 0
     for k in range(40):
         scores, labels, weights = observed(data, k)
@@ -132,8 +132,8 @@ def test_the_best_of_all_distinct_cut_offs_is_chosen(objective: str, rows: int) 
 def test_shrinkage_adds_the_promise_of_the_scores(objective: str) -> None:
     data = draw(7, 60, 40)
     histogram = counted(data)
-    plain = tune_thresholds(histogram, parse_objective(objective), prior_positives=0)
-    shrunk = tune_thresholds(histogram, parse_objective(objective), prior_positives=10)
+    plain = best_thresholds(histogram, parse_objective(objective), prior_positives=0)
+    shrunk = best_thresholds(histogram, parse_objective(objective), prior_positives=10)
     for k in range(40):
         scores, labels, weights = observed(data, k)
         best = slow_best_cut(objective, scores, labels, weights, prior=10)
@@ -149,8 +149,8 @@ def test_several_prior_positives_give_the_weighted_mean_of_their_thresholds(obje
     histogram = counted(draw(7, 300, 30, decimals=6), 65_536)
     parsed, weights = parse_objective(objective), {10.0: 1.0, 0.0: 0.5, 300.0: 0.25}
     # 0 among others is placed inside its gap, as what is hardly more than 0
-    each = {prior: tune_thresholds(histogram, parsed, max(prior, 1e-9)) for prior in weights}
-    mixed = tune_thresholds(histogram, parsed, weights)
+    each = {prior: best_thresholds(histogram, parsed, max(prior, 1e-9)) for prior in weights}
+    mixed = best_thresholds(histogram, parsed, weights)
     moved = 0
     for k in range(30):
         counting = {p: one for p, one in each.items() if one.status[k] != "fallback" and not one.thresholds[k].isnan()}
@@ -162,7 +162,7 @@ def test_several_prior_positives_give_the_weighted_mean_of_their_thresholds(obje
         assert float(mixed.thresholds[k].logit()) == pytest.approx(mean, abs=2e-3)  # a bin is 9e-4 wide
         moved += float(mixed.thresholds[k]) != float(each[10.0].thresholds[k])
     assert moved > 5
-    alone = tune_thresholds(histogram, parsed, {10.0: 3.0})
+    alone = best_thresholds(histogram, parsed, {10.0: 3.0})
     assert json.dumps(alone.to_json([str(k) for k in range(30)])) == json.dumps(
         each[10.0].to_json([str(k) for k in range(30)])
     )
@@ -174,8 +174,8 @@ def test_the_mean_of_thresholds_lies_between_them_wherever_the_scores_are() -> N
     for centre in (-29.5, -20.0, 0.0):
         logits = (torch.randn(4000, 1, generator=generator) * 0.1 + centre + 0.3 * labels).clamp(-29.99, 29.99)
         histogram = counted({"logits": logits, "labels": labels}, 65_536)
-        found = tune_thresholds(histogram, parse_objective("f1"), {10.0: 1.0, 0.0: 1.0, 100.0: 1.0})
-        assert float(found.f1[0]) > 0.9 * float(tune_thresholds(histogram, parse_objective("f1"), 0).f1[0])
+        found = best_thresholds(histogram, parse_objective("f1"), {10.0: 1.0, 0.0: 1.0, 100.0: 1.0})
+        assert float(found.f1[0]) > 0.9 * float(best_thresholds(histogram, parse_objective("f1"), 0).f1[0])
 
 
 @pytest.mark.parametrize("objective", ["micro_f1", "micro_macro_f1"])
@@ -183,14 +183,14 @@ def test_a_label_without_positives_shares_the_cut_whichever_weight_is_largest(ob
     data = draw(3, 200, 4)
     data["labels"][:, 1] = 0
     for weights in ({0.0: 1.0, 30.0: 0.5}, {30.0: 1.0, 0.0: 0.5}):
-        tuned = tune_thresholds(counted(data), parse_objective(objective), weights)
+        tuned = best_thresholds(counted(data), parse_objective(objective), weights)
         assert not tuned.thresholds.isnan().any()
 
 
 @pytest.mark.parametrize("weights", [{}, {10.0: 0.0}, {10.0: 1.0, 0.0: -1.0}, {10.0: math.nan}, {10.0: math.inf}])
 def test_weights_that_are_none_are_refused(weights: dict[float, float]) -> None:
     with pytest.raises(ConfigError, match=r"^(weights of )?prior_positives must be"):
-        tune_thresholds(LabelHistogram(1, 256), parse_objective("f1"), weights)
+        best_thresholds(LabelHistogram(1, 256), parse_objective("f1"), weights)
 
 
 @settings(max_examples=60, deadline=None)
@@ -206,7 +206,7 @@ def test_decisions_row_by_row_are_those_that_are_reported(
 ) -> None:
     """Where float32 scores saturate and where bins are coarse too; and all through the interval."""
     data = draw(seed, 80, 3, decimals=6, centre=centre)
-    tuned = tune_thresholds(counted(data, num_bins), parse_objective(objective), priors)
+    tuned = best_thresholds(counted(data, num_bins), parse_objective(objective), priors)
     for k in range(3):
         scores, labels, weights = observed(data, k)
         threshold, (low, high) = tuned.thresholds[k], tuned.intervals[k]
@@ -234,9 +234,9 @@ def test_cut_offs_that_scores_cannot_tell_apart_are_one() -> None:
     logits = torch.tensor([[25.0], [22.0], [20.0], [-1.0]])
     assert scores_of(logits)[:3].eq(1).all()
     histogram = counted({"logits": logits, "labels": torch.tensor([[1], [0], [0], [0]])})
-    tuned = tune_thresholds(histogram, parse_objective("precision:0.3"))
+    tuned = best_thresholds(histogram, parse_objective("precision:0.3"))
     assert (float(tuned.thresholds[0]), float(tuned.precision[0])) == (1.0, 1 / 3)
-    assert tune_thresholds(histogram, parse_objective("precision:0.9")).status == ["unattainable"]
+    assert best_thresholds(histogram, parse_objective("precision:0.9")).status == ["unattainable"]
 
 
 def test_all_mass_below_a_thousandth_is_tuned_there() -> None:
@@ -244,7 +244,7 @@ def test_all_mass_below_a_thousandth_is_tuned_there() -> None:
     labels = torch.rand(5000, 1, generator=generator) < 0.01
     logits = torch.randn(5000, 1, generator=generator) - 14 + 3 * labels
     data = {"logits": logits, "labels": labels}
-    tuned = tune_thresholds(counted(data, 65_536), parse_objective("f1"), prior_positives=0)
+    tuned = best_thresholds(counted(data, 65_536), parse_objective("f1"), prior_positives=0)
     assert scores_of(logits).max() < 0.001
     cut = slow_best_cut("f1", *observed(data, 0))
     # bins of 0.0009 cannot cut inside: as good as the best to that
@@ -258,7 +258,7 @@ def test_one_class_falls_back() -> None:
     mask = torch.tensor([True, True, True, False]).expand(2, 4)
     histogram = counted({"logits": logits, "labels": labels, "mask": mask})
     for objective in OBJECTIVES:
-        tuned = tune_thresholds(histogram, parse_objective(objective))
+        tuned = best_thresholds(histogram, parse_objective(objective))
         want = fallback_thresholds(4, torch.tensor([2, 0, 2, 0]))
         assert tuned.status == want.status == ["fallback"] * 4
         torch.testing.assert_close(tuned.thresholds, torch.full((4,), 0.5))
@@ -268,11 +268,11 @@ def test_one_class_falls_back() -> None:
 
 def test_never_and_always_are_choices_of_cost() -> None:
     data = {"logits": torch.tensor([[2.0], [1.0], [0.0]]), "labels": torch.tensor([[0], [1], [0]])}
-    never = tune_thresholds(counted(data), parse_objective("cost:10,1"))
+    never = best_thresholds(counted(data), parse_objective("cost:10,1"))
     assert never.thresholds.isnan().all()
     assert (float(never.recall[0]), float(never.f1[0]), never.status) == (0, 0, ["tuned"])
     data["labels"] = torch.tensor([[1], [0], [1]])
-    always = tune_thresholds(counted(data), parse_objective("cost:1,10"))
+    always = best_thresholds(counted(data), parse_objective("cost:1,10"))
     assert float(always.thresholds[0]) == 0.5
     assert (float(always.recall[0]), always.intervals[0].tolist()) == (1, [0, 0.5])
 
@@ -281,13 +281,13 @@ def test_scores_without_meaning_do_not_flag_everything() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2000, 200, generator=generator) * 0.1 - 4
     labels = torch.rand(2000, 200, generator=generator) < 0.02
-    tuned = tune_thresholds(counted({"logits": logits, "labels": labels}), parse_objective("f1"), 300)
+    tuned = best_thresholds(counted({"logits": logits, "labels": labels}), parse_objective("f1"), 300)
     assert tuned.status.count("fallback") >= 150
     flagged = (scores_of(logits) >= tuned.thresholds).double().mean(0)
     assert flagged.mean() < 0.05
     assert flagged.max() < 0.6
     informed = counted({"logits": logits + 0.1 * labels, "labels": labels})
-    assert tune_thresholds(informed, parse_objective("f1")).status.count("fallback") < 10
+    assert best_thresholds(informed, parse_objective("f1")).status.count("fallback") < 10
 
 
 def test_shrinkage_generalises_better_on_rare_labels() -> None:
@@ -302,7 +302,7 @@ def test_shrinkage_generalises_better_on_rare_labels() -> None:
     logits, labels = rows(20_000)
 
     def fresh_f1(prior_positives: float) -> float:
-        tuned = tune_thresholds(histogram, parse_objective("f1"), prior_positives)
+        tuned = best_thresholds(histogram, parse_objective("f1"), prior_positives)
         decisions = scores_of(logits) >= tuned.thresholds
         return float((2 * (decisions & labels).sum(0) / (decisions.sum(0) + labels.sum(0))).mean())
 
@@ -311,9 +311,9 @@ def test_shrinkage_generalises_better_on_rare_labels() -> None:
 
 def test_slices_of_labels_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     histogram = counted(draw(3, 100, 5))
-    whole = tune_thresholds(histogram, parse_objective("f1"))
+    whole = best_thresholds(histogram, parse_objective("f1"))
     monkeypatch.setattr(histograms, "SLICE_BYTES", 4096 * 200 * 2)
-    sliced = tune_thresholds(histogram, parse_objective("f1"))
+    sliced = best_thresholds(histogram, parse_objective("f1"))
     assert json.dumps(sliced.to_json(list("abcde"))) == json.dumps(whole.to_json(list("abcde")))
 
 
@@ -321,4 +321,4 @@ def test_slices_of_labels_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_bad_prior_is_refused(prior: float) -> None:
     message = f"prior_positives must be at least 0, got {prior!r}"
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-        tune_thresholds(LabelHistogram(1, 256), parse_objective("f1"), prior)
+        best_thresholds(LabelHistogram(1, 256), parse_objective("f1"), prior)

@@ -18,7 +18,7 @@ from mlclf.decisions.histograms.tables import table_of
 from mlclf.decisions.objectives.f_measures import F1
 from mlclf.decisions.objectives.table import parse_objective
 from mlclf.decisions.thresholds.cutoffs import cuts_of
-from mlclf.decisions.tuning.best_cut import tune_thresholds
+from mlclf.decisions.tuning.best_cut import best_thresholds
 from mlclf.decisions.tuning.shrinkage import LEAST_SHARE, PRIOR_POSITIVES, drawn_to, weigh_prior_positives, worth_of
 from mlclf.decisions.tuning.tuner import Tuner
 from mlclf.errors import ConfigError
@@ -167,11 +167,11 @@ def test_last_months_thresholds_are_kept_where_there_is_little_to_learn() -> Non
     objective = parse_objective("f1")
     history = LabelHistogram(50, 65_536)
     history.update(*drawn(60_000, 50, -6, 1, 0))
-    prior = tune_thresholds(history, objective).thresholds
+    prior = best_thresholds(history, objective).thresholds
     tuner = Tuner(objective, 50, prior=prior, method="plain")
     tuner.update(cells(*drawn(600, 50, -6, 1, 1)))
     tuned = tuner.thresholds()
-    alone = tune_thresholds(tuner.histogram, objective, 0).thresholds
+    alone = best_thresholds(tuner.histogram, objective, 0).thresholds
     far = (torch.logit(alone) - torch.logit(prior)).abs()
     near = (torch.logit(tuned.thresholds) - torch.logit(prior)).abs()
     kept = ~torch.tensor([status == "fallback" for status in tuned.status])
