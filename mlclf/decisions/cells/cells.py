@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -46,15 +47,8 @@ class Cells:
 
     def where(self, kept: Tensor) -> Cells:
         """The rows for which `kept` [n] bool is True."""
-        return Cells(
-            self.logits[kept],
-            self.labels[kept],
-            self.identities[kept],
-            None if self.mask is None else self.mask[kept],
-            None if self.weights is None else self.weights[kept],
-            None if self.label_weights is None else self.label_weights[kept],
-            None if self.ranks is None else self.ranks[kept],
-        )
+        some: dict[str, Any] = {name: None if rows is None else rows[kept] for name, rows in vars(self).items()}
+        return Cells(**some)
 
     def ranked_by(self) -> Tensor:
         """[n, K], the finest logits that are known."""

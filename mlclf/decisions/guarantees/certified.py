@@ -9,10 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mlclf.decisions.guarantees.cut_grid import NEVER, CutGrid, last_of
+from mlclf.decisions.guarantees.cut_grid import CutGrid
 from mlclf.decisions.objectives.constraints import Constraint
 from mlclf.decisions.objectives.objective import Objective
 from mlclf.decisions.objectives.table import OBJECTIVES
+from mlclf.decisions.thresholds.cutoffs import NEVER, last_of
 from mlclf.decisions.thresholds.thresholds import Thresholds
 from mlclf.errors import ConfigError
 

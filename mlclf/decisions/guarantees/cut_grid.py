@@ -11,11 +11,10 @@ from mlclf.decisions.cells.scores import scores_of
 from mlclf.decisions.histograms.counting import LIMIT
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
 from mlclf.decisions.metrics.confusion import Tally
+from mlclf.decisions.thresholds.cutoffs import NEVER
 
 GRID_BYTES = 256
 """Temporary memory that a grid of cuts and its tests take for each bin."""
-
-NEVER = -1
 
 
 class CutGrid(NamedTuple):
@@ -44,7 +43,7 @@ class CutGrid(NamedTuple):
     @property
     def tally(self) -> Tally:
         """What each cut decides, [k, W], positives and rows [k, 1]."""
-        return Tally(self.positives, self.flagged, self.positives[:, -1:], self.flagged[:, -1:])
+        return Tally.of_cuts(self.positives, self.flagged)
 
 
 def grid_of(histogram: LabelHistogram, labels: slice) -> CutGrid:
@@ -81,12 +80,6 @@ def grid_of(histogram: LabelHistogram, labels: slice) -> CutGrid:
     )
 
 
-def last_of(found: Tensor) -> Tensor:
-    """Return [k] int64, the laxest cut of [k, W] bool, NEVER where there is none."""
-    width = found.shape[1]
-    return (width - 1 - found.flip(1).byte().argmax(1)).where(found.any(1), NEVER)
-
-
 def last_reached(usable: Tensor, starts: Tensor, stops: Tensor) -> Tensor:
     """Return [k] int64, the laxest usable cut that one of the sequences certifies, NEVER where there is none.
 
@@ -99,8 +92,3 @@ def last_reached(usable: Tensor, starts: Tensor, stops: Tensor) -> Tensor:
     last_usable = place.expand_as(usable).where(usable, NEVER).cummax(1).values
     last = last_usable.gather(1, (stops - 1).clamp(min=0))
     return last.where((stops > starts) & (last >= starts), NEVER).amax(1)
-
-
-def first_of(found: Tensor) -> Tensor:
-    """Return [k] int64, the strictest cut of [k, W] bool, NEVER where there is none."""
-    return found.byte().argmax(1).where(found.any(1), NEVER)

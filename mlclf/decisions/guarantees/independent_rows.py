@@ -18,11 +18,12 @@ from mlclf.decisions.guarantees.certified import (
     checked_constraint,
     entries_of,
 )
-from mlclf.decisions.guarantees.cut_grid import GRID_BYTES, NEVER, CutGrid, first_of, grid_of, last_of, last_reached
+from mlclf.decisions.guarantees.cut_grid import GRID_BYTES, CutGrid, grid_of, last_reached
 from mlclf.decisions.guarantees.fixed_sequences import reached, start_counts, starts_of
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
 from mlclf.decisions.objectives.constraints import Constraint
 from mlclf.decisions.objectives.objective import Objective
+from mlclf.decisions.thresholds.cutoffs import NEVER, first_of, last_of
 from mlclf.errors import ConfigError
 
 METHOD = "binomial"

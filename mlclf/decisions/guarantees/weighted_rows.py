@@ -28,7 +28,7 @@ from mlclf.decisions.guarantees.certified import (
     entries_of,
 )
 from mlclf.decisions.guarantees.clusters import PLACE_BITS, ClusterWealth
-from mlclf.decisions.guarantees.cut_grid import NEVER, CutGrid, first_of, grid_of, last_of, last_reached
+from mlclf.decisions.guarantees.cut_grid import CutGrid, grid_of, last_reached
 from mlclf.decisions.guarantees.fixed_sequences import reached, reached_with_carry, start_counts, starts_of
 from mlclf.decisions.guarantees.independent_rows import shared_level
 from mlclf.decisions.histograms.bins import row_slices
@@ -36,6 +36,7 @@ from mlclf.decisions.histograms.counting import bin_of
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
 from mlclf.decisions.objectives.constraints import Constraint
 from mlclf.decisions.objectives.objective import Objective
+from mlclf.decisions.thresholds.cutoffs import NEVER, first_of, last_of
 from mlclf.errors import DataError
 
 METHOD = "betting"

@@ -20,6 +20,11 @@ class Tally(NamedTuple):
     positives: Tensor
     rows: Tensor
 
+    @classmethod
+    def of_cuts(cls, positives: Tensor, flagged: Tensor) -> Tally:
+        """Of cuts from the strictest on, [k, T], the last of which flags all rows; totals are [k, 1]."""
+        return cls(positives, flagged, positives[:, -1:], flagged[:, -1:])
+
     @property
     def false(self) -> Tensor:
         """False positives."""

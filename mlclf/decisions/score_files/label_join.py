@@ -232,11 +232,8 @@ class _Block:
 
 
 def _concatenated(parts: Sequence[LabelRows]) -> LabelRows:
-    def joined(name: str, axis: int) -> Any:
-        arrays = [getattr(part, name) for part in parts]
-        return None if arrays[0] is None else np.concatenate(arrays, axis=axis)
-
-    return LabelRows(joined("codes", 1), joined("weights", 0), joined("label_weights", 1), joined("groups", 0))
+    columns = {name: [getattr(part, name) for part in parts] for name in vars(parts[0])}
+    return LabelRows(**{name: None if own[0] is None else np.concatenate(own, -1) for name, own in columns.items()})
 
 
 def placed(plan: Plan, work: Callable[[pa.Table, Place, int], Any]) -> Callable[[int, pa.Table, str], Any]:

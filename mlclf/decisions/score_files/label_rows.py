@@ -40,21 +40,11 @@ class LabelRows:
 
     def joined_with(self, other: LabelRows) -> LabelRows:
         """The same rows, with what `other` knows of them."""
-        return LabelRows(
-            other.codes if self.codes is None else self.codes,
-            other.weights if self.weights is None else self.weights,
-            other.label_weights if self.label_weights is None else self.label_weights,
-            other.groups if self.groups is None else self.groups,
-        )
+        return LabelRows(**{name: getattr(other, name) if own is None else own for name, own in vars(self).items()})
 
     def take(self, rows: NDArray[np.int64]) -> LabelRows:
         """Some of the rows, by index."""
-        return LabelRows(
-            None if self.codes is None else self.codes[:, rows],
-            None if self.weights is None else self.weights[rows],
-            None if self.label_weights is None else self.label_weights[:, rows],
-            None if self.groups is None else self.groups[rows],
-        )
+        return LabelRows(**{name: None if own is None else own[..., rows] for name, own in vars(self).items()})
 
 
 @dataclass

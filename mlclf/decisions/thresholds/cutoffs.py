@@ -54,7 +54,7 @@ class Cuts(NamedTuple):
     @property
     def tally(self) -> Tally:
         """What each cut decides, [k, T], positives and rows [k, 1]."""
-        return Tally(self.positives, self.flagged, self.positives[:, -1:], self.flagged[:, -1:])
+        return Tally.of_cuts(self.positives, self.flagged)
 
     def at(self, index: Tensor) -> Tally:
         """What the cuts at `index` [k] decide, [k] each; nothing is flagged where it is NEVER."""
@@ -77,8 +77,7 @@ class Cuts(NamedTuple):
 
     def laxest(self, met: Tensor) -> Tensor:
         """[k] int64, the lowest usable cuts of those that meet a bound, NEVER where none does."""
-        met = met & self.usable
-        return (met.shape[1] - 1 - met.flip(1).byte().argmax(1)).where(met.any(1), NEVER)
+        return last_of(met & self.usable)
 
     def outcome(self, thresholds: Tensor) -> Outcome:
         """What `thresholds` [k] float32 do; inside a bin, which is never cut, they move to its upper end."""
@@ -145,3 +144,13 @@ def cuts_of(
 def just_above(scores: Tensor) -> Tensor:
     """The next float32 number above, at most 1."""
     return torch.nextafter(scores, torch.ones_like(scores))
+
+
+def first_of(found: Tensor) -> Tensor:
+    """[k] int64, the strictest cut of [k, T] bool, NEVER where there is none."""
+    return found.byte().argmax(1).where(found.any(1), NEVER)
+
+
+def last_of(found: Tensor) -> Tensor:
+    """[k] int64, the laxest cut of [k, T] bool, NEVER where there is none."""
+    return (found.shape[1] - 1 - found.flip(1).byte().argmax(1)).where(found.any(1), NEVER)
