@@ -48,7 +48,7 @@ class FittedFeatures:
 
     Attributes:
         schema: roles of the columns.
-        inputs: means, scales, splines and vocabularies.
+        inputs: the fitted encoder: means, scales, linear splines and vocabularies.
         label_names: [K], in the order of `Batch.labels`.
     """
 
@@ -76,7 +76,7 @@ class ParquetLoader:
     the mean with an indicator beside them; strings, lists of tokens and text become ids for an ``nn.EmbeddingBag``.
 
     Attributes:
-        features: pass it to another loader so that validation data is encoded as training data was.
+        features: the fitted features; pass them to another loader so that it encodes validation data in the same way.
         set_aside: what `on_corrupt="skip"` left out: (file and row groups, rows, reason).
     """
 
@@ -107,6 +107,7 @@ class ParquetLoader:
             data: files, folders, globs or URIs.
             labels: label columns or globs, or one list column of tags; not needed with `features`.
             batch_rows: B, of all ranks together.
+            features: what another loader has fitted (its `features`); names of columns go to `columns`.
             columns, exclude: columns or globs that are, or are not, inputs; the default is every other column.
             weight: column of row weights; without it every weight is 1.
             where: SQL condition that a row must satisfy, such as ``"age >= 18 AND country IN ('de', 'fr')"``.
@@ -119,7 +120,8 @@ class ParquetLoader:
             settings: how columns become inputs and what the values of labels mean; None for the defaults.
 
         Raises:
-            ConfigError, DataError: an argument or the data is not what it has to be.
+            ConfigError: an argument is out of range, or a column does not exist.
+            DataError: the data cannot be read, or a column holds values that its role does not allow.
         """
         settings = settings or Settings()
         if batch_rows < 1:
@@ -237,7 +239,7 @@ class _Batches(IterableDataset[Batch]):
 
 
 class _Found(NamedTuple):
-    """What a stream is made of."""
+    """What the stream of batches is made from: the rows to read, and how they are encoded."""
 
     plan: Plan
     encoder: RowEncoder

@@ -201,7 +201,7 @@ def _joined(columns: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
 
 
 def unwrapped(array: pa.Array) -> pa.Array:
-    """The same values in a type that stands for itself: no extension, dictionary, run ends or view, no large offsets.
+    """The same values in an ordinary type: without extension, dictionary, run ends, views or 64-bit offsets.
 
     Text comes as string, bytes of any kind as binary.
     """
@@ -345,7 +345,7 @@ def _without_zeros(texts: pa.Array) -> pa.Array:
 
 
 def _replaced(texts: pa.Array, places: NDArray[np.int64], values: list[str]) -> pa.Array:
-    """Texts, other ones at some places."""
+    """The texts with those at some places replaced."""
     if not len(places):
         return texts
     mask = np.zeros(len(texts), bool)

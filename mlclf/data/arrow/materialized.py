@@ -70,6 +70,6 @@ def materialized(array: pa.Array) -> pa.Array:
 
 
 def materialized_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The same for a column of a table."""
+    """The same values of a column of a table as ordinary arrays."""
     chunks = [materialized(chunk) for chunk in column.chunks]
     return pa.chunked_array(chunks) if chunks else pa.chunked_array([], materialized_type(column.type))

@@ -38,7 +38,7 @@ def _hash_of_missing(seed: int) -> np.uint64:
 
 
 def identities_of(column: pa.ChunkedArray, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-    """What rows are by a column, each row without a value its own, by its number [n]: [n] int64."""
+    """Hashes of what rows belong together by: [n] int64; a row without a value stands alone, by its number [n]."""
     hashes = group_hashes(column, 0)
     return np.where(is_missing(hashes, 0), row_hashes(numbers, 0), hashes).view(np.int64)
 

@@ -67,7 +67,7 @@ def _exists(moment: pa.StringScalar) -> bool:
 
 
 def _filled(texts: pa.Array, text: str) -> pa.Array:
-    """Another text where a part was not written."""
+    """The texts, with `text` where one is empty."""
     return pc.if_else(pc.equal(pc.utf8_length(texts), 0), text, texts)
 
 

@@ -80,7 +80,7 @@ class RowsWritten:
 
 @contextmanager
 def rows_written(folder: Path, schema: pa.Schema, budget: int) -> Iterator[RowsWritten]:
-    """A `RowsWritten` that is finished when the block ends, and leaves no temporary where it fails."""
+    """A `RowsWritten` for a `with` block: finished at its end; if it fails, no temporary file is left."""
     writer = RowsWritten(folder, schema, budget)
     try:
         yield writer

@@ -180,7 +180,7 @@ def _check_names(names: Sequence[str], count: int) -> None:
 
 
 def _parts_by(by: str, plan: Plan, fractions: NDArray[np.float64], labels: Sequence[str], seed: int) -> Parts:
-    """How rows are given parts.
+    """The function that gives rows their parts.
 
     Raises:
         ConfigError: `by` is none of the ways, or names no column.

@@ -66,7 +66,7 @@ class SparseColumn(FittedColumn):
             self.width = max(self.width, int(ids.max()) + 1)
 
     def finish(self) -> None:
-        """Begin to count what encoding meets."""
+        """Set the counts back: from here on they are of encoded rows."""
         self.missing.take()
 
     @property

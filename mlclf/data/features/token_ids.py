@@ -48,7 +48,7 @@ def joined_ids(parts: Sequence[TokenIds], num_rows: int) -> TokenIds:
 
 
 def joined_ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Indices start, start + 1, … for each span, joined: [sum of lengths] int64.
+    """The integers start, start + 1, … of each range, one range after the other: [sum of lengths] int64.
 
     >>> joined_ranges(np.array([5, 0]), np.array([2, 3]))
     array([5, 6, 0, 1, 2])

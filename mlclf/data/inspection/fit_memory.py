@@ -1,4 +1,4 @@
-"""What a fit will hold in memory, foretold from what a look at the data tells."""
+"""An estimate of the memory that a fit will take, from a look at the data."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class FitSize:
     num_splined: int = 0
     row_ids: float = 0.0
 
-    def foretold_bytes(self, budget: int) -> int:
+    def estimated_bytes(self, budget: int) -> int:
         """About the peak of resident memory of a fit with default settings and this `runtime.memory_budget`."""
         held = self.rows * self.row_bytes
         if RESIDENT_SHARE * held > budget:

@@ -270,5 +270,5 @@ def _memory(plan: Plan, size: FitSize, settings: Settings) -> dict[str, Any]:
         "decoded_bytes": int(plan.decoded_bytes),
         "encoded_bytes": int(plan.rows * size.row_bytes),
         "budget_bytes": budget,
-        "fit_bytes": size.foretold_bytes(budget),
+        "fit_bytes": size.estimated_bytes(budget),
     }

@@ -63,7 +63,7 @@ Task = Callable[..., Any]
 
 
 def in_child(task: str, shards: Sequence[Shard], arguments: Sequence[Sequence[Any]]) -> list[Any] | None:
-    """Return the answers to a task of `child_tasks`, one for each shard; None where the child came to grief.
+    """Do a task of `child_tasks` for each shard in a subprocess: one answer each; None if the subprocess crashed.
 
     Args:
         arguments: of each shard, what JSON can hold.

@@ -39,7 +39,7 @@ class ColumnFooter:
     bytes: int = 0
 
     def add(self, other: ColumnFooter) -> None:
-        """Take in what more rows of the column are."""
+        """Add what the footers say of more rows of the column."""
         self.nulls = None if self.nulls is None or other.nulls is None else self.nulls + other.nulls
         self.items += other.items
         self.bytes += other.bytes
@@ -69,7 +69,7 @@ class Footers:
     checksums: dict[str, bool | None] = field(default_factory=dict)
 
     def add(self, other: Footers) -> None:
-        """Take in what other files say."""
+        """Add what the footers of other files say."""
         for name, column in other.columns.items():
             self.columns.setdefault(name, ColumnFooter()).add(column)
         self.codecs += other.codecs
@@ -77,7 +77,7 @@ class Footers:
 
 
 def read_footers(shards: Sequence[Shard]) -> Footers | None:
-    """Return what the footers say, read in a process of its own; None where that process came to grief."""
+    """Read column statistics from all footers, in a subprocess; None if it crashed."""
     answers = in_child("describe", shards, [()] * len(shards))
     if answers is None:
         return None
@@ -115,7 +115,7 @@ def described(file: FileFooter) -> dict[str, Any]:
 
 
 def _pair(low: Any, high: Any) -> pa.Array:
-    """Two values as Arrow has them; integers beyond int64 are not seen to be so by Arrow itself."""
+    """Two values as an Arrow array; Arrow does not find by itself that integers beyond int64 are uint64."""
     return pa.array([low, high], pa.uint64() if isinstance(high, int) and high >= 1 << 63 else None)
 
 

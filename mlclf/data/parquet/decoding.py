@@ -109,7 +109,7 @@ def _has_dictionaries(kind: pa.DataType) -> bool:
 
 
 def _without_views(table: pa.Table, shard: Shard) -> pa.Table:
-    """The rows with views laid out, which Arrow cannot filter."""
+    """The rows with views made ordinary arrays, since Arrow cannot filter views."""
     for index, name in enumerate(table.column_names):
         if name in shard.viewed:
             table = table.set_column(index, name, materialized_column(table.column(index)))

@@ -209,7 +209,7 @@ class Shard:
 
     @cached_property
     def viewed(self) -> frozenset[str]:
-        """Columns of views, which are laid out when they are decoded."""
+        """Columns of views, which become ordinary arrays when they are decoded."""
         return frozenset(field.name for field in self.schema if has_views(field.type))
 
     @property

@@ -21,10 +21,10 @@ BUDGET = 512 << 20
 
 def test_more_data_takes_more_until_the_budget_holds_it() -> None:
     size = FitSize(rows=1000, row_bytes=200, num_labels=5, num_dense=40, num_splined=40)
-    found = [replace(size, rows=rows).foretold_bytes(BUDGET) for rows in (0, 1000, 50_000, 100_000)]
+    found = [replace(size, rows=rows).estimated_bytes(BUDGET) for rows in (0, 1000, 50_000, 100_000)]
     assert found == sorted(found)
     assert LIBRARY_BYTES <= found[0] < LIBRARY_BYTES + (10 << 20)
-    large = [replace(size, rows=rows).foretold_bytes(BUDGET) for rows in (10**7, 10**9)]
+    large = [replace(size, rows=rows).estimated_bytes(BUDGET) for rows in (10**7, 10**9)]
     assert large[0] == large[1] < LIBRARY_BYTES + 2 * BUDGET
 
 

@@ -91,7 +91,7 @@ class Evidence:
         return found
 
     def hollow(self) -> list[str]:
-        """Columns whose values are words that mean a missing value, and nothing else: these are text."""
+        """Columns that hold nothing but words for missing values, such as NA; they are read as text."""
         return [
             name
             for name in self._found()
@@ -132,7 +132,7 @@ def overflow(texts: pa.ChunkedArray, numbers: pa.ChunkedArray) -> str | None:
 
 
 def code_in(texts: pa.ChunkedArray) -> str | None:
-    """The first text that is a code, which a number would not keep."""
+    """The first value that is a code, such as 007, which would not survive as a number."""
     return _first(texts, CODE)
 
 

@@ -30,7 +30,7 @@ BYTES_AHEAD = 32 << 20
 
 @dataclass(frozen=True)
 class Reading:
-    """How sources are read; see `convert`."""
+    """How files are read, as the arguments of `convert` say."""
 
     format: str | None = None
     labels_xml: Path | None = None
@@ -44,7 +44,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Source:
-    """A file that is read: its rows, what is to be stated of it, how the files after it are read, and what to say."""
+    """A file being read: its rows, facts for the output's metadata, how later files are read, and notes to show."""
 
     pieces: Iterator[Piece]
     facts: dict[str, object]

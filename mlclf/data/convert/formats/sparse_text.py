@@ -29,7 +29,7 @@ _VALUE = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 @dataclass(frozen=True)
 class SparseText:
-    """How rows are written.
+    """How the rows of a sparse text file are written.
 
     Attributes:
         first_index: the least index, which becomes 0.
@@ -65,7 +65,7 @@ class SparseText:
         return found
 
     def _parsed(self, data: bytes) -> pa.Table | None:
-        """The rows, None where anything is not as it has to be."""
+        """The rows of a block; None where a line is malformed."""
         if b"#" in data:
             data = re.sub(rb"#[^\n]*", b"", data)
         tokens = np.frombuffer(bytearray(data.translate(_LINES)), np.uint8)

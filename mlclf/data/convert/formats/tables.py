@@ -38,15 +38,15 @@ def arrow_tables(path: Path) -> Iterator[Piece]:
                 for start in range(0, batch.num_rows, rows):
                     table = pa.Table.from_batches([batch.slice(start, rows)])
                     table.validate(full=True)
-                    yield _without_index(_as_plain(table, kinds)), stored.tell()
+                    yield _without_index(_as_materialized(table, kinds)), stored.tell()
         except (pa.ArrowException, OSError, EOFError) as error:
             raise DataError(
                 f"{path}: must be an Arrow IPC file or stream ({first_line(error)}); write it again"
             ) from error
 
 
-def _as_plain(table: pa.Table, kinds: pa.Schema) -> pa.Table:
-    """The rows with dictionaries looked up and views laid out."""
+def _as_materialized(table: pa.Table, kinds: pa.Schema) -> pa.Table:
+    """The rows with dictionaries and views made ordinary arrays."""
     if kinds == table.schema:
         return table
     columns = [
