@@ -2,8 +2,7 @@
 
 buckets       rows dealt to buckets on disk by a random number, and given back in its order
 formats       files of other formats → tables
-numbers       bounds of a seed and of a memory budget
-row_groups    Parquet files with row groups of a good size and page checksums
+row_groups    Parquet files with row groups of a good size and page checksums; bounds of budget and seed
 row_writer    tables in their order → files and row groups, begun as they fill up
 shuffling     `shuffle`: rows in random order
 conversion    `convert`: files of other formats → Parquet

@@ -17,7 +17,7 @@ from mlclf.data.convert.formats.csv_records import encoding_of
 from mlclf.data.convert.formats.csv_rows import CsvFormat
 from mlclf.data.convert.formats.opening import Reading, Source, open_source
 from mlclf.data.convert.formats.tables import Piece
-from mlclf.data.convert.numbers import check_numbers
+from mlclf.data.convert.row_groups import check_numbers
 from mlclf.data.convert.row_writer import RowsWritten, rows_written
 from mlclf.data.storage.sources import steady
 from mlclf.errors import ConfigError, DataError

@@ -8,6 +8,22 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mlclf.errors import ConfigError
+
+LEAST_BUDGET_BYTES = 16 << 20
+
+
+def check_numbers(seed: int, budget: int) -> None:
+    """Refuse a seed or a memory budget that is out of range."""
+    if not 0 <= seed < 2**63:
+        raise ConfigError(f"--seed must be 0 or more, and below 2**63, got {seed}")
+    if budget < LEAST_BUDGET_BYTES:
+        raise ConfigError(
+            f"--memory-budget must be at least {LEAST_BUDGET_BYTES >> 20} MiB ({LEAST_BUDGET_BYTES:,} bytes), "
+            f"got {budget:,} bytes"
+        )
+
+
 GROUP_ROWS, LEAST_GROUP_ROWS = 65_536, 1_024
 GROUP_BYTES = 32 << 20
 FILE_BYTES, FILE_GROUPS = 1 << 30, 16

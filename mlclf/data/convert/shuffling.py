@@ -17,8 +17,16 @@ import pyarrow as pa
 
 from mlclf.config.settings import Settings
 from mlclf.data.convert.buckets import TOP_BITS, Dealer
-from mlclf.data.convert.numbers import check_numbers
-from mlclf.data.convert.row_groups import FILE_BYTES, FILE_GROUPS, GROUP_ROWS, cut, even_parts, group_rows, open_writer
+from mlclf.data.convert.row_groups import (
+    FILE_BYTES,
+    FILE_GROUPS,
+    GROUP_ROWS,
+    check_numbers,
+    cut,
+    even_parts,
+    group_rows,
+    open_writer,
+)
 from mlclf.data.parquet.decoding import decode_unit
 from mlclf.data.parquet.plan import Plan
 from mlclf.data.parquet.planning import make_plan

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mlclf.config.settings import Settings
 from mlclf.data.arrow.row_hashes import group_hashes, is_missing, row_hashes
 from mlclf.data.arrow.times import time_values
-from mlclf.data.convert.numbers import check_numbers
+from mlclf.data.convert.row_groups import check_numbers
 from mlclf.data.convert.row_writer import RowsWritten, rows_written
 from mlclf.data.labels.label_encoder import make_labels
 from mlclf.data.parquet.decoding import decode_unit
