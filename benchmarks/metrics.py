@@ -27,6 +27,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 from torchmetrics.classification import MultilabelAUROC
 
+from mlclf.decisions.cells.cells import Cells, row_identities
 from mlclf.decisions.cells.scores import scores_of
 from mlclf.decisions.evaluation.evaluation import Evaluation
 from mlclf.decisions.histograms.label_histogram import LabelHistogram
@@ -130,8 +131,8 @@ def beside_sklearn(logits: Tensor, labels: Tensor) -> Check:
 
     def ours() -> None:
         evaluation = Evaluation(torch.full((len(names),), 0.5))
-        for part in parts:
-            evaluation.update(*part)
+        for own_logits, own_scores, own_labels in parts:
+            evaluation.update(Cells(own_logits, own_labels, row_identities(torch.arange(len(own_labels)))), own_scores)
         evaluation.report(names, torch.full((len(names),), 0.1, dtype=torch.float64))
         for label in range(len(names)):
             cuts = score_cuts(evaluation.histogram, label)

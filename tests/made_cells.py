@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mlclf.decisions.cells.cell_slices import CellSlice, cell_slices
 from mlclf.decisions.cells.cells import Cells, row_identities
+from mlclf.decisions.evaluation.evaluation import Evaluation
 
 
 def scores_of(logits: Tensor) -> Tensor:
@@ -82,3 +83,19 @@ def each_kind_of_cells(seed: int = 0, rows: int = 60, labels: int = 4) -> Iterat
         yield made_cells(
             seed, rows, labels, masked=bool(masked), weighted=bool(weighted), label_weighted=bool(label_weighted)
         )
+
+
+def count_rows(
+    evaluation: Evaluation,
+    logits: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    mask: Tensor | None = None,
+    weights: Tensor | None = None,
+    *,
+    identities: Tensor | None = None,
+) -> None:
+    """Count rows in an evaluation, all of one identity where none are given."""
+    if identities is None:
+        identities = torch.zeros(len(labels), dtype=torch.int64, device=labels.device)
+    evaluation.update(Cells(logits, labels, identities, mask, weights), scores)

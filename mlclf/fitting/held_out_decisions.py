@@ -147,7 +147,7 @@ class HeldOutDecisions:
         )
         for cells in self._held_out():
             logits = calibration.apply(cells.logits)
-            evaluation.update_cells(replace(cells, logits=logits), scores_of(logits))
+            evaluation.update(replace(cells, logits=logits), scores_of(logits))
         report = evaluation.report(list(self.data.statistics.label_names), self.data.prevalences)
         nested = {} if without_folds is None else {"decisions": "nested"}
         write_json(self.folder.file("metrics.json"), report | {"data": "validation"} | nested)

@@ -140,7 +140,7 @@ def evaluate_steps(
     done = 0
     for batch in passes():
         scores = batch.scores if judged.probabilities is None else judged.probabilities(batch.scores)
-        evaluation.update_cells(batch.cells, scores)
+        evaluation.update(batch.cells, scores)
         if sliced is not None:
             assert batch.carried is not None
             sliced.update(batch.carried, batch.cells, scores)

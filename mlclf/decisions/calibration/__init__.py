@@ -1,13 +1,13 @@
 """Logits → probabilities that held-out rows bear out.
 
-isotonic            the best curve that does not fall, by pooling adjacent violators, joined into a line
-logit_bounds        a label claims no more certainty than its held-out rows bear out
-logit_groups        bins of a histogram put together into few groups: enough to fit a curve of the logit,
-logistic            logistic curves of the logit, fitted label by label in one go
+isotonic            isotonic regression of labels on logits, its steps joined into a line
+logit_bounds        bounds of the logits of each label, where held-out rows call for them
+logit_groups        neighbouring bins of a histogram joined into few groups, to which curves are fitted
+logistic            penalised logistic regression on groups of logits, and the slope pooled over labels
 families            the families of calibration curves, from simple to rich, a class each
 calibrators         the calibration curves of K labels, each of the family chosen for it
-choosing            the curve from each label's logits to calibrated ones, of the family that held-out rows ask for
-pos_weight_refit    the effect of pos_weight undone: a logistic refit of each label's held-out logits
-prevalence          how often a label occurs in new rows, known or estimated from their scores, and what follows
-calibration         probabilities put right on held-out rows: the refit after pos_weight, and bounds for logits
+choosing            the family of each label, chosen by cross-validation, and its curve fitted
+pos_weight_refit    the effect of pos_weight undone: Platt scaling of each label's held-out logits
+prevalence          prevalences of new rows, estimated from their scores, and histograms reweighted to them
+calibration         what is applied to the logits of a run: slope and intercept, then bounds
 """

@@ -170,7 +170,7 @@ class SlicedEvaluation:
 
 def _count(evaluation: Evaluation, chosen: Tensor, cells: Cells, scores: Tensor) -> None:
     if bool(chosen.all()):
-        evaluation.update_cells(cells, scores)
+        evaluation.update(cells, scores)
     else:
         chosen = chosen.to(scores.device)
-        evaluation.update_cells(cells.where(chosen), scores[chosen])
+        evaluation.update(cells.where(chosen), scores[chosen])

@@ -107,43 +107,16 @@ class Evaluation:
     def _at_least(self, scores: Tensor) -> Tensor:
         return at_least(scores, self.thresholds)
 
-    def update(
-        self,
-        logits: Tensor,
-        scores: Tensor,
-        labels: Tensor,
-        mask: Tensor | None = None,
-        weights: Tensor | None = None,
-        *,
-        label_weights: Tensor | None = None,
-        identities: Tensor | None = None,
-    ) -> None:
+    def update(self, cells: Cells, scores: Tensor) -> None:
         """Count a batch.
 
         Args:
-            logits: [B, K] float32, finite wherever a label is observed.
-            scores: [B, K] float32, the probabilities of these logits.
-            labels: [B, K] bool or uint8 of 0 and 1.
-            mask: [B, K] bool, True where the label is observed; None = everywhere.
-            weights: [B] floating, not negative, 0 for padding; None = 1 for every row.
-            label_weights: [B, K] floating, by which a row's weight is multiplied for a label; None = 1 everywhere.
-            identities: [B] int64, what the rows are, see `Cells`; needed where there are replicates.
+            cells: n rows of K labels; rows of weight 0 are padding.
+            scores: [n, K] float32, the probabilities of the logits.
 
         Raises:
             DataError: A logit, score or weight is out of range. Nothing is counted then.
-            ValueError: There are replicates and no identities.
         """
-        if identities is None:
-            if self.replicates is not None:
-                raise ValueError(
-                    "identities must be given where there are replicates, got None; use row_identities of the row "
-                    "numbers or value_identities of a key or a group"
-                )
-            identities = torch.zeros(len(labels), dtype=torch.int64, device=labels.device)
-        self.update_cells(Cells(logits, labels, identities, mask, weights, label_weights), scores)
-
-    def update_cells(self, cells: Cells, scores: Tensor) -> None:
-        """Count a batch of cells and their scores, [n, K] float32; see `update`."""
         width = 1 if self.replicates is None else self.replicates.num_replicates // 8
         parts = cell_slices(cells, scores, width)
         first = next(parts, None)  # all scores and weights are checked before it comes

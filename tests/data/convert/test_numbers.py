@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from made_cells import count_rows
 from safetensors.torch import load_file
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 from torchmetrics.functional.classification import binary_auroc
@@ -182,7 +183,7 @@ def test_a_nan_score_is_refused_where_torchmetrics_gives_an_auroc_of_one() -> No
     logits = torch.tensor([[math.nan], [0.1], [0.2], [0.3]])
     evaluation = Evaluation(torch.tensor([0.5]))
     with pytest.raises(DataError, match="finite"):
-        evaluation.update(logits, scores_of(logits), labels)
+        count_rows(evaluation, logits, scores_of(logits), labels)
 
 
 def test_logits_inside_zero_and_one_are_not_taken_for_probabilities(tmp_path: Path) -> None:
@@ -191,7 +192,7 @@ def test_logits_inside_zero_and_one_are_not_taken_for_probabilities(tmp_path: Pa
     logits = torch.from_numpy(rng.random((200, 1)).astype(np.float32))
     labels = torch.from_numpy((rng.random((200, 1)) < 0.6).astype(np.uint8))
     evaluation = Evaluation(torch.tensor([0.5]))
-    evaluation.update(logits, scores_of(logits), labels)
+    count_rows(evaluation, logits, scores_of(logits), labels)
     report = evaluation.report(["label"], torch.tensor([0.5], dtype=torch.float64))
     truth, score = labels[:, 0].numpy(), scores_of(logits)[:, 0].numpy()
     entry = report["labels"]["label"]
@@ -207,7 +208,7 @@ def test_one_class_is_undefined_where_torchmetrics_gives_zero() -> None:
     with pytest.warns(UserWarning, match="No negative samples"):
         assert float(binary_auroc(scores, ones)) == 0.0
     evaluation = Evaluation(torch.tensor([0.5]))
-    evaluation.update(torch.logit(scores)[:, None], scores[:, None], ones[:, None].to(torch.uint8))
+    count_rows(evaluation, torch.logit(scores)[:, None], scores[:, None], ones[:, None].to(torch.uint8))
     entry = evaluation.report(["label"], torch.tensor([0.5], dtype=torch.float64))["labels"]["label"]
     assert entry["auroc"] is None
     assert entry["average_precision"] is None

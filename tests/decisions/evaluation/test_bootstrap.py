@@ -9,7 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from made_cells import cell_weights, each_kind_of_cells, made_cells, padded, part_of, row_weights, scores_of, sliced
+from made_cells import (
+    cell_weights,
+    count_rows,
+    each_kind_of_cells,
+    made_cells,
+    padded,
+    part_of,
+    row_weights,
+    scores_of,
+    sliced,
+)
 from torch import Tensor
 
 from mlclf.decisions.cells.cells import Cells, row_identities
@@ -32,7 +42,7 @@ HALVES = torch.full((4,), 0.5, dtype=torch.float64)
 def evaluated(*batches: Cells, replicates: int = 40, thresholds: Tensor = THRESHOLDS, **options: Any) -> Evaluation:
     evaluation = Evaluation(thresholds, 4096, replicates=replicates, **options)
     for cells in batches:
-        evaluation.update_cells(cells, scores_of(cells.logits))
+        evaluation.update(cells, scores_of(cells.logits))
     return evaluation
 
 
@@ -184,7 +194,7 @@ def test_intervals_are_those_of_a_bootstrap_of_resampled_rows() -> None:
     for _ in range(1000):
         rows = torch.from_numpy(rng.integers(0, 400, 400))
         again = Evaluation(THRESHOLDS, 512)
-        again.update(cells.logits[rows], scores_of(cells.logits[rows]), cells.labels[rows])
+        count_rows(again, cells.logits[rows], scores_of(cells.logits[rows]), cells.labels[rows])
         numbers = decision_metrics(again.decisions.counts)
         pooled = pooled_labels(again.histogram)
         found.append(
@@ -258,9 +268,6 @@ def test_distinct_identities_are_counted() -> None:
     assert DistinctCount().count() == 0
 
 
-def test_replicates_without_identities_and_too_few_are_refused() -> None:
-    cells = made_cells()
-    with pytest.raises(ValueError, match=r"^identities must be given where there are replicates, got None; use row_"):
-        evaluated().update(cells.logits, scores_of(cells.logits), cells.labels)
+def test_too_few_replicates_are_refused() -> None:
     with pytest.raises(ValueError, match=r"^replicates must be 0 or at least 40, got 20; 200 is usual$"):
         evaluated(replicates=20)

@@ -39,7 +39,7 @@ def report(by: SlicedEvaluation) -> dict[str, Any]:
 
 def alone(cells: Cells, num_bins: int) -> dict[str, Any]:
     evaluation = Evaluation(THRESHOLDS, num_bins)
-    evaluation.update_cells(cells, scores_of(cells.logits))
+    evaluation.update(cells, scores_of(cells.logits))
     return evaluation.report(NAMES, HALVES)
 
 

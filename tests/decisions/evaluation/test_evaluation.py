@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from made_cells import count_rows
 from sklearn.metrics import average_precision_score, brier_score_loss, f1_score, log_loss, roc_auc_score
 from torch import Tensor
 
@@ -49,7 +50,7 @@ def batch(seed: int = 0, rows: int = 200) -> dict[str, Tensor]:
 def evaluated(*batches: dict[str, Tensor]) -> Evaluation:
     evaluation = Evaluation(THRESHOLDS, num_bins=4096)
     for data in batches:
-        evaluation.update(**data)
+        count_rows(evaluation, **data)
     return evaluation
 
 
@@ -169,7 +170,7 @@ def test_one_class_is_undefined_and_left_out_of_the_macro_mean() -> None:
 def test_macro_all_counts_undefined_as_zero() -> None:
     evaluation = Evaluation(torch.tensor([0.5, torch.nan]), num_bins=256)
     logits = torch.tensor([[2.0, -2.0], [-2.0, -3.0]])
-    evaluation.update(logits, scores_of(logits), torch.tensor([[1, 0], [0, 0]]))
+    count_rows(evaluation, logits, scores_of(logits), torch.tensor([[1, 0], [0, 0]]))
     document = evaluation.report(["a", "b"], torch.tensor([0.5, 0.5], dtype=torch.float64))
     assert document["labels"]["b"]["f1"] is None
     assert (document["macro"]["f1"], document["macro_all"]["f1"]) == (1.0, 0.5)
@@ -231,7 +232,7 @@ def test_a_refused_batch_is_not_counted() -> None:
     bad = {name: value.clone() for name, value in data.items()}
     bad["logits"][4] = torch.nan
     with pytest.raises(DataError, match="logits must be finite where a label is observed, got nan"):
-        evaluation.update(**bad)
+        count_rows(evaluation, **bad)
     assert evaluation.report(NAMES, PREVALENCES) == report(data)
 
 
@@ -247,7 +248,7 @@ def test_a_batch_with_a_bad_score_is_not_counted() -> None:
     scores[-1, :] = 7.0
     data["mask"][-1], data["weights"][-1] = True, 1.0
     with pytest.raises(DataError, match=r"scores must be probabilities from 0 to 1, got 7.0 for label 0"):
-        evaluation.update(**data | {"scores": scores})
+        count_rows(evaluation, **data | {"scores": scores})
     assert int(evaluation.rows.rows) == int((batch()["weights"] > 0).sum())
     assert evaluation.report(NAMES, PREVALENCES) == report(batch())
 
@@ -258,7 +259,7 @@ def test_decisions_can_be_taken_row_by_row() -> None:
 
     data = batch()
     evaluation = Evaluation(THRESHOLDS, num_bins=4096, decide=best_of_row)
-    evaluation.update(**data)
+    count_rows(evaluation, **data)
     document = evaluation.report(NAMES, PREVALENCES)
     weight = data["weights"][:, None] * data["mask"]
     flagged = best_of_row(data["scores"])
@@ -277,8 +278,10 @@ def test_the_gpu_gives_the_same_document(by_label: bool) -> None:
     documents = []
     for device in ("cpu", "cuda"):
         evaluation = Evaluation(THRESHOLDS.to(device), num_bins=4096, replicates=50)
-        evaluation.update(
-            **{name: value.to(device) for name, value in data.items()}, identities=torch.arange(200, device=device)
+        count_rows(
+            evaluation,
+            **{name: value.to(device) for name, value in data.items()},
+            identities=torch.arange(200, device=device),
         )
         documents.append(evaluation.report(NAMES, PREVALENCES))
     assert_close(documents[1], documents[0], 1e-5)  # the bootstrap sums in float32

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from made_cells import count_rows
 from torch import Tensor
 
 from mlclf.decisions.cells.scores import scores_of
@@ -40,7 +41,7 @@ def at(cuts: list[float]) -> Thresholds:
 
 def report(data: dict[str, Tensor], thresholds: Thresholds) -> tuple[dict[str, Any], LabelHistogram]:
     evaluation = Evaluation(thresholds.thresholds, decide=thresholds.decide)
-    evaluation.update(**data)
+    count_rows(evaluation, **data)
     return evaluation.report(NAMES, PREVALENCES), evaluation.histogram
 
 
