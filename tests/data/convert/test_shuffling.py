@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlclf.data.convert import buckets, numbers, shuffling
+from mlclf.data.convert import buckets, shuffling
 from mlclf.data.convert import row_groups as writing
 from mlclf.data.convert.row_groups import cut, even_parts, group_rows
 from mlclf.data.convert.shuffling import shuffle, shuffle_steps
@@ -38,7 +38,7 @@ TINY = {"LEAST_BUDGET_BYTES": 1, "LEAST_SLICE_BYTES": 1, "SLICE_BYTES_PER_COLUMN
 def limits(**changed: object) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (TINY | changed).items():
-            for module in (buckets, numbers, shuffling, writing):
+            for module in (buckets, shuffling, writing):
                 if hasattr(module, name):
                     patch.setattr(module, name, value)
         yield
