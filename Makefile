@@ -1,10 +1,12 @@
 # make test and make demo set everything up by themselves: Python 3.11 or newer is all that has to be there.
+# make test takes the tests of a few seconds at most, make check the others.
 
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
+WORKERS := -n auto --maxprocesses 4
 
-.PHONY: install test demo lint types docs
+.PHONY: install test check demo lint types docs
 
 install: $(STAMP)
 
@@ -15,7 +17,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 test: install
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest $(WORKERS) -m "not slow"
+
+check: install
+	$(VENV)/bin/python -m pytest $(WORKERS) -m slow
 
 demo: install
 	$(VENV)/bin/mlclf demo --out runs/demo

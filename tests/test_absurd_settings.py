@@ -120,6 +120,7 @@ FITS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "value", "solver"), FITS)
 def test_a_fit_at_a_bound_works_or_names_it(
     name: str, value: str, solver: tuple[str, ...], data: Path, tmp_path: Path, mlclf_command: Any

@@ -324,6 +324,7 @@ def test_a_bad_file_of_settings_is_one_error(folder: Path, mlclf_command: Any, t
     assert everything(folder) == before
 
 
+@pytest.mark.slow
 def test_a_file_of_settings_is_a_whole_run(folder: Path, mlclf_command: Any) -> None:
     Path("run.yaml").write_text("train: ok.parquet\nlabels: label_*\nexclude: id\nout: run\nfolds: 2\n")
     called = mlclf_command("fit", "--config", "run.yaml")
@@ -345,6 +346,7 @@ def shared_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return mlclf.fit(str(folder / "ok.parquet"), "label_*", folder / "run", exclude="id").path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -410,6 +412,7 @@ def test_wrong_usage_is_exit_code_2(shared_run: Path, mlclf_command: Any, argume
     assert "Traceback" not in called.err
 
 
+@pytest.mark.slow
 def test_results_go_to_stdout_and_progress_to_stderr(folder: Path, mlclf_command: Any) -> None:
     called = mlclf_command("fit", "ok.parquet", *FIT)
     assert called.code == 0
@@ -606,6 +609,7 @@ def test_options_of_scores_are_refused_with_a_run(folder: Path, shared_run: Path
     assert (called.code, called.out, called.err) == (2, "", message)
 
 
+@pytest.mark.slow
 def test_shuffled_data_is_fitted_like_any_other(folder: Path, mlclf_command: Any) -> None:
     called = mlclf_command("shuffle", "ok.parquet", "--out", "new data", "--seed", 7, "--memory-budget", "64MiB")
     assert (called.code, called.err) == (0, "")
@@ -619,6 +623,7 @@ def test_shuffled_data_is_fitted_like_any_other(folder: Path, mlclf_command: Any
     assert mlclf_command("shuffle", "ok.parquet", "--out", "new data", "--overwrite").code == 0
 
 
+@pytest.mark.slow
 def test_several_values_may_follow_one_option(folder: Path, mlclf_command: Any) -> None:
     called = mlclf_command(
         "fit", "ok.parquet", "--labels", "label_a", "label_b", "--exclude", "id", "city", "--out", "r"
@@ -628,6 +633,7 @@ def test_several_values_may_follow_one_option(folder: Path, mlclf_command: Any) 
     assert json.loads(Path("r/features.json").read_text())["dense"] == ["a", "b"]
 
 
+@pytest.mark.slow
 def test_names_with_marks_of_yaml_and_json_are_names(folder: Path, mlclf_command: Any) -> None:
     names = ['my "x"', "[b]", "{c}", "null", "😀", "a\\n"]
     columns = {name: table()["a"] for name in names} | {"~": [1.0] * ROWS, "'y": table()["label_a"]}
@@ -642,6 +648,7 @@ def test_names_with_marks_of_yaml_and_json_are_names(folder: Path, mlclf_command
     assert ([column["name"] for column in schema["features"]], schema["weight"]) == (names, "~")
 
 
+@pytest.mark.slow
 def test_a_label_that_is_called_like_the_glob(folder: Path, mlclf_command: Any) -> None:
     pq.write_table(table().append_column("label_*", table()["label_a"]), "odd.parquet")
     called = mlclf_command("fit", "odd.parquet", *FIT)
@@ -652,6 +659,7 @@ def test_a_label_that_is_called_like_the_glob(folder: Path, mlclf_command: Any) 
     )
 
 
+@pytest.mark.slow
 def test_the_same_file_twice_is_read_once_with_a_warning(folder: Path, mlclf_command: Any) -> None:
     called = mlclf_command("fit", "ok.parquet", "ok.parquet", *FIT)
     assert called.code == 0
@@ -659,6 +667,7 @@ def test_the_same_file_twice_is_read_once_with_a_warning(folder: Path, mlclf_com
     assert json.loads(Path("run/metrics.json").read_text())["rows"] == 60
 
 
+@pytest.mark.slow
 def test_constant_and_empty_columns_are_left_out_with_a_warning(folder: Path, mlclf_command: Any) -> None:
     data = table().append_column("five", pa.array([5] * ROWS)).append_column("void", pa.nulls(ROWS))
     pq.write_table(data, "flat.parquet")
@@ -694,6 +703,7 @@ def stopped_fit(mlclf_command: Any, monkeypatch: pytest.MonkeyPatch, stop: Calla
     return called
 
 
+@pytest.mark.slow
 def test_a_defect_is_exit_code_1_in_one_block(mlclf_command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise ZeroDivisionError("half\x1b[31m way")
@@ -707,6 +717,7 @@ def test_a_defect_is_exit_code_1_in_one_block(mlclf_command: Any, monkeypatch: p
     assert "Traceback" not in called.err
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_exit_code_1(mlclf_command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise OSError(28, "No space left on device", "run/model.safetensors")
@@ -721,6 +732,7 @@ def test_a_full_disk_is_exit_code_1(mlclf_command: Any, monkeypatch: pytest.Monk
     assert mlclf_command("fit", "ok.parquet", *FIT).code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
 def test_signals_in_this_process(mlclf_command: Any, monkeypatch: pytest.MonkeyPatch, name: str, code: int) -> None:
     def stop() -> None:
@@ -753,6 +765,7 @@ def test_help_imports_nothing_heavy() -> None:
         assert "Usage: mlclf" in done.stdout
 
 
+@pytest.mark.slow
 def test_exit_codes_of_the_process(folder: Path) -> None:
     bad = process("fit", "nope.parquet", *FIT)
     assert (bad.returncode, bad.stdout) == (2, "")
@@ -762,6 +775,7 @@ def test_exit_codes_of_the_process(folder: Path) -> None:
     assert "Traceback" not in wrong.stderr
 
 
+@pytest.mark.slow
 def test_a_signal_leaves_a_run_that_can_go_on(folder: Path) -> None:
     settings = ["--set", "training.epochs=100000", "--set", "optimizer.name=sgd", "--valid-fraction", "0"]
     numbers = {signal.SIGINT: 130, signal.SIGTERM: 143}

@@ -58,6 +58,7 @@ def labels_of(random: np.random.Generator, signal: np.ndarray) -> np.ndarray:
     return random.random(len(signal)) < 1 / (1 + np.exp(-2 * signal))
 
 
+@pytest.mark.slow
 def test_adult(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     for name, rows in (("train", 800), ("test", 300)):
@@ -71,6 +72,7 @@ def test_adult(tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "out" / "table")["workclass"].null_count > 0
 
 
+@pytest.mark.slow
 def test_telco_churn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     random = np.random.default_rng(0)
     charges = random.standard_normal(1_500)
@@ -85,6 +87,7 @@ def test_telco_churn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "Churn: threshold" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_nycflights13(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     for name, rows in (("train", 800), ("test", 300)):
@@ -101,6 +104,7 @@ def test_nycflights13(tmp_path: Path) -> None:
     assert {column.name for column in run.schema.features} == {"day", "sched_dep_time", "sched_dep_time_hour"}
 
 
+@pytest.mark.slow
 def test_criteo(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     lines = []
@@ -133,6 +137,7 @@ def comments(rows: int, seed: int) -> list[tuple[str, list[int]]]:
     return made
 
 
+@pytest.mark.slow
 def test_goemotions_text(tmp_path: Path) -> None:
     for name, rows in (("train", 500), ("test", 200)):
         lines = [
@@ -152,6 +157,7 @@ def test_goemotions_text(tmp_path: Path) -> None:
     assert metrics["macro"]["average_precision"] > 0.95
 
 
+@pytest.mark.slow
 def test_goemotions_tfidf(tmp_path: Path) -> None:
     for name, rows in (("train", 500), ("test", 200)):
         lines = []
@@ -184,6 +190,7 @@ def write_mulan(path: Path, rows: int, sparse: bool) -> None:
     path.with_name("made.xml").write_text(f'<labels xmlns="http://mulan.sourceforge.net/labels">{names}</labels>')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bibtex", "yeast"])
 def test_data_of_mulan(tmp_path: Path, name: str) -> None:
     for part, rows in (("train", 900), ("test", 200)):

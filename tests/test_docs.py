@@ -193,6 +193,7 @@ def tables() -> Iterator[None]:
         table.update(lines)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tables")
 @pytest.mark.parametrize("name", sorted(path.stem for path in (DOCS / "developers").glob("*.md")))
 def test_a_page_for_developers_can_be_followed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

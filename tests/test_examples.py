@@ -142,6 +142,7 @@ def test_decision_boundary(tmp_path: Path) -> None:
         assert share == pytest.approx(mean, abs=0.03)
 
 
+@pytest.mark.slow
 def test_churn(tmp_path: Path) -> None:
     output = output_with_picture("churn", tmp_path)
     right, steps, loss = re.findall(r"as it is: (\d+)% right after (\S+) steps, log-loss (\S+)", output)[0]
@@ -180,6 +181,7 @@ def test_stable_loss(tmp_path: Path) -> None:
     assert rows[1000, 1] == rows[-1000, 0] == ["0", "0", "nan", "nan"]
 
 
+@pytest.mark.slow
 def test_penalties(tmp_path: Path) -> None:
     output = output_with_picture("penalties", tmp_path)
     zeros, length, loss = zip(*(row_of(output, name) for name in ("none", "L2 of 0.03", "L1 of 0.03")), strict=True)
@@ -198,6 +200,7 @@ def test_thresholds(tmp_path: Path) -> None:
     assert half[-1] > 2 * tuned[-1]
 
 
+@pytest.mark.slow
 def test_pos_weight(tmp_path: Path) -> None:
     output = output_with_picture("pos_weight", tmp_path)
     assert "5.80% of the rows are positive." in output
@@ -221,6 +224,7 @@ def test_ten_labels(tmp_path: Path) -> None:
         assert float(right) > 80
 
 
+@pytest.mark.slow
 def test_xor(tmp_path: Path) -> None:
     output = output_with_picture("xor", tmp_path)
     line, line_loss = row_of(output, "no hidden layer")
@@ -231,6 +235,7 @@ def test_xor(tmp_path: Path) -> None:
     assert hidden_loss < 0.15
 
 
+@pytest.mark.slow
 def test_streaming(tmp_path: Path) -> None:
     output = output_with_picture("streaming", tmp_path)
     data, cap = re.findall(r"decode to (\S+) MB; the cap is (\d+)", output)[0]

@@ -121,6 +121,7 @@ COMMANDS = [
 """Every command, with one of the files that it is given left open."""
 
 
+@pytest.mark.slow
 def test_no_command_opens_a_fifo(folder: Path) -> None:
     scores = pa.table({"score_y": [0.5, -0.5] * 20, "y": [1, 0] * 20, "k": list(range(40))})
     pq.write_table(scores, folder / "s.parquet")

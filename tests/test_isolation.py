@@ -18,6 +18,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_files_named_like_modules_are_not_run(tmp_path: Path, command: str) -> None:
     pq.write_table(pa.table({"x": [1.0, 2.0, 3.0], "label_a": [True, False, True]}), tmp_path / "a.parquet")

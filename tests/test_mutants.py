@@ -9,11 +9,12 @@ from pathlib import Path
 import mutants
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from made_parquet import made_files
 
 
 def test_mutants_are_the_same_each_time() -> None:
-    bases = [mutants.Base(name, data, "y") for name, data in made_files().items()]
+    bases = [mutants.Base(name, data, "y", mutants.page_starts(data)) for name, data in made_files().items()]
     assert len(bases) > 20
     for number in range(60):
         base, kind, data = mutants.mutant(bases, 0, number)
@@ -32,6 +33,7 @@ def test_integers_of_a_footer_are_found_and_replaced() -> None:
     assert {metadata.num_rows, metadata.row_group(0).total_byte_size} <= set(values)
 
 
+@pytest.mark.slow
 def test_a_column_whose_description_ends_the_process_is_refused(tmp_path: Path) -> None:
     """A column that the footer makes required, while it counts its nulls."""
     path = tmp_path / "a.parquet"

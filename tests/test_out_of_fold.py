@@ -7,10 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "out_of_fold.py"
 LINE = re.compile(r"difference ([+-][\d.]+) ± ([\d.]+)")
 
 
+@pytest.mark.slow
 def test_pooled_auroc_is_that_of_new_rows_within_chance() -> None:
     """Of folds by chance whose models keep their levels, 60 data sets differ by five standard errors."""
     done = subprocess.run(

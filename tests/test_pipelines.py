@@ -62,6 +62,7 @@ def test_a_pipeline_is_a_page_on_the_public_library(script: Path) -> None:
 # ── tabular_binary ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_tabular_binary_learns_its_made_data(tabular: tuple[Path, dict[str, Any]]) -> None:
     out, metrics = tabular
     # The true log-odds order these rows with an AUROC of 0.711.
@@ -90,6 +91,7 @@ def test_tabular_binary_leaves_a_run_metrics_and_scores(tabular: tuple[Path, dic
 # ── tagging ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_tagging_learns_its_made_posts(tagging: tuple[Path, dict[str, Any]]) -> None:
     out, metrics = tagging
     assert len(metrics["labels"]) == 12
@@ -103,6 +105,7 @@ def test_tagging_learns_its_made_posts(tagging: tuple[Path, dict[str, Any]]) -> 
     assert [] in tags.to_pylist()
 
 
+@pytest.mark.slow
 def test_tagging_names_the_best_tags_of_each_row(tagging: tuple[Path, dict[str, Any]]) -> None:
     out, metrics = tagging
     tagged = pq.read_table(out / "tagged").to_pylist()
@@ -113,6 +116,7 @@ def test_tagging_names_the_best_tags_of_each_row(tagging: tuple[Path, dict[str, 
 # ── threshold_calibration ───────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_threshold_calibration_decides_better_than_at_half(thresholds: tuple[Path, dict[str, Any]]) -> None:
     out, metrics = thresholds
     scores = str(out / "scores" / "test.parquet")

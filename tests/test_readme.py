@@ -38,6 +38,7 @@ def test_the_first_example_is_ten_lines() -> None:
     assert len([line for line in first.splitlines() if line.strip()]) <= 10
 
 
+@pytest.mark.slow
 def test_the_tour_prints_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     steps = [step for document in TOUR for step in steps_of(document.read_text())]
@@ -57,6 +58,7 @@ def test_there_are_commands_to_check() -> None:
     assert ["make", "demo"] in commands(TOP / "README.md")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ALL_COMMANDS, ids=" ".join)
 def test_a_command_exists(command: list[str]) -> None:
     program, *words = command

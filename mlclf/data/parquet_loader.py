@@ -32,7 +32,7 @@ from mlclf.data.schema.schema import Schema
 from mlclf.data.streaming.batch_order import BatchOrder
 from mlclf.data.streaming.batch_stream import BatchStream, FileRows
 from mlclf.data.streaming.epoch import Reading
-from mlclf.data.streaming.memory_budget import pool_shape, reader_bytes
+from mlclf.data.streaming.memory_budget import PoolShape, pool_shape, reader_bytes
 from mlclf.data.streaming.row_encoder import RowEncoder
 from mlclf.data.streaming.slab_cache import open_cache
 from mlclf.data.where.condition import Where, parse_where
@@ -131,10 +131,7 @@ class ParquetLoader:
         skip = on_corrupt == "skip"
         threads = threads or min(os.cpu_count() or 1, 16)
         condition = None if where is None else parse_where(where)
-        plan = make_plan(names_of(data), skip_corrupt=skip)
-        if features is not None:
-            plan = plan.with_folder_types(features.inputs.folder_types)
-        check_where(plan, condition)
+        plan = _plan(data, features, condition, skip)
         if features is None:
             schema = find_schema(
                 plan,
@@ -152,13 +149,7 @@ class ParquetLoader:
             found = _reused(plan, schema, settings, condition, skip, threads, memory_budget, features)
         self.features = FittedFeatures(schema, found.encoder.features, found.label_names)
         self.set_aside = found.plan.set_aside
-        shape = pool_shape(
-            memory_budget,
-            found.row_bytes,
-            max(found.plan.row_bytes, found.decoded_row_bytes),
-            reader_bytes(found.plan, len(found.encoder.columns)),
-            found.plan.largest_unit_rows,
-        )
+        shape = _shape(found, memory_budget)
         selection = Selection(Split(), census=found.census, where=condition)
         order = BatchOrder(
             found.plan, selection, shape, batch_rows, seed, shuffle=shuffle, rank=rank, world_size=world_size
@@ -255,6 +246,26 @@ def _contents(found: _Found, where: Where | None, threads: int) -> list[str]:
     contents = Contents(found.plan, _columns(found.encoder.schema, where))
     contents.add_all(matching_units(found.plan, where), threads)
     return contents.of_files()
+
+
+def _plan(data: Names, features: FittedFeatures | None, condition: Where | None, skip_corrupt: bool) -> Plan:
+    """The plan of the data, with the types of folders' columns that the features were fitted with."""
+    plan = make_plan(names_of(data), skip_corrupt=skip_corrupt)
+    if features is not None:
+        plan = plan.with_folder_types(features.inputs.folder_types)
+    check_where(plan, condition)
+    return plan
+
+
+def _shape(found: _Found, memory_budget: int) -> PoolShape:
+    """The pool that the budget has room for."""
+    return pool_shape(
+        memory_budget,
+        found.row_bytes,
+        max(found.plan.row_bytes, found.decoded_row_bytes),
+        reader_bytes(found.plan, len(found.encoder.columns)),
+        found.plan.largest_unit_rows,
+    )
 
 
 def _fitted(

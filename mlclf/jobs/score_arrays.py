@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -63,10 +63,7 @@ def tune_thresholds(
         ConfigError: an option does not exist, or does not go with the objective.
         DataError: shapes differ, a score is missing or outside [0, 1], or a label is not one.
     """
-    if score_kind not in (PROBABILITY, LOGIT):
-        raise ConfigError(f"score_kind must be 'probability' or 'logit', got {score_kind!r}")
-    if method not in ("auto", "plain"):
-        raise ConfigError(f"method must be 'auto' or 'plain', got {method!r}")
+    _check_words(score_kind, method)
     held = columns_of(scores, "scores")
     names, columns = held.names, _scores(held.numbers, score_kind)
     truth = _labels(in_order(columns_of(labels, "labels"), names, "labels"))
@@ -76,17 +73,15 @@ def tune_thresholds(
     of_rows = None if weights is None else _numbers(weights, "weights")
     of_cells = None if label_weights is None else _numbers(label_weights, "label_weights")
     earlier = None if prior is None else _numbers(prior, "prior")
-    for what, found, wanted in (
-        ("labels", truth, columns.shape),
-        ("weights", of_rows, (num_rows,)),
-        ("label_weights", of_cells, columns.shape),
-        ("groups", None if groups is None else np.empty(len(groups)), (num_rows,)),
-        ("prior", earlier, (num_labels,)),
-    ):
-        if found is not None and found.shape != wanted and not (found.ndim == 2 and found.shape == (*wanted, 1)):
-            raise DataError(
-                f"{what} must have the shape {list(wanted)} that goes with the scores, got {list(found.shape)}"
-            )
+    _check_shapes(
+        {
+            "labels": (truth, columns.shape),
+            "weights": (of_rows, (num_rows,)),
+            "label_weights": (of_cells, columns.shape),
+            "groups": (None if groups is None else np.empty(len(groups)), (num_rows,)),
+            "prior": (earlier, (num_labels,)),
+        }
+    )
     mass = None if of_rows is None else of_rows.reshape(-1)
     if of_cells is not None:
         mass = of_cells.reshape(columns.shape) * (1 if mass is None else mass[:, None])
@@ -114,6 +109,22 @@ def tune_thresholds(
             )
         )
     return replace(in_file_scale(tuner.thresholds(), score_kind), label_names=names)
+
+
+def _check_words(score_kind: str, method: str) -> None:
+    if score_kind not in (PROBABILITY, LOGIT):
+        raise ConfigError(f"score_kind must be 'probability' or 'logit', got {score_kind!r}")
+    if method not in ("auto", "plain"):
+        raise ConfigError(f"method must be 'auto' or 'plain', got {method!r}")
+
+
+def _check_shapes(given: Mapping[str, tuple[NDArray[Any] | None, tuple[int, ...]]]) -> None:
+    """Refuse an argument whose shape does not go with the scores; a vector may stand as a matrix of one column."""
+    for what, (found, wanted) in given.items():
+        if found is not None and found.shape not in (wanted, (*wanted, 1)[:2]):
+            raise DataError(
+                f"{what} must have the shape {list(wanted)} that goes with the scores, got {list(found.shape)}"
+            )
 
 
 def _numbers(values: Any, what: str) -> NDArray[np.float64]:

@@ -20,6 +20,7 @@ class RMSprop(Stepper):
         return torch.optim.RMSprop(parameters, lr=self.rate if lr is None else lr)
 
 
+@pytest.mark.slow
 def test_a_new_optimizer_is_a_class_and_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = write(tmp_path / "data.parquet", plain_table(400))
     settings = {"optimizer.name": "rmsprop", "training.epochs": 3}

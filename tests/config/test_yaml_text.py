@@ -40,6 +40,7 @@ def test_as_deep_as_is_allowed() -> None:
     assert value == []
 
 
+@pytest.mark.slow
 def test_many_values_are_refused() -> None:
     found = read("a: [" + "x," * (MOST_VALUES + 1) + "]")
     assert found.problems == [f"f:1: must hold at most {MOST_VALUES:,} values, found more; name many columns by a glob"]

@@ -94,6 +94,7 @@ def test_states_go_to_another_loader(folder: Path) -> None:
     assert [batch.rows.tolist() for batch in other] == first + rest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pruned", [True, False], ids=["by the footers", "small data, all read"])
 def test_where(folder: Path, pruned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if pruned:

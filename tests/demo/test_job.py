@@ -102,6 +102,7 @@ def test_the_truth_is_the_auroc_of_the_true_log_odds_on_the_test_rows(tmp_path: 
     assert truth.positives["label_buys"] == labels.sum()
 
 
+@pytest.mark.slow
 def test_the_fit_comes_near_the_best_possible(result: job.DemoResult) -> None:
     ours = result.metrics["labels"]["label_buys"]["auroc"]
     best = result.truth.best_auroc["label_buys"]
@@ -110,6 +111,7 @@ def test_the_fit_comes_near_the_best_possible(result: job.DemoResult) -> None:
     assert result.metrics["rows"] == 2_000
 
 
+@pytest.mark.slow
 def test_the_demo_leaves_what_it_says(result: job.DemoResult) -> None:
     assert (result.run / "manifest.json").is_file()
     assert result.metrics_file.is_file()
@@ -139,6 +141,7 @@ def test_an_undefined_label_is_said_to_be_undefined(result: job.DemoResult) -> N
     assert job.demo_table(changed)[-1][2:] == ("undefined", "undefined", "")
 
 
+@pytest.mark.slow
 def test_a_second_demo_replaces_the_first_and_nothing_else(tmp_path: Path) -> None:
     foreign = tmp_path / "foreign"
     foreign.mkdir()

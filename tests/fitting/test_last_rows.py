@@ -38,6 +38,7 @@ def test_nothing_is_said_of_no_rows_or_of_a_good_model() -> None:
     assert caution(torch.tensor([1.0, 2.0, 3.0])) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turns", [True, False])
 def test_a_model_that_does_not_hold_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture, turns: bool) -> None:
     random = np.random.default_rng(0)

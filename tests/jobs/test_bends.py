@@ -40,6 +40,7 @@ def dense_names(run: mlclf.Run) -> list[str]:
     return names
 
 
+@pytest.mark.slow
 def test_a_valley_is_followed(bent: mlclf.Run, data: str, tmp_path: Path) -> None:
     names = dense_names(bent)
     assert names[:2] == ["x", "x:missing"]
@@ -88,11 +89,13 @@ def test_scores_of_files_are_those_of_the_weights(bent: mlclf.Run, tmp_path: Pat
     np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits)), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_validation_data_can_judge_too(data: str, tmp_path: Path) -> None:
     valid = write(tmp_path / "valid.parquet", valley(800, seed=3))
     assert len(dense_names(mlclf.fit(data, "label", tmp_path / "run", valid=valid))) == 7
 
 
+@pytest.mark.slow
 def test_rows_of_weight_zero_place_no_knot(data: str, bent: mlclf.Run, tmp_path: Path) -> None:
     extra = pa.table({"x": np.full(900, 5.0), "place": ["rome"] * 900, "label": pa.array(np.ones(900, np.int8))})
     tables = [pq.read_table(data), extra]
@@ -103,6 +106,7 @@ def test_rows_of_weight_zero_place_no_knot(data: str, bent: mlclf.Run, tmp_path:
     np.testing.assert_allclose(run.features.splines.knots, bent.features.splines.knots, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_groups_are_not_taken_for_rows(tmp_path: Path) -> None:
     """Each group has a value of its own, so splines tell groups of the training folds apart, and no others."""
     rng = np.random.default_rng(5)
@@ -128,6 +132,7 @@ def test_a_loader_of_the_run_has_its_inputs(bent: mlclf.Run, data: str) -> None:
     assert (again == rows.numpy()).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -150,6 +155,7 @@ def test_knots_are_not_tried_where_they_would_not_fit(
     assert dense_names(mlclf.fit(data, "label", tmp_path / "run")) == ["x", "x:missing"]
 
 
+@pytest.mark.slow
 def test_lines_stay_lines(tmp_path: Path, mlclf_command: Any) -> None:
     data = write(tmp_path / "lines.parquet", plain_table(2_000))
     done = mlclf_command("fit", data, "--labels", "label_*", "--exclude", "id", "--out", tmp_path / "run")

@@ -33,6 +33,7 @@ def weight(data: str, out: Path, cache: object, **options: object) -> float:
     return float(load_file(out / "model.safetensors")["linear.weight"][0, 0])
 
 
+@pytest.mark.slow
 def test_content_that_was_changed_in_place_is_refused(tmp_path: Path) -> None:
     cache, path = tmp_path / "the cache", tmp_path / "data" / "a.parquet"
     first = weight(made(path), tmp_path / "first", cache)
@@ -55,6 +56,7 @@ def test_content_that_was_changed_in_place_is_refused(tmp_path: Path) -> None:
     assert turned * first < 0
 
 
+@pytest.mark.slow
 def test_other_columns_and_other_files_have_a_cache_of_their_own(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     data = made(tmp_path / "a.parquet")

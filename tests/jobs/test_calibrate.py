@@ -64,6 +64,7 @@ def run(fitted: Any, tmp_path: Path) -> Run:
     return Run.open(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_calibrate_replaces_the_thresholds_of_the_run(fitted: Any, run: Run) -> None:
     written = run.calibrate(fitted.test, "recall:0.95")
     assert document(run.path / "thresholds.json") == written
@@ -85,6 +86,7 @@ def test_calibrate_to_a_file_leaves_the_run_alone(fitted: Any, run: Run, tmp_pat
     assert document(tmp_path / "mine.json")["objective"] == "precision:0.8"
 
 
+@pytest.mark.slow
 def test_calibrate_says_when_rows_were_trained_on(fitted: Any, run: Run, mlclf_command: Any) -> None:
     called = mlclf_command("calibrate", run.path, fitted.data)
     assert called.code == 0
@@ -95,6 +97,7 @@ def test_calibrate_says_when_rows_were_trained_on(fitted: Any, run: Run, mlclf_c
     assert note not in called.err
 
 
+@pytest.mark.slow
 def test_no_confidence_is_claimed_on_rows_that_chose_in_the_fit(tmp_path: Path) -> None:
     """Not under another name either, nor beside rows that are new."""
     names = {seed: write(tmp_path / f"{seed}.parquet", plain_table(300, seed=seed)) for seed in range(3)}

@@ -29,6 +29,7 @@ def wide_table(rows: int = 6000) -> pa.Table:
     return pa.table({f"x{index}": x[:, index] for index in range(20)} | {"label_y": y.astype(np.int8)})
 
 
+@pytest.mark.slow
 def test_settings_that_a_solver_does_not_use(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = write(tmp_path / "d.parquet", plain_table())
     said = said_by(
@@ -45,6 +46,7 @@ def test_settings_that_a_solver_does_not_use(tmp_path: Path, caplog: pytest.LogC
     assert not [line for line in (*plain, *stepwise) if "not used" in line]
 
 
+@pytest.mark.slow
 def test_a_budget_that_changes_the_model_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = write(tmp_path / "d.parquet", wide_table(), row_group_size=500)
     hint = "--set runtime.memory_budget=12MiB would lead to another model"
@@ -59,6 +61,7 @@ def test_a_budget_that_changes_the_model_says_so(tmp_path: Path, caplog: pytest.
         assert not [line for line in said_by(caplog, data, tmp_path / name, **settings, **more) if "rows are" in line]
 
 
+@pytest.mark.slow
 def test_the_search_says_a_line_a_decade_and_logs_all(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = write(tmp_path / "d.parquet", plain_table())
     said = [line for line in said_by(caplog, data, tmp_path / "run", features__knots="none") if line.startswith("l2 ")]

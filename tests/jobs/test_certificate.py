@@ -79,6 +79,7 @@ def test_steps_without_early_stopping_are_certified_too(tmp_path: Path, caplog: 
     assert gaps[1] < gaps[0] / 10
 
 
+@pytest.mark.slow
 def test_early_stopping_has_no_certificate(tmp_path: Path) -> None:
     path = write(tmp_path / "t.parquet", table()[0])
     mlclf.fit(path, "label_*", tmp_path / "run", settings={"optimizer.l2": 0.01, "optimizer.name": "adam"})

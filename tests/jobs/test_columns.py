@@ -21,6 +21,7 @@ def scores_of(run: Run, data: str, out: Path, label: str = "label_a") -> list[fl
     return [float(score) for score in pa.concat_tables(parts).column(f"score_{label}").to_pylist()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["folds", "fraction", "valid", "where", "group"])
 def test_text_in_views_gives_the_model_of_text(tmp_path: Path, way: str) -> None:
     table = with_column(plain_table(300), "tags", [["u", "v"], [], None] * 100)
@@ -45,6 +46,7 @@ def test_text_in_views_gives_the_model_of_text(tmp_path: Path, way: str) -> None
     assert document(tmp_path / "run_views" / "features.json") == document(tmp_path / "run_plain" / "features.json")
 
 
+@pytest.mark.slow
 def test_the_index_of_pandas_is_no_input(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     table = plain_table(300)
     order = np.argsort(table.column("label_a").to_numpy(), kind="stable")
@@ -89,6 +91,7 @@ def sentences(rows: int) -> tuple[list[str], np.ndarray]:
     return texts, np.array([int("word1 " in text) for text in texts])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())]
 )
@@ -105,6 +108,7 @@ def test_free_text_is_read_as_text(tmp_path: Path, caplog: pytest.LogCaptureFixt
         fit(data, "y", tmp_path / "levels", settings=settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ["categorical", "text"])
 def test_bytes_are_text_where_a_role_says_so(tmp_path: Path, role: str) -> None:
     table = plain_table(300)
@@ -128,6 +132,7 @@ def test_bytes_are_text_where_a_role_says_so(tmp_path: Path, role: str) -> None:
         fit(data, "label_*", tmp_path / "bad", exclude="id", settings=QUICK | {"features.roles.city": role})
 
 
+@pytest.mark.slow
 def test_labels_may_be_bytes(tmp_path: Path) -> None:
     table = plain_table(300)
     words = [b"yes" if value else b"no" for value in table.column("label_a").to_pylist()]
@@ -139,6 +144,7 @@ def test_labels_may_be_bytes(tmp_path: Path) -> None:
     assert run.metrics == same.metrics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [pa.list_(pa.float32()), pa.large_list(pa.float64()), pa.list_view(pa.float32())])
 def test_a_declared_embedding_may_be_in_lists_of_one_length(tmp_path: Path, kind: pa.DataType) -> None:
     table = plain_table(300)
@@ -160,6 +166,7 @@ def test_a_declared_embedding_may_be_in_lists_of_one_length(tmp_path: Path, kind
         fit(data, "label_*", tmp_path / "uneven", exclude="id", settings=settings)
 
 
+@pytest.mark.slow
 def test_labels_in_lists_of_0_and_1_are_those_of_columns(tmp_path: Path) -> None:
     table = plain_table(300)
     lists = np.stack([table.column(name).to_numpy() for name in ("label_a", "label_b")], 1).tolist()

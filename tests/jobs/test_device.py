@@ -27,6 +27,7 @@ def held_out_loss(folder: Path, name: str, **settings: object) -> float:
     return float(run.metrics["log_loss"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_comes_near_float32(tmp_path: Path, precision: str) -> None:
     """Eight bits of mantissa: the losses agree to a hundredth."""
@@ -74,6 +75,7 @@ OPTIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
 def test_rows_held_on_the_device_give_the_model_of_rows_that_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlclf_command: Any, options: list[str]
@@ -104,6 +106,7 @@ def counting(shuffled: list[bool]) -> type:
     return Counted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tokens", "room", "budget", "taken", "host"),
     [
@@ -132,6 +135,7 @@ def test_rows_that_do_not_fit_are_copied_batch_by_batch(
     ]
 
 
+@pytest.mark.slow
 def test_a_fit_goes_on_from_a_checkpoint_of_either_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped inside an epoch whose rows were read, it goes on with rows that are held, and ends as it would have."""
     data = write(tmp_path / "data.parquet", plain_table(1000), row_group_size=100)

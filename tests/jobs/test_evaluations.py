@@ -125,6 +125,7 @@ HARD = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("rate", [0.3, 0.005])
 @pytest.mark.parametrize("kind", HARD)
@@ -214,6 +215,7 @@ def test_intervals_hold_the_values_and_are_wider_for_clusters(tmp_path: Path, ml
         assert low < report[average]["f1"] < high
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_in_the_same_ways(tmp_path: Path) -> None:
     random = np.random.default_rng(1)
     x = random.normal(size=400)

@@ -119,6 +119,7 @@ def test_the_configuration_is_resolved_and_reads_back(fitted: Any) -> None:
     assert settings.optimizer.l2 == "auto"
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_run(data: str, tmp_path: Path) -> None:
     for settings in ({}, {"training.epochs": 2, "optimizer.name": "adam"}):
         for name in ("one", "two"):
@@ -137,6 +138,7 @@ def test_the_same_seed_gives_the_same_run(data: str, tmp_path: Path) -> None:
 # ── held-out rows ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_valid_fraction_holds_out_about_that_share(data: str, tmp_path: Path) -> None:
     run = mlclf.fit(data, "label_*", tmp_path / "run", exclude="id", valid_fraction=0.5)
     assert run.metrics is not None
@@ -162,6 +164,7 @@ def test_valid_by_time_holds_out_the_latest_rows(tmp_path: Path) -> None:
     assert late["rows"] == 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [{"valid_by": "group:user"}, {"group": "user", "folds": 3}])
 def test_a_group_is_split_as_one_and_is_no_input(tmp_path: Path, arguments: dict[str, Any]) -> None:
     table = with_column(plain_table(600), "user", [f"u{index % 60}" for index in range(600)])
@@ -171,6 +174,7 @@ def test_a_group_is_split_as_one_and_is_no_input(tmp_path: Path, arguments: dict
     assert not any("user" in column.name for column in run.schema.features)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("apart", [False, True])
 def test_rows_of_a_group_are_in_one_fold_of_the_thresholds(tmp_path: Path, apart: bool) -> None:
     """Also where the held-out rows are given; and the group is asked for there."""
@@ -202,6 +206,7 @@ def test_without_held_out_rows_thresholds_fall_back_and_there_are_no_metrics(dat
     assert labels["label_a"]["support"] == int(np.sum(plain_table()["label_a"].to_numpy()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [2, 3, 7])
 def test_a_handful_of_rows_is_enough(tmp_path: Path, rows: int) -> None:
     table = pa.table({"x": np.arange(rows) * 1.0, "label": np.arange(rows) % 2})
@@ -263,6 +268,7 @@ def test_streaming_from_disk_gives_the_model_of_memory(data: str, tmp_path: Path
         torch.testing.assert_close(one[name], two[name], rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_pos_weight_ends_in_probabilities_that_stay_probabilities(tmp_path: Path) -> None:
     table = plain_table(1500)
     rare = np.random.default_rng(1).random(1500) < 1 / (1 + np.exp(4 - 1.5 * table["a"].to_numpy()))
@@ -282,6 +288,7 @@ def test_pos_weight_ends_in_probabilities_that_stay_probabilities(tmp_path: Path
     assert abs(weighted.metrics["calibration"]["observed_expected"] - 1) < 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["adam", "adamw", "adagrad", "sgd"])
 def test_every_stepwise_optimizer_learns(data: str, tmp_path: Path, name: str) -> None:
     run = mlclf.fit(
@@ -302,6 +309,7 @@ def test_hidden_layers_train(data: str, tmp_path: Path) -> None:
     assert tensors["layers.1.weight"].shape == (2, 4)
 
 
+@pytest.mark.slow
 def test_explicit_epochs_are_exactly_that_many(data: str, tmp_path: Path) -> None:
     settings = {"training.epochs": 4, "optimizer.lr": 3.0, "optimizer.name": "sgd"}
     mlclf.fit(data, "label_*", tmp_path / "run", exclude="id", valid_fraction=0.3, settings=settings)
@@ -367,6 +375,7 @@ def mixed_table(rows: int) -> pa.Table:
     return table
 
 
+@pytest.mark.slow
 def test_all_kinds_of_inputs_work_together(tmp_path: Path) -> None:
     table = mixed_table(300)
     data = write(tmp_path / "a.parquet", table, row_group_size=100)
@@ -388,6 +397,7 @@ def test_all_kinds_of_inputs_work_together(tmp_path: Path) -> None:
     assert run.evaluate(data)["macro"]["auroc"] > 0.75
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("column", ["words", "doc", "vector", "body", "city", "a"])
 def test_one_kind_of_input_alone_works(tmp_path: Path, column: str) -> None:
     names = ["doc_indices", "doc_values"] if column == "doc" else [column]
@@ -399,6 +409,7 @@ def test_one_kind_of_input_alone_works(tmp_path: Path, column: str) -> None:
     assert (tmp_path / "scores" / "_SUCCESS").exists()
 
 
+@pytest.mark.slow
 def test_missing_values_get_the_mean_and_an_indicator(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(5, 2, 300)
     gone = np.arange(300) % 3 == 0
@@ -412,6 +423,7 @@ def test_missing_values_get_the_mean_and_an_indicator(tmp_path: Path) -> None:
 # ── labels ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_tags_in_a_list_column_are_labels_by_falling_count(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=300)
     tags = [["all", "warm"] if value > 0 else ["all", "all"] if value > -2.5 else [] for value in x]
@@ -425,6 +437,7 @@ def test_tags_in_a_list_column_are_labels_by_falling_count(tmp_path: Path) -> No
     assert report["labels"]["warm"]["auroc"] > 0.99
 
 
+@pytest.mark.slow
 def test_numeric_tags_are_named_by_their_text(tmp_path: Path) -> None:
     table = pa.table({"x": np.arange(60.0), "tags": pa.array([[10], [9, 10], [9, 10]] * 20, pa.list_(pa.int16()))})
     run = mlclf.fit(write(tmp_path / "a.parquet", table), "tags", tmp_path / "run")
@@ -462,6 +475,7 @@ def test_masked_labels_do_not_count(tmp_path: Path) -> None:
     assert report["labels"]["label_a"]["support"] == truth[~hidden].sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"optimizer.name": "adam", "training.epochs": 2}])
 def test_labels_of_one_class_have_no_weights_and_the_bias_of_the_contract(
     tmp_path: Path, settings: dict[str, Any]
@@ -490,6 +504,7 @@ def test_labels_of_one_class_have_no_weights_and_the_bias_of_the_contract(
     assert [thresholds[name]["status"] for name in list(thresholds)[2:]] == ["fallback"] * 3
 
 
+@pytest.mark.slow
 def test_odd_label_names_are_safe_everywhere(tmp_path: Path, mlclf_command: Any) -> None:
     data = write(tmp_path / "a.parquet", plain_table(200, labels=tuple(ODD_NAMES)))
     called = mlclf_command("fit", data, "--labels", "label_*", "--exclude", "id", "--out", tmp_path / "run")
@@ -514,6 +529,7 @@ def test_odd_label_names_are_safe_everywhere(tmp_path: Path, mlclf_command: Any)
     }
 
 
+@pytest.mark.slow
 def test_known_pairs_of_words_are_mapped_and_said(tmp_path: Path, mlclf_command: Any) -> None:
     table = plain_table(100)
     words = ["Yes" if value else "no" for value in table["label_a"].to_pylist()]
@@ -523,6 +539,7 @@ def test_known_pairs_of_words_are_mapped_and_said(tmp_path: Path, mlclf_command:
     assert "labels 'label_a': 'no' is read as 0, 'yes' as 1" in called.err
 
 
+@pytest.mark.slow
 def test_declared_label_values_are_mapped(tmp_path: Path) -> None:
     table = plain_table(100)
     words = ["good" if value else "bad" for value in table["label_a"].to_pylist()]
@@ -546,6 +563,7 @@ def test_a_non_empty_folder_is_refused(data: str, tmp_path: Path) -> None:
     assert names_below(out) == {"mine.txt"}
 
 
+@pytest.mark.slow
 def test_overwrite_replaces_a_run_and_nothing_else(data: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     mlclf.fit(data, "label_*", out, exclude="id")
@@ -568,6 +586,7 @@ def test_overwrite_refuses_a_folder_that_is_no_run(data: str, tmp_path: Path) ->
     assert names_below(tmp_path) == {"data", "data/a.parquet", "precious", "precious/mine.txt"}
 
 
+@pytest.mark.slow
 def test_a_failing_overwrite_leaves_the_old_run(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "run"
     mlclf.fit(data, "label_*", out, exclude="id")

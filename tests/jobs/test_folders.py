@@ -40,6 +40,7 @@ def scores_of(run: Run, data: Path, out: Path) -> np.ndarray:
     return np.concatenate([pq.ParquetFile(file).read()["score_y"].to_numpy() for file in files])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "folders",
     [
@@ -81,6 +82,7 @@ def test_the_latest_folders_are_held_out(tmp_path: Path) -> None:
     assert 50 < run.metrics["rows"] < 100  # about half of the 150, the others chose the stopping point
 
 
+@pytest.mark.slow
 def test_a_new_folder_is_another_level_or_refused_as_a_number(tmp_path: Path) -> None:
     data = written(tmp_path / "data", ["store=7", "store=12", "store=13"])
     new = written(tmp_path / "new", ["store=007", "store=7"])

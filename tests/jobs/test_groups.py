@@ -21,6 +21,7 @@ def fitted(folder: Path, groups: list[Any], **options: Any) -> Any:
     return fit(data, "label_*", folder / "run", exclude="id", group="g", overwrite=True, settings=QUICK, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [["site0", "site1", "site4"], ["site0", "site1"], ["a", "b", "c"]])
 def test_few_groups_give_a_model(tmp_path: Path, names: list[str], caplog: pytest.LogCaptureFixture) -> None:
     run = fitted(tmp_path, [names[row % len(names)] for row in range(600)])
@@ -52,6 +53,7 @@ def test_a_group_of_most_rows_is_said(tmp_path: Path, caplog: pytest.LogCaptureF
     assert "--group: one group of column 'g' has 83% of the rows, and groups stay together" in caplog.text
 
 
+@pytest.mark.slow
 def test_rows_without_a_group_are_spread(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     run = fitted(tmp_path, [None if rng.random() < 0.8 else f"g{row % 9}" for row in range(600)])

@@ -57,6 +57,7 @@ def test_a_choosing_part_of_one_class_is_no_choice(tmp_path: Path) -> None:
     assert len(lines) == 1  # one amount of l2, 1 ÷ Σ weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [{}, {"folds": 3}, {"valid_fraction": 0.3}])
 def test_enough_rows_need_no_words(tmp_path: Path, arguments: dict[str, object]) -> None:
     notes = notes_of(write(tmp_path / "a.parquet", plain_table()), tmp_path / "run", **arguments)
@@ -64,6 +65,7 @@ def test_enough_rows_need_no_words(tmp_path: Path, arguments: dict[str, object])
     assert document(tmp_path / "run" / "metrics.json")["rows"] > 20
 
 
+@pytest.mark.slow
 def test_pooled_scores_of_folds_rank_as_new_rows_are_ranked(tmp_path: Path) -> None:
     """60 labels of which nothing can be learnt: pooled as the models give them, scores ranked rows at 0.33."""
     rng = np.random.default_rng(1)
@@ -75,6 +77,7 @@ def test_pooled_scores_of_folds_rank_as_new_rows_are_ranked(tmp_path: Path) -> N
     assert run.metrics["macro"]["auroc"] == pytest.approx(0.5, abs=0.04)
 
 
+@pytest.mark.slow
 def test_decisions_on_held_out_rows_are_by_thresholds_of_others(tmp_path: Path) -> None:
     """60 labels of which little can be learnt: the best cuts of these rows seem to find some, those of others fewer."""
     rng = np.random.default_rng(2)
@@ -98,6 +101,7 @@ def test_decisions_on_held_out_rows_are_by_thresholds_of_others(tmp_path: Path) 
     assert run.metrics["labels"]["label_00"]["threshold"] == tuned["label_00"]["threshold"]
 
 
+@pytest.mark.slow
 def test_the_labels_of_most_score_are_not_tuned(tmp_path: Path) -> None:
     settings = {"thresholds.objective": "top_k:1"}
     data = write(tmp_path / "a.parquet", plain_table())

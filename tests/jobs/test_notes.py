@@ -13,6 +13,7 @@ from made_tables import plain_table, with_column, write
 import mlclf
 
 
+@pytest.mark.slow
 def test_python_says_what_the_command_line_says(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = write(tmp_path / "data.parquet", plain_table())
     other = write(tmp_path / "other.parquet", with_column(plain_table(), "city", pa.array(["paris"] * 400)))
@@ -27,6 +28,7 @@ def test_python_says_what_the_command_line_says(tmp_path: Path, caplog: pytest.L
     assert said[f"run written to {tmp_path / 'run'}"] == logging.INFO
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache", ["auto", "off"])
 @pytest.mark.parametrize("split", [{"folds": 2}, {"valid_fraction": 0.3}, {"valid": "valid"}])
 def test_a_fit_counts_rows_and_not_passes(

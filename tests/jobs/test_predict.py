@@ -103,6 +103,7 @@ def test_top_gives_falling_lists(fitted: Any, run: Run, tmp_path: Path) -> None:
     assert {len(labels) for labels in wanted} == {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_above_a_thousand_labels_the_best_hundred_are_listed(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rows, labels = 60, 1001
@@ -167,6 +168,7 @@ def test_a_missing_column_is_refused(run: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_top_must_be_positive(fitted: Any, run: Run, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=exactly("--top must be 1 or more, got 0")):
         run.predict(fitted.test, tmp_path / "out", top=0)
@@ -179,6 +181,7 @@ def test_columns_that_training_did_not_have_are_noted(fitted: Any, tmp_path: Pat
     assert "columns were not there in training and are not used: ['brand_new']" in called.err
 
 
+@pytest.mark.slow
 def test_columns_that_fit_left_out_are_not_called_new(tmp_path: Path, mlclf_command: Any) -> None:
     data = write(tmp_path / "a.parquet", plain_table(60))
     mlclf.fit(data, "label_*", tmp_path / "run", exclude=["id", "city"])

@@ -57,6 +57,7 @@ def test_thresholds_follow_a_prevalence_that_is_known(tmp_path: Path) -> None:
         assert document["confidence"] is None
 
 
+@pytest.mark.slow
 def test_a_run_follows_too(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     files = {}

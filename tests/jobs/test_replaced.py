@@ -112,6 +112,7 @@ def test_scores_do_not_replace_what_they_are_made_of(run: Run, data: str, tmp_pa
     assert sum(pq.read_metadata(path).num_rows for path in scores.rglob("*.parquet")) == 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
 def test_all_that_a_run_holds_is_listed(fitted: Any, tmp_path: Path, optimizer: str, overwrite: bool) -> None:
@@ -351,6 +352,7 @@ def test_a_limit_on_files_ends_with_the_command_that_goes_on(run: Run, fitted: A
     run.predict(str(tmp_path / "data"), out, resume=True)
 
 
+@pytest.mark.slow
 def test_a_fit_that_finds_no_room_leaves_nothing(fitted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise OSError(122, "Disk quota exceeded")

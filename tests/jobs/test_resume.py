@@ -68,6 +68,7 @@ def logged(run: Path) -> list[dict[str, Any]]:
     return [{name: value for name, value in line.items() if name != "seconds"} for line in lines_of(run / "log.jsonl")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [{"valid_fraction": 0.3}, {"folds": 2}])
 @pytest.mark.parametrize("target", ["checkpoint", "log line"])
 @pytest.mark.parametrize("calls", [1, 3, 4, 5])
@@ -89,6 +90,7 @@ def test_a_run_killed_at_an_epoch_ends_like_one_that_was_not(
     assert logged(whole) == logged(stopped)
 
 
+@pytest.mark.slow
 def test_early_stopping_resumes_where_it_was(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     settings = {"optimizer.name": "sgd", "optimizer.lr": 2.0, "training.patience": 1}
@@ -103,6 +105,7 @@ def test_early_stopping_resumes_where_it_was(data: str, tmp_path: Path, monkeypa
     assert (whole / "model.safetensors").read_bytes() == (stopped / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_full_batch_run_that_was_cut_off_starts_its_log_anew(data: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     mlclf.fit(data, "label_*", run, exclude="id")
@@ -168,6 +171,7 @@ def test_data_that_changed_since_is_refused(stopped: Path, data: str) -> None:
         mlclf.fit(data, "label_*", stopped, resume=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damaged", [["last"], ["last", "previous"]])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     stopped: Path, data: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, damaged: list[str]
@@ -259,6 +263,7 @@ LINES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["before", "between", "after", "instead", "gone"])
 def test_damaged_logs_cost_nothing(stopped: Path, data: str, tmp_path: Path, place: str) -> None:
     """One line an epoch, whatever became of the log meanwhile; steps that can be read are kept, each once."""
@@ -293,6 +298,7 @@ def test_a_default_that_is_given_must_match_too(stopped: Path, data: str, name: 
         mlclf.fit(data, "label_*", stopped, resume=True, settings={name: value})
 
 
+@pytest.mark.slow
 def test_a_stopped_run_is_not_overwritten_by_chance_but_may_be_on_purpose(stopped: Path, data: str) -> None:
     message = f"{stopped}: the folder is not empty; give another --out, or --resume or --overwrite"
     with pytest.raises(ConfigError, match=exactly(message)):

@@ -24,6 +24,7 @@ def where_of(table: pa.Table) -> NDArray[np.bool_]:
     return np.asarray(table["a"]) > -0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", [{}, {"valid_fraction": 0.3, "group": "id"}])
 @pytest.mark.parametrize("settings", [{}, STEPS])
 def test_a_condition_is_the_same_as_data_without_the_other_rows(
@@ -43,6 +44,7 @@ def test_a_condition_is_the_same_as_data_without_the_other_rows(
     assert (one.path / "features.json").read_bytes() == (two.path / "features.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_condition_holds_for_validation_data_too(tmp_path: Path) -> None:
     train, valid = (write(tmp_path / f"{seed}.parquet", plain_table(300, seed)) for seed in (0, 1))
     run = mlclf.fit(train, "label_*", tmp_path / "run", exclude="id", valid=valid, settings={"data.where": "a > -0.5"})
@@ -66,6 +68,7 @@ def damage(path: Path, group: int) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, STEPS])
 def test_damaged_row_groups_are_left_out_and_listed(
     tmp_path: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -88,6 +91,7 @@ def test_damaged_row_groups_are_left_out_and_listed(
     assert document(run.path / "metrics.json")["rows"] == 500
 
 
+@pytest.mark.slow
 def test_the_cache_changes_nothing_but_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = write(tmp_path / "data.parquet", plain_table(2000), row_group_size=500)
     read: list[bool] = []
@@ -110,6 +114,7 @@ class Killed(BaseException):
     """What a signal raises in the loop."""
 
 
+@pytest.mark.slow
 def test_a_fit_goes_on_inside_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = write(tmp_path / "data.parquet", plain_table(2000), row_group_size=500)
     settings = STEPS | {"training.batch_rows": 4}

@@ -34,6 +34,7 @@ def run(whole: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(whole / "run", tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_every_file_is_opened_once(run: Path) -> None:
     code = (
         "import sys, collections, mlclf\nmlclf.Run\nfound = collections.Counter()\n"
@@ -49,6 +50,7 @@ def test_every_file_is_opened_once(run: Path) -> None:
     assert {name: counts.get(name) for name in (*FITTED, *UNLISTED)} == dict.fromkeys((*FITTED, *UNLISTED), 1)
 
 
+@pytest.mark.slow
 def test_files_that_are_replaced_between_check_and_use_are_not_used(
     run: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,6 +33,7 @@ def footer_hash(path: str) -> str:
     return hashlib.sha256(raw[-int.from_bytes(raw[-8:-4], "little") - 8 :]).hexdigest()
 
 
+@pytest.mark.slow
 def test_a_run_says_what_made_it(tmp_path: Path) -> None:
     data = write(tmp_path / "a b.parquet", bent_table())
     before = datetime.now(UTC).replace(microsecond=0)
@@ -57,6 +58,7 @@ def test_a_run_says_what_made_it(tmp_path: Path) -> None:
     assert "run.json" in document(run.path / "manifest.json")["files"]
 
 
+@pytest.mark.slow
 def test_the_l2_is_the_one_that_was_taken(tmp_path: Path) -> None:
     data = write(tmp_path / "d.parquet", plain_table())
     for name, settings in (("lbfgs", {}), ("adam", {"optimizer.name": "adam"})):

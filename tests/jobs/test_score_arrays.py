@@ -25,6 +25,7 @@ def made(rows: int = 400, labels: int = 3, seed: int = 0) -> tuple[np.ndarray, n
     return scores, (random.random(scores.shape) < scores).astype(np.uint8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["f1", "micro_f1", "cost:1,3", "recall:0.5", "top_k:2", "alert_budget:50"])
 def test_arrays_are_tuned_as_files_are(tmp_path: Path, objective: str) -> None:
     scores, labels = made()
@@ -42,6 +43,7 @@ def test_arrays_are_tuned_as_files_are(tmp_path: Path, objective: str) -> None:
     assert (tuned.decide(torch.from_numpy(scores)).sum(0) > 0).any()
 
 
+@pytest.mark.slow
 def test_whatever_holds_them() -> None:
     scores, labels = made()
     wanted = mlclf.tune_thresholds(scores, labels).thresholds
@@ -240,6 +242,7 @@ def test_decide_refuses_other_shapes_and_names() -> None:
         tuned.decide([["high", "low", "low"]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["Int64", "boolean", "Float64", "object", "bool[pyarrow]", "int8[pyarrow]"])
 def test_missing_labels_of_pandas_are_not_observed(kind: str) -> None:
     pd = pytest.importorskip("pandas")

@@ -56,6 +56,7 @@ def assert_no_secret(folder: Path, *said: str) -> None:
         assert KEY not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slash", ["/", "%2F"])
 def test_no_file_of_a_run_and_no_message_holds_a_secret(
     address: str, mlclf_command: Any, tmp_path: Path, slash: str
@@ -106,6 +107,7 @@ class Stopped(BaseException):
     """What ends a fit between two epochs."""
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_by_the_same_address(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlclf.fitting import mini_batch
 

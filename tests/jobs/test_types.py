@@ -88,6 +88,7 @@ def report() -> Any:
     return fitted().evaluate(Path(HOME.name) / "a.parquet", by="small", bootstrap=40)
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(
     kinds=st.fixed_dictionaries({n: st.sampled_from(list(filter(stored, c.types))) for n, c in LOGICAL.items()}),
@@ -117,6 +118,7 @@ def in_all_types(folder: Path, name: str) -> list[Path]:
     return [written(folder / f"{i}.parquet", table_of(FIRST | {name: kind})) for i, kind in enumerate(kinds)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOGICAL)
 def test_one_list_of_files_may_hold_a_column_in_all_its_types(tmp_path: Path, name: str) -> None:
     """In whichever order they come."""
@@ -127,6 +129,7 @@ def test_one_list_of_files_may_hold_a_column_in_all_its_types(tmp_path: Path, na
         assert rows_below(tmp_path / out).equals(pa.concat_tables([expected] * len(files)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["small", "day", "fixed"])
 def test_values_of_all_types_are_evaluated_together(tmp_path: Path, name: str) -> None:
     files = in_all_types(tmp_path, name)

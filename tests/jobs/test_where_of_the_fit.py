@@ -46,6 +46,7 @@ def said_by(caplog: pytest.LogCaptureFixture, job: Any) -> list[str]:
     return [record.getMessage() for record in caplog.records]
 
 
+@pytest.mark.slow
 def test_evaluate_and_calibrate_take_the_rows_of_the_fit(made: Made, tmp_path: Path, caplog: Any) -> None:
     assert 0 < made.num_kept < 500
     of_all, of_kept = made.run.evaluate(made.all_rows), made.run.evaluate(made.kept_rows)

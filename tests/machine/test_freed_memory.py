@@ -27,6 +27,7 @@ print(min(given_back[1:]), max(kept[1:]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's thresholds")
 @pytest.mark.skipif(any(name.startswith(("MALLOC_", "GLIBC_")) for name in os.environ), reason="the user's thresholds")
 def test_freed_blocks_are_used_again() -> None:

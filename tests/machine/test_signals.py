@@ -86,6 +86,7 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data.parquet"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_command_ends_with_the_code_of_its_signal(
     data: Path, tmp_path: Path, mlclf_command: Any, monkeypatch: pytest.MonkeyPatch, number: int

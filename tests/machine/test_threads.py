@@ -59,6 +59,7 @@ def test_a_loader_leaves_them_as_they_were(usual: int, loader: mlclf.ParquetLoad
     check(usual)
 
 
+@pytest.mark.slow
 def test_threads_that_were_set_before_anything_was_computed(tmp_path: Path) -> None:
     """PyTorch takes over what was last set in any thread at the first look of a thread, not when it sets its own."""
     pq.write_table(pa.table({"x": [1.0, 2.0, 4.0], "label_a": [True, False, True]}), tmp_path / "a.parquet")

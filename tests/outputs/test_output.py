@@ -402,6 +402,7 @@ def test_an_output_is_replaced_wherever_it_is(out: Path, monkeypatch: pytest.Mon
         run_job(out, OLD, overwrite=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_a_kill_at_any_step_leaves_a_whole_output_after_the_next_command(tmp_path: Path, way: str) -> None:
     """Killed before each step of the exchange in turn; what is cleaned up after an exception is not, after a kill."""

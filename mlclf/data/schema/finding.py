@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import pyarrow as pa
 
 from mlclf.data.arrow.families import LISTS, SINGLE, family
+from mlclf.data.features.fitted_column import FeatureColumn
 from mlclf.data.parquet.plan import Plan
 from mlclf.data.schema.agreement import check_parts, check_shards, column_families
 from mlclf.data.schema.globs import matched_names
@@ -66,15 +67,8 @@ def find_schema(
             f"label {lists!r} has lists of 0 and 1, {elements:,} in each: element k is the label '{lists}[k]'; "
             "data.label_lists=tags takes them for tags"
         )
-    if weight in label_columns:
-        raise ConfigError(f"--weight: column {weight!r} is a label; name another column, or take it out of --labels")
     taken = {name for name in (weight, key, group) if name is not None} | set(label_columns)
-    clash = [name for name in features if name in taken]
-    if clash:
-        raise ConfigError(
-            f"a column cannot be a feature and a label, weight, key or group at once: {', '.join(map(repr, clash))}; "
-            "take it out of --features, or out of the other argument"
-        )
+    _check_claims(weight, label_columns, features, taken)
     excluded = set(matched_names(names, exclude, "column", "--exclude"))
     wanted = matched_names(names, features, "feature", "--features") if features else names
     candidates = [name for name in wanted if name not in taken and name not in excluded]
@@ -91,12 +85,7 @@ def find_schema(
                 f"{role_setting(name, 'categorical')} makes it a category"
             )
     found, ignored = assigned_roles(plan, candidates, columns, declared, explicit=bool(features))
-    for column in found:
-        if column.width > LARGEST_EMBEDDING:
-            raise DataError(
-                f"column {column.name!r}: an embedding must have at most {LARGEST_EMBEDDING:,} elements, the schema "
-                f"says {column.width:,}; write the file again, or leave the column out with --exclude"
-            )
+    _check_widths(found)
     ignored += [
         (name, f"it is the index of a pandas frame; {role_setting(name, 'numeric')} uses it") for name in indices
     ]
@@ -107,11 +96,37 @@ def find_schema(
     )  # fmt: skip
     check_shards(plan, schema, used)
     if labels and needs_inputs and not found:
-        raise DataError(
-            "no column is left to learn from: every column is a label, excluded, or of a type that cannot be an input"
-            + "".join(f"\n  {name!r}: {why}" for name, why in ignored[:12])
-        )
+        raise DataError(_nothing_left(ignored))
     return schema
+
+
+def _nothing_left(ignored: Sequence[tuple[str, str]]) -> str:
+    return (
+        "no column is left to learn from: every column is a label, excluded, or of a type that cannot be an input"
+        + "".join(f"\n  {name!r}: {why}" for name, why in ignored[:12])
+    )
+
+
+def _check_claims(weight: str | None, labels: Sequence[str], features: Sequence[str], taken: Container[str]) -> None:
+    """Refuse a column that is wanted for two things."""
+    if weight in labels:
+        raise ConfigError(f"--weight: column {weight!r} is a label; name another column, or take it out of --labels")
+    clash = [name for name in features if name in taken]
+    if clash:
+        raise ConfigError(
+            f"a column cannot be a feature and a label, weight, key or group at once: {', '.join(map(repr, clash))}; "
+            "take it out of --features, or out of the other argument"
+        )
+
+
+def _check_widths(found: Sequence[FeatureColumn]) -> None:
+    """Refuse embeddings that no memory holds."""
+    for column in found:
+        if column.width > LARGEST_EMBEDDING:
+            raise DataError(
+                f"column {column.name!r}: an embedding must have at most {LARGEST_EMBEDDING:,} elements, the schema "
+                f"says {column.width:,}; write the file again, or leave the column out with --exclude"
+            )
 
 
 def _check_labels(plan: Plan, labels: Sequence[str]) -> None:

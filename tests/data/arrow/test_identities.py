@@ -19,6 +19,7 @@ from mlclf.data.arrow.identities import canonical, is_comparable, levels_of, val
 from mlclf.errors import DataError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOGICAL)
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())

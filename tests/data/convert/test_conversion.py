@@ -339,6 +339,7 @@ def test_a_quote_may_be_a_letter(tmp_path: Path) -> None:
     assert refusal(path, quotes=False) == "b.tsv line 3: expected 2 values, as in the header, got 1"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
 def test_a_conversion_that_is_stopped_leaves_what_was_there(tmp_path: Path, number: signal.Signals) -> None:
     few = written(tmp_path / "few.csv", "x,y\n1,2\n")

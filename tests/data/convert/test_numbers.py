@@ -65,6 +65,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, A
     return report
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"optimizer.name": "adam", "training.epochs": 2}])
 @pytest.mark.parametrize(
     ("scale", "shift", "kind"),
@@ -91,6 +92,7 @@ def test_numbers_of_any_size_train_as_numbers_of_size_one(
     assert reports[1]["log_loss"] == pytest.approx(reports[0]["log_loss"], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_constant_of_1e8_is_dropped(tmp_path: Path) -> None:
     x, y = drawn()
     data = write(tmp_path / "a.parquet", x=x, big=np.full(ROWS, 1e8, np.float32), label=y)
@@ -120,6 +122,7 @@ def test_two_values_far_beyond_training_do_not_make_nan(tmp_path: Path) -> None:
     assert np.isfinite(pq.read_table(tmp_path / "scores" / "far.parquet")["score_label"].to_numpy()).all()
 
 
+@pytest.mark.slow
 def test_held_out_rows_far_beyond_training_do_not_stop_a_fit(tmp_path: Path) -> None:
     x, y = drawn()
     data = write(tmp_path / "a.parquet", x=x, label=y)
@@ -129,6 +132,7 @@ def test_held_out_rows_far_beyond_training_do_not_stop_a_fit(tmp_path: Path) -> 
         assert all(math.isfinite(number) for number in all_numbers(run.metrics))
 
 
+@pytest.mark.slow
 def test_labels_of_minus_one_are_zero_and_the_loss_is_never_negative(tmp_path: Path) -> None:
     """BCE takes −1 as it takes 0 and falls without end."""
     x, y = drawn()
@@ -143,6 +147,7 @@ def test_labels_of_minus_one_are_zero_and_the_loss_is_never_negative(tmp_path: P
     assert codes[:, 0].tolist() == [0, 1, UNOBSERVED]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["balanced", "sqrt", 5.0])
 @pytest.mark.parametrize("settings", [{}, {"optimizer.name": "adam", "training.epochs": 2}])
 def test_pos_weight_without_positives_trains(tmp_path: Path, rule: Any, settings: dict[str, Any]) -> None:
@@ -214,6 +219,7 @@ def test_one_class_is_undefined_where_torchmetrics_gives_zero() -> None:
     assert entry["average_precision"] is None
 
 
+@pytest.mark.slow
 def test_separated_classes_end_in_finite_numbers(tmp_path: Path) -> None:
     x = np.linspace(-1, 1, ROWS)
     data = write(tmp_path / "a.parquet", x=x, label=(x > 0).astype(np.int8))

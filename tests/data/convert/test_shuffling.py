@@ -106,6 +106,7 @@ def shards(draw: st.DrawFn) -> list[pa.Table]:
     return tables
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(
     tables=shards(),

@@ -41,6 +41,7 @@ WAYS: list[tuple[str, dict[str, Any]]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(
     way=st.sampled_from(WAYS), rows=st.integers(2, 300), files=st.integers(1, 3), seed=st.integers(0, 2**63),

@@ -28,6 +28,7 @@ def test_more_data_takes_more_until_the_budget_holds_it() -> None:
     assert large[0] == large[1] < LIBRARY_BYTES + 2 * BUDGET
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the unit of ru_maxrss differs between systems")
 def test_a_small_fit_takes_what_inspect_foretells(tmp_path: Path) -> None:
     random = np.random.default_rng(0)

@@ -71,6 +71,7 @@ UNITS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slabs", [8, 16])
 @pytest.mark.parametrize("case", UNITS)
 def test_the_estimate_is_what_a_pool_does(case: str, slabs: int) -> None:

@@ -194,6 +194,7 @@ def test_rows_beyond_any_piece_are_refused(tmp_path: Path) -> None:
         read(make_plan(str(path)), ["s"])
 
 
+@pytest.mark.slow
 def test_a_thousand_flipped_bits_in_pages_are_all_found(tmp_path: Path) -> None:
     """Any bit of the pages' bytes; their headers and the footer have no checksum in the format."""
     path = tmp_path / "a.parquet"

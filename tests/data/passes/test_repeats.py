@@ -94,6 +94,7 @@ def notes_of(table: pa.Table, folder: Path, **arguments: object) -> list[str]:
     return [step.note for step in steps if step.warns]
 
 
+@pytest.mark.slow
 def test_a_fit_says_how_many_rows_repeat_others(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rows = np.repeat(np.arange(80), 5)

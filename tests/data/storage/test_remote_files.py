@@ -110,6 +110,7 @@ def source(proxy: FaultyProxy) -> Source:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "script",
     [
@@ -233,6 +234,7 @@ READERS: dict[str, Callable[[pq.ParquetFile], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ENDINGS)
 def test_lasting_faults_end_by_the_deadline_as_remote_errors_through_pyarrow(
     proxy: FaultyProxy, source: Source, fault: str
@@ -262,6 +264,7 @@ def test_ranges_that_never_come_end_by_one_deadline(proxy: FaultyProxy, source: 
     assert time.monotonic() - started < DEADLINE + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fault", "deed"), [("503", "looking it up"), ("stall", "looking it up")])
 def test_planning_ends_by_the_deadline(proxy: FaultyProxy, fault: str, deed: str) -> None:
     proxy.faults.always = fault

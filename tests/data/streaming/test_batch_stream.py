@@ -110,6 +110,7 @@ LAYOUTS = st.lists(
 ).filter(lambda shards: sum(map(sum, shards)) >= 4)  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shards=LAYOUTS, batch_rows=st.integers(1, 50), slabs=st.integers(4, 9),
@@ -306,6 +307,7 @@ def test_a_rank_is_one_of_its_world(plan: Plan) -> None:
         file_stream(plan, encoder_of(plan), PoolShape(4, 64), batch_rows=64, rank=2, world_size=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "split",
     [

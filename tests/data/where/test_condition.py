@@ -40,6 +40,7 @@ def kept(text: str, values: Any, kind: pa.DataType | None = None) -> list[int]:
 # ---- against oracles
 
 
+@pytest.mark.slow
 @settings(max_examples=250, deadline=None)
 @given(table=tables(), text=conditions(SQL_NAMES))
 def test_mask_is_that_of_sqlite(table: pa.Table, text: str) -> None:

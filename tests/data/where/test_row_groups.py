@@ -24,6 +24,7 @@ def groups(path: Path, text: str, schema: pa.Schema | None = None) -> list[int]:
     return groups_that_may_match(file, text, pq.read_metadata(path).num_row_groups)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(data=st.data(), table=tables(), text=conditions(list(COLUMNS)))
 def test_no_group_with_a_row_that_is_used_is_excluded(
@@ -105,6 +106,7 @@ def test_loose_bounds_of_strings_exclude_less(tmp_path: Path) -> None:
     assert groups(path, "s > 'q'") == []
 
 
+@pytest.mark.slow
 def test_folders_give_columns(tmp_path: Path) -> None:
     for day, word in ((1, "a"), (2, "b"), (3, None)):
         folder = tmp_path / f"day={day}" / f"word={word or '__HIVE_DEFAULT_PARTITION__'}"

@@ -92,6 +92,7 @@ def test_bounds_of_one_label_leave_the_others_alone() -> None:
 # ── the refit after pos_weight ──────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weight", [5.0, 173.0])
 def test_the_refit_recovers_probabilities(weight: float) -> None:
     """The weighted model's logits are shifted by log w and too steep, as over-fitted ones are."""

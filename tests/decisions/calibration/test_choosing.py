@@ -88,6 +88,7 @@ def test_isotonic_beats_platt_on_a_distortion_that_is_not_logistic() -> None:
     assert log_loss(calibrated(calibrators, fresh), truth) < log_loss(platt, truth) - 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shift", [0.0, 0.8])
 def test_rare_labels_do_not_overfit(shift: float) -> None:
     """About five positives each: on fresh rows the loss is, on average, not above that of the logits as they are."""
@@ -139,6 +140,7 @@ def test_isotonic_needs_its_rows() -> None:
     assert families[1] != "isotonic"
 
 
+@pytest.mark.slow
 @given(st.floats(1e-6, 1e6))
 @settings(max_examples=8, deadline=None)
 def test_the_unit_of_the_weights_does_not_matter(unit: float) -> None:

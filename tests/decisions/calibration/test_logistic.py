@@ -115,6 +115,7 @@ def assert_least(z: Tensor, positives: Tensor, negatives: Tensor, slope: SlopePr
     assert float(found) <= float(least) * (1 + 1e-9) + 1e-6
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.floats(-30, 30) | st.floats(-0.2, 0.2), min_size=2, max_size=8, unique=True),
     st.sampled_from([0.1, 1.0, 3.0, 50.0]),
@@ -219,6 +220,7 @@ def test_one_label_pools_to_its_own_slope() -> None:
     assert prior.deviation == pytest.approx(0.5 * prior.centre, rel=0.25)  # nothing is known of other labels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [0.1, 0.4])
 def test_the_spread_of_slopes_is_found_from_labels_with_few_positives(spread: float) -> None:
     rng = np.random.default_rng(0)

@@ -185,6 +185,7 @@ def test_memory_is_within_the_budget() -> None:
         assert replicates.sums.cells.nbytes <= max(1 << 26, pooled)
 
 
+@pytest.mark.slow
 def test_intervals_are_those_of_a_bootstrap_of_resampled_rows() -> None:
     cells = made_cells(6, 400, masked=False, weighted=False)
     # on the middle of the coarse bins: finer ones see how a repeated row ties with itself, which raises precision
@@ -216,6 +217,7 @@ def test_intervals_are_those_of_a_bootstrap_of_resampled_rows() -> None:
         assert got == pytest.approx(expected, abs=0.12 * width)
 
 
+@pytest.mark.slow
 def test_intervals_cover_what_they_promise() -> None:
     """100 data sets: 95% intervals should miss in 5%, so in 0% to 12% (within 3.2 deviations)."""
     generator = torch.Generator().manual_seed(0)

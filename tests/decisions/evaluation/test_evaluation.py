@@ -58,6 +58,7 @@ def report(*batches: dict[str, Tensor]) -> dict[str, Any]:
     return evaluated(*batches).report(NAMES, PREVALENCES)
 
 
+@pytest.mark.slow
 def test_any_number_of_threads_gives_the_same_document() -> None:
     data, before = batch(rows=5 * SLICE_CELLS // len(NAMES)), torch.get_num_threads()
     found = []

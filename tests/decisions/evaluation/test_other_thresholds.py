@@ -56,6 +56,7 @@ def assert_close(found: Any, wanted: Any, where: str = "") -> None:
         assert found == wanted, where
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("cuts", [[0.5, 0.2, 0.9], [0.0, 1.0, 0.3], [torch.nan, 0.4, 0.01]])
 def test_other_thresholds_give_what_counting_the_rows_gives(weighted: bool, cuts: list[float]) -> None:

@@ -72,6 +72,7 @@ def slow_flagged(logits: Tensor, labels: Tensor, objective: Constraint, level: f
     return best
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", [PRECISION, RECALL, FPR, Precision(0.5)], ids=str)
 @pytest.mark.parametrize("rows", [40, 1_000])
 def test_chosen_cut_is_that_of_a_slow_search(objective: Constraint, rows: int) -> None:
@@ -259,6 +260,7 @@ def test_shared_level_is_benjamini_yekutieli() -> None:
     assert shared_level(least[:0], 0.05, dependent=True) == 0.05
 
 
+@pytest.mark.slow
 def test_false_discovery_rate_holds() -> None:
     """40 labels of which half have no cut with a precision of 0.9; the share of wrong ones among the attained."""
     generator = torch.Generator().manual_seed(0)

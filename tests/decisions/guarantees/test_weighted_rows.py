@@ -96,6 +96,7 @@ def slow_wealth(bet: Constraint, cells: Cells, label: int, clustered: bool) -> l
     return found
 
 
+@pytest.mark.slow
 @OBJECTIVES
 @CLUSTERED
 @pytest.mark.parametrize("seed", [0, 1])
@@ -146,6 +147,7 @@ def test_the_largest_stake_cannot_go_broke(objective: Constraint) -> None:
     assert 1 + LARGEST_STAKE / greatest_loss(objective) * worst >= 0.1 - 1e-6
 
 
+@pytest.mark.slow
 @OBJECTIVES
 @CLUSTERED
 @given(cuts=st.lists(st.integers(0, 120), max_size=3).map(sorted))
@@ -211,6 +213,7 @@ def test_a_row_repeated_is_no_more_evidence() -> None:
     assert rows.certified(0.95).thresholds.status == ["tuned"]
 
 
+@pytest.mark.slow
 @OBJECTIVES
 @CLUSTERED
 def test_certified_cuts_hold_on_their_rows_and_say_so(objective: Constraint, clustered: bool) -> None:
@@ -299,6 +302,7 @@ def test_no_rows_one_row_and_weightless_rows(objective: Constraint, clustered: b
     assert empty.certified(0.95).thresholds.status == [status]
 
 
+@pytest.mark.slow
 @OBJECTIVES
 @CLUSTERED
 def test_false_discovery_rate_is_stricter_than_each_label_alone(objective: Constraint, clustered: bool) -> None:
@@ -383,6 +387,7 @@ def test_cuts_fit_the_budget(num_labels: int, expected: int) -> None:
     assert cuts_for(num_labels) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "noisy", "weighted", "clustered"])
 @pytest.mark.parametrize("precision", [0.89, 0.95])
 def test_simulated_thresholds_hold(kind: str, precision: float) -> None:

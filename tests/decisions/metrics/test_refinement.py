@@ -73,6 +73,7 @@ def halves(logits: Tensor, labels: Tensor, mask: Tensor | None = None, weights: 
     return [whole.where(places < middle), whole.where(places >= middle)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_interval_ends_within_the_tolerance_and_holds_the_exact_value(kind: str, transposed: bool) -> None:
@@ -88,6 +89,7 @@ def test_the_interval_ends_within_the_tolerance_and_holds_the_exact_value(kind: 
         assert ((values - want).abs() <= bounds + ROUNDING).all()
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 999),

@@ -79,6 +79,7 @@ def test_it_is_parsed_and_refused_by_its_own_rule() -> None:
         parse_objective("other")
 
 
+@pytest.mark.slow
 def test_it_is_tuned_and_shrunk_as_the_measure_that_it_equals() -> None:
     for method in ("plain", "auto"):
         found, status = tuned("tversky:0.5", method)
@@ -89,6 +90,7 @@ def test_it_is_tuned_and_shrunk_as_the_measure_that_it_equals() -> None:
         assert "fallback" not in status
 
 
+@pytest.mark.slow
 def test_it_is_judged_by_what_it_is_worth() -> None:
     fresh = drawn(1, 40_000)
     truth = fresh.labels.bool()

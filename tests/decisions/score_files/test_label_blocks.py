@@ -56,6 +56,7 @@ def opened(data: str, kind: str = "logit", **options: Any) -> ScoreFiles:
     return open_score_files(make_plan(data), ["score_*"], options.pop("labels", None), kind, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("hidden", [0.0, 0.3])
 @pytest.mark.parametrize("kind", ["logit", "probability"])

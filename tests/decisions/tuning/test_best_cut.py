@@ -105,6 +105,7 @@ def unguarded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "INFORMATIVE_DEVIATIONS", -math.inf)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unguarded")
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("rows", [12, 150])

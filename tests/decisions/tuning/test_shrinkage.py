@@ -120,6 +120,7 @@ def test_all_count_alike_where_folds_cannot_tell() -> None:
     assert weights == dict.fromkeys(PRIOR_POSITIVES, 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_bins", [64, 65_536])
 def test_drawn_thresholds_decide_as_is_reported(num_bins: int) -> None:
     objective, prior = parse_objective("f1"), torch.full((20,), 0.3)
@@ -135,6 +136,7 @@ def test_drawn_thresholds_decide_as_is_reported(num_bins: int) -> None:
     assert ((low < tuned.thresholds[kept]) & (tuned.thresholds[kept] <= high)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["f1", "fbeta:2", "macro_f1", "micro_f1", "micro_macro_f1"])
 def test_the_tuner_beats_plain_tuning_on_fresh_rows_of_rare_labels(name: str) -> None:
     objective = parse_objective(name)
@@ -163,6 +165,7 @@ def test_the_tuner_beats_plain_tuning_on_fresh_rows_of_rare_labels(name: str) ->
     assert fresh_value("auto") > fresh_value("plain") + 0.005
 
 
+@pytest.mark.slow
 def test_last_months_thresholds_are_kept_where_there_is_little_to_learn() -> None:
     objective = parse_objective("f1")
     history = LabelHistogram(50, 65_536)

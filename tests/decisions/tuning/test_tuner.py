@@ -11,6 +11,7 @@ from mlclf.decisions.objectives.table import parse_objective
 from mlclf.decisions.tuning.tuner import Tuner
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["f1", "mcc", "recall:0.8"])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_thresholds_of_a_fold_do_not_know_its_rows(objective: str, weighted: bool) -> None:

@@ -47,6 +47,7 @@ def test_an_index_that_is_none(tmp_path: Path, mlclf_command: Any, largest: int)
     assert f"indices must be 0 or more and below 2,147,483,648, found {largest}" in called.err
 
 
+@pytest.mark.slow
 def test_the_budget_allows_more(tmp_path: Path, mlclf_command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_size, "free_bytes", lambda: 1 << 20)
     data = sparse(tmp_path / "data.parquet", 2_000_000)

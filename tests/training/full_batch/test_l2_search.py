@@ -66,6 +66,7 @@ def noisy(rows: int, labels: int = 1, seed: int = 0) -> tuple[np.ndarray, np.nda
     return x, (rng.random((rows, labels)) < 1 / (1 + np.exp(-logits))).astype(np.int64)
 
 
+@pytest.mark.slow
 def test_the_chosen_l2_is_the_best_of_the_held_out_rows() -> None:
     x, y = noisy(400)
     parts = np.arange(400) % 4
@@ -241,6 +242,7 @@ def test_curves_of_groups_that_stopped_go_on_level() -> None:
     assert joined.tolist() == [[3, 1, 5], [2, 2, 6], [4, 2, 6]]
 
 
+@pytest.mark.slow
 def test_a_rare_label_follows_the_labels_of_all_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = noisy(300, labels=3)
     batch = made_batch(x, y, parts=np.arange(300) % 3)

@@ -90,6 +90,7 @@ def is_separable(x: NDArray[np.float64], y: NDArray[np.int64]) -> bool:
     return bool(-found.fun > 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["numbers", "flags", "mixed"])
 def test_separated_labels_are_those_of_a_linear_program(kind: str) -> None:
     """Flags are quasi-separated as soon as all rows that have one are of a class. One in fifty may be missed."""

@@ -146,6 +146,7 @@ def assert_same(batch: Batch, expected: Batch, device: str) -> None:
             assert torch.equal(own.cpu(), value), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 def test_the_batches_of_the_stream_in_their_order(plan: Plan, case: Case, device: str) -> None:
     made = Made(plan, case)
@@ -215,6 +216,7 @@ def test_rows_that_turn_out_to_be_damaged_keep_their_places(
     assert sum(int((batch.weights == 0).sum()) for batch in pool.in_order(100)) > 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 def test_all_rows_in_order(plan: Plan, case: Case, device: str) -> None:
     made = Made(plan, case)

@@ -60,6 +60,7 @@ ODD_ROWS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("has_last", [True, False])
 def test_line_breaks_in_quotes_at_every_place_of_a_block(
@@ -522,6 +523,7 @@ def write_duckdb(rows: list[tuple[Any, ...]], names: list[str], path: Path) -> N
         connection.execute(f"copy written to '{path}' (header)")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [write_csv, write_pandas, write_polars, write_duckdb])
 def test_four_writers_get_their_rows_back(tmp_path_factory: pytest.TempPathFactory, write: Any) -> None:
     folder = tmp_path_factory.mktemp("written")
