@@ -127,7 +127,9 @@ def test_a_script_with_every_argument_is_typed(tmp_path: Path) -> None:
     wrong.write_text("import mlclf\n\nrun = mlclf.Run.open('run')\n" + "\n".join(WRONG) + "\n")
     command = [sys.executable, "-m", "mypy", "--strict", "--config-file", os.devnull, str(script), str(wrong)]
     command += ["--ignore-missing-imports", "--follow-imports", "silent"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    # mypy does not see packages that are installed to be edited
+    env = os.environ | {"MYPYPATH": str(Path(mlclf.__file__).parents[1])}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=env)
     errors = [line for line in done.stdout.splitlines() if ": error: " in line]
     lines = [f"{wrong.name}:{row}" for row in range(4, 4 + len(WRONG))]
     assert [line.partition(": error")[0] for line in errors] == lines, errors
