@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mlclf.decisions.metrics.confusion import Tally, f_measure
-from mlclf.decisions.objectives.objective import CutChoice, LabelObjective, Objective
+from mlclf.decisions.objectives.objective import CutChoice, LargestOfLabels, Objective
 from mlclf.decisions.thresholds.cutoffs import Cuts
 
 INFORMATIVE_RATIO = 1.1
@@ -20,30 +20,21 @@ _EDGE = 1e-12
 
 
 @dataclass(frozen=True)
-class F1(LabelObjective):
+class F1(LargestOfLabels):
     """The largest F1 of each label."""
 
     form = "f1"
     shrinks = True
     falls_back = True
-    has_worth = True
 
     @property
     def beta_squared(self) -> float:
         """How many times recall counts as much as precision."""
         return 1.0
 
-    def best_cuts(self, cuts: Cuts) -> Tensor:
-        """The cuts with the largest F."""
-        return cuts.best(self._values(cuts.tally))
-
     def flags_from(self, tally: Tally) -> Tensor:
         """F/(1 + β²), as a row of probability p adds p to TP and 1 to what is flagged (Lipton et al. 2014)."""
         return self._values(tally).nan_to_num() / (1 + self.beta_squared)
-
-    def worth(self, tally: Tally) -> Tensor:
-        """The mean over labels."""
-        return self._values(tally).mean()
 
     def hardly_beats_all(self, tally: Tally) -> Tensor:
         """[k] bool, True where F is less than 1.1 times that of flagging every row."""

@@ -114,3 +114,22 @@ class LabelObjective(Objective):
     def flags_from(self, tally: Tally) -> Tensor:
         """See `CutChoice`."""
         raise NotImplementedError(f"{self} is not shrunk")
+
+
+@dataclass(frozen=True)
+class LargestOfLabels(LabelObjective):
+    """The largest value of each label, worth the mean over labels."""
+
+    has_worth = True
+
+    @abstractmethod
+    def _values(self, tally: Tally) -> Tensor:
+        """The value of each label at each cut."""
+
+    def best_cuts(self, cuts: Cuts) -> Tensor:
+        """The cuts with the largest value."""
+        return cuts.best(self._values(cuts.tally))
+
+    def worth(self, tally: Tally) -> Tensor:
+        """The mean over labels."""
+        return self._values(tally).mean()

@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from mlclf.decisions.metrics.confusion import Tally, correlation
-from mlclf.decisions.objectives.objective import LabelObjective
+from mlclf.decisions.objectives.objective import LabelObjective, LargestOfLabels
 from mlclf.decisions.thresholds.cutoffs import Cuts
 
 
 @dataclass(frozen=True)
-class _LargestOfLabels(LabelObjective):
-    """The largest value of each label, worth the mean over labels."""
-
-    has_worth = True
-
-    @abstractmethod
-    def _values(self, tally: Tally) -> Tensor: ...
-
-    def best_cuts(self, cuts: Cuts) -> Tensor:
-        """The cuts with the largest value."""
-        return cuts.best(self._values(cuts.tally))
-
-    def worth(self, tally: Tally) -> Tensor:
-        """The mean over labels."""
-        return self._values(tally).mean()
-
-
-@dataclass(frozen=True)
-class MatthewsCorrelation(_LargestOfLabels):
+class MatthewsCorrelation(LargestOfLabels):
     """The largest correlation of decisions and labels (Matthews 1975); 0 where it is undefined."""
 
     form = "mcc"
@@ -41,7 +22,7 @@ class MatthewsCorrelation(_LargestOfLabels):
 
 
 @dataclass(frozen=True)
-class BalancedAccuracy(_LargestOfLabels):
+class BalancedAccuracy(LargestOfLabels):
     """The largest mean of recall and specificity."""
 
     form = "balanced_accuracy"
