@@ -32,7 +32,7 @@ from mlclf.data.schema.schema import Schema
 from mlclf.data.streaming.batch_order import BatchOrder
 from mlclf.data.streaming.batch_stream import BatchStream, FileRows
 from mlclf.data.streaming.epoch import Reading
-from mlclf.data.streaming.memory_budget import PoolShape, pool_shape, reader_bytes
+from mlclf.data.streaming.memory_budget import pool_of_rows
 from mlclf.data.streaming.row_encoder import RowEncoder
 from mlclf.data.streaming.slab_cache import open_cache
 from mlclf.data.where.condition import Where, parse_where
@@ -149,7 +149,8 @@ class ParquetLoader:
             found = _reused(plan, schema, settings, condition, skip, threads, memory_budget, features)
         self.features = FittedFeatures(schema, found.encoder.features, found.label_names)
         self.set_aside = found.plan.set_aside
-        shape = _shape(found, memory_budget)
+        num_columns = len(found.encoder.columns)
+        shape = pool_of_rows(found.plan, found.row_bytes, found.decoded_row_bytes, num_columns, memory_budget)
         selection = Selection(Split(), census=found.census, where=condition)
         order = BatchOrder(
             found.plan, selection, shape, batch_rows, seed, shuffle=shuffle, rank=rank, world_size=world_size
@@ -255,17 +256,6 @@ def _plan(data: Names, features: FittedFeatures | None, condition: Where | None,
         plan = plan.with_folder_types(features.inputs.folder_types)
     check_where(plan, condition)
     return plan
-
-
-def _shape(found: _Found, memory_budget: int) -> PoolShape:
-    """The pool that the budget has room for."""
-    return pool_shape(
-        memory_budget,
-        found.row_bytes,
-        max(found.plan.row_bytes, found.decoded_row_bytes),
-        reader_bytes(found.plan, len(found.encoder.columns)),
-        found.plan.largest_unit_rows,
-    )
 
 
 def _fitted(

@@ -218,15 +218,10 @@ def _label_pass(plan: Plan, schema: Schema, settings: Settings) -> _Pass:
 def _mixing(plan: Plan, schema: Schema, found: _Pass, settings: Settings) -> dict[str, Any]:
     """How well the pool that a fit would have mixes the rows."""
     from mlclf.data.inspection.mixing import BATCH_ROWS, estimate_mixing
-    from mlclf.data.streaming.memory_budget import pool_shape, reader_bytes
+    from mlclf.data.streaming.memory_budget import pool_of_rows
 
-    pool = pool_shape(
-        settings.runtime.memory_budget,
-        found.row_bytes,
-        max(plan.row_bytes, found.decoded_row_bytes),
-        reader_bytes(plan, len(schema.feature_columns) + len(schema.labels)),
-        max(unit.rows for unit in plan.units),
-    )
+    num_columns, budget = len(schema.feature_columns) + len(schema.labels), settings.runtime.memory_budget
+    pool = pool_of_rows(plan, found.row_bytes, found.decoded_row_bytes, num_columns, budget)
     chosen = settings.training.batch_rows
     mixing = estimate_mixing(
         plan,

@@ -83,6 +83,27 @@ def lanes_for(budget_bytes: int, reader: ReaderBytes) -> int:
     return 2 if 2 * reader.in_pieces <= budget_bytes / 3 else 1
 
 
+def pool_of_rows(
+    plan: Plan, row_bytes: float, decoded_row_bytes: float, num_columns: int, budget_bytes: int
+) -> PoolShape:
+    """The largest pool for the rows of a plan whose sizes some of them have shown.
+
+    Args:
+        row_bytes, decoded_row_bytes: of an encoded and of a decoded row, as found; the plan knows them from footers.
+        num_columns: columns that are read.
+
+    Raises:
+        ConfigError: see `pool_shape`.
+    """
+    return pool_shape(
+        budget_bytes,
+        row_bytes,
+        max(plan.row_bytes, decoded_row_bytes),
+        reader_bytes(plan, num_columns),
+        plan.largest_unit_rows,
+    )
+
+
 def pool_shape(
     budget_bytes: int,
     row_bytes: float,

@@ -14,7 +14,7 @@ from mlclf.data.parquet.content import Contents
 from mlclf.data.passes.partial_passes import matching_units
 from mlclf.data.passes.statistics import Statistics, fit_statistics
 from mlclf.data.sampling.splits import CHOICE, DECISION, Split
-from mlclf.data.streaming.memory_budget import PoolShape, lanes_for, pool_shape, reader_bytes
+from mlclf.data.streaming.memory_budget import PoolShape, lanes_for, pool_of_rows, reader_bytes
 from mlclf.data.streaming.row_encoder import RowEncoder
 from mlclf.fitting.preparation.fit_plan import FitPlan
 from mlclf.fitting.preparation.model_size import check_buckets, check_model_size
@@ -141,13 +141,7 @@ def read_statistics(asked: FitPlan) -> Generator[Progress, None, FitData]:
     pos_weight = pos_weights(asked.settings.loss.pos_weight, final.positives[0], final.totals[0], names)
     check_model_size(statistics.features, len(names), asked.settings, hold_out.num_models)
     statistics.features.counted()  # of the rows that the size of all was measured by
-    shape = pool_shape(
-        asked.budget,
-        statistics.row_bytes,
-        max(asked.plan.row_bytes, statistics.decoded_row_bytes),
-        reader_bytes(asked.plan, num_columns),
-        asked.plan.largest_unit_rows,
-    )
+    shape = pool_of_rows(asked.plan, statistics.row_bytes, statistics.decoded_row_bytes, num_columns, asked.budget)
     encoder, valid_encoder = (_encoder(asked, statistics, part) for part in (split, Split(kind="none", part=CHOICE)))
     return FitData(asked, statistics, totals, hold_out, pos_weight, encoder, valid_encoder, shape)
 
